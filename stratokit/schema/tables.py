@@ -1,0 +1,31 @@
+"""What a derived table is: its name, its columns, and the filter fields that stand for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stratokit.schema.model import Column
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FilterField:
+    """A name of the filter language (Wireshark's, or sysdig's) for one or several columns of a table.
+
+    Several columns make a multi-valued field, as ip.addr is for src_ip and dst_ip.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    doc: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A table that `Capture.table` gives: one meaning a row, columns in order, filter fields."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    fields: tuple[FilterField, ...] = ()
