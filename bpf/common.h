@@ -1,0 +1,45 @@
+/* What every program uses: the ring buffer, the counters, and how a record is handed over. */
+
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
+/* The compiler drops masks that it can prove useless, but the verifier needs to see them: hide the value from the former. */
+#define OPAQUE(value) asm volatile("" : "+r"(value))
+
+#define RB_NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: the recorder polls, so the workload never pays for a wake-up */
+#define FAMILY_INET 2
+#define FAMILY_INET6 10
+
+BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+
+static __always_inline void count(int which)
+{
+	u64 *value = counters.lookup(&which);
+
+	/* Atomic although per CPU: an interrupt may come between load and store. */
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+/* Hand a record over, or count it under `lost`. */
+static __always_inline void submit(void *record, u64 bytes, int recorded, int lost)
+{
+	if (events.ringbuf_output(record, bytes, RB_NO_WAKEUP) == 0)
+		count(recorded);
+	else
+		count(lost);
+}
+
+#define FILL_HEADER(record, id, at_ns, bits)                                   \
+	do {                                                                   \
+		(record)->ts_ns = at_ns;                                       \
+		(record)->event = id;                                          \
+		(record)->cpu = bpf_get_smp_processor_id();                    \
+		(record)->flags = bits;                                        \
+	} while (0)
+
+/* Kernel memory at an offset that BTF gave; false when unreadable. */
+#define READ_KERNEL(into, base, offset)                                        \
+	(bpf_probe_read_kernel(&(into), sizeof(into), (void *)((u64)(base) + (offset))) == 0)

@@ -1,0 +1,380 @@
+/*
+ * System calls: one record each, made when the call returns. The raw tracepoints see every call of every process; what a
+ * call's arguments mean, and whether it is wanted, stands in `syscall_specs`, which the loader fills from schemas/syscalls.
+ */
+
+#define NONE 255
+#define PATH_BYTES 1024
+#define ADDRESS_BYTES 128
+#define IOVECS 8
+#define CODE_SEGMENT_32BIT 0x23
+
+#define FLAG_PATH_CUT 1
+#define FLAG_PATH2_CUT 2
+#define FLAG_READ_FAILED 4
+#define FLAG_NO_START 8
+#define FLAG_NO_RETURN 16
+
+#define DATA_BUFFER 1
+#define DATA_IOVEC 2
+#define DATA_MESSAGE 3
+#define DATA_MESSAGES 4
+
+/* Which argument is what, or NONE. Order and meaning are shared with record/specs.py. */
+struct syscall_spec {
+	u8 wanted;
+	u8 args;
+	u8 fd;
+	u8 path;
+	u8 path2;
+	u8 address;
+	u8 address_out; /* length behind a pointer, filled in on return */
+	u8 data;
+	u8 data_kind;
+	u8 returns_fd;
+	u8 fd_at_entry; /* close: the file is gone on return */
+	u8 no_return;	/* exit: recorded on entry */
+	u8 child_returns; /* clone: the new task returns 0 from a call it did not make */
+	u8 spare[3];
+};
+BPF_ARRAY(syscall_specs, struct syscall_spec, 512);
+
+/* When each thread entered its open call; indexed by thread id, so neither a full map nor a lock is possible. */
+BPF_ARRAY(syscall_starts, u64, THREAD_IDS);
+
+/* Section "file" of a record. */
+struct file_info {
+	u64 identity;
+	u64 cookie;
+	u64 inode;
+	u32 device;
+	u32 mode;
+};
+BPF_HASH(closing_files, u32, struct file_info, 8192);
+
+/* struct pt_regs of x86_64, part of the kernel's interface to ptrace. */
+struct registers {
+	u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs;
+};
+
+struct syscall_scratch {
+	u64 args[8];
+	struct syscall_event event;
+	u8 var[VAR_MASK + 1 + VAR_TAIL];
+};
+BPF_PERCPU_ARRAY(syscall_scratches, struct syscall_scratch, 1);
+
+#define MODE_TYPE 0170000
+#define MODE_SOCKET 0140000
+
+/* What the current task's fd stands for. Kernel structures are read without locks: a racing close gives stale, never unsafe, values. */
+static __always_inline bool read_file(u64 fd, struct file_info *info)
+{
+#ifdef HAVE_BTF
+	u64 task = bpf_get_current_task(), files = 0, table = 0, array = 0, file = 0, inode = 0;
+	u64 socket = 0, sock = 0, super = 0;
+	u32 limit = 0;
+	u16 mode = 0;
+
+	if (!READ_KERNEL(files, task, OFF_task_struct_files) || !files ||
+	    !READ_KERNEL(table, files, OFF_files_struct_fdt) || !table ||
+	    !READ_KERNEL(limit, table, OFF_fdtable_max_fds) || fd >= limit ||
+	    !READ_KERNEL(array, table, OFF_fdtable_fd) || !READ_KERNEL(file, array, fd * 8) || !file ||
+	    !READ_KERNEL(inode, file, OFF_file_f_inode) || !inode)
+		return false;
+	info->identity = file;
+	READ_KERNEL(mode, inode, OFF_inode_i_mode);
+	READ_KERNEL(info->inode, inode, OFF_inode_i_ino);
+	if (READ_KERNEL(super, inode, OFF_inode_i_sb) && super)
+		READ_KERNEL(info->device, super, OFF_super_block_s_dev);
+	info->mode = mode;
+	if ((mode & MODE_TYPE) == MODE_SOCKET && READ_KERNEL(socket, file, OFF_file_private_data) && socket &&
+	    READ_KERNEL(sock, socket, OFF_socket_sk) && sock)
+		READ_KERNEL(info->cookie, sock, OFF_sock___sk_common + OFF_sock_common_skc_cookie);
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* Append up to `bytes` of user memory to the record; the sum of all appended bytes stays within var. */
+static __always_inline u32 append_user(struct syscall_scratch *scratch, u32 at, u64 from, u64 bytes, u32 most)
+{
+	if (bytes > most)
+		bytes = most;
+	if (bytes == 0)
+		return 0;
+	OPAQUE(bytes);
+	if (bytes > VAR_TAIL)
+		return 0;
+	OPAQUE(at);
+	at &= VAR_MASK;
+	if (bpf_probe_read_user(&scratch->var[at], bytes, (void *)from)) {
+		scratch->event.flags |= FLAG_READ_FAILED;
+		return 0;
+	}
+	return bytes;
+}
+
+static __always_inline u32 append_path(struct syscall_scratch *scratch, u32 at, u64 from, u32 cut_flag)
+{
+	long got;
+
+	OPAQUE(at);
+	at &= VAR_MASK;
+	got = bpf_probe_read_user_str(&scratch->var[at], PATH_BYTES, (void *)from);
+	if (got <= 0 || got > PATH_BYTES) {
+		if (from)
+			scratch->event.flags |= FLAG_READ_FAILED;
+		return 0;
+	}
+	if (got == PATH_BYTES) {
+		scratch->event.flags |= cut_flag;
+		count(COUNT_SYSCALL_PATH_CUT);
+	}
+	return got;
+}
+
+/* struct msghdr, and the count that struct mmsghdr adds behind it. */
+#define MSGHDR_BYTES 56
+#define MMSGHDR_BYTES 64
+struct message {
+	u64 name;
+	u32 name_bytes;
+	u32 spare;
+	u64 iovecs;
+	u64 iovec_count;
+	u64 control, control_bytes;
+	u64 flags;
+	u32 bytes, spare2; /* in struct mmsghdr only */
+};
+
+static __always_inline u32 append_iovecs(struct syscall_scratch *scratch, u32 at, u64 iovecs, u64 iovec_count,
+					 u32 left)
+{
+	struct {
+		u64 base, bytes;
+	} iovec;
+	u32 total = 0, got;
+
+#pragma unroll
+	for (int i = 0; i < IOVECS; i++) {
+		if (i >= iovec_count || left == 0 || left > IO_BYTES)
+			break;
+		if (bpf_probe_read_user(&iovec, sizeof(iovec), (void *)(iovecs + i * sizeof(iovec)))) {
+			scratch->event.flags |= FLAG_READ_FAILED;
+			break;
+		}
+		got = append_user(scratch, at + total, iovec.base, iovec.bytes, left);
+		total += got;
+		left -= got;
+	}
+	return total;
+}
+
+static __always_inline void syscall_record(struct syscall_scratch *scratch, struct syscall_spec *spec, u32 nr,
+					   s64 ret, u64 start, u64 now)
+{
+	struct syscall_event *event = &scratch->event;
+	u64 thread = bpf_get_current_pid_tgid();
+	u32 tid = thread, at, got;
+	struct file_info file = {}, *closing;
+	bool have_file = false;
+
+	__builtin_memset(event, 0, sizeof(*event));
+	FILL_HEADER(event, EVENT_SYSCALL, start ? start : now, 0);
+	if (start)
+		event->duration_ns = now - start;
+	else
+		event->flags |= FLAG_NO_START;
+	if (spec->no_return)
+		event->flags |= FLAG_NO_RETURN;
+	event->ret = ret;
+	event->pid = thread >> 32;
+	event->tid = tid;
+	event->syscall = nr;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+
+	at = (spec->args & 7) * 8;
+	event->args_bytes = at;
+	__builtin_memcpy(scratch->var, scratch->args, 48);
+
+	if (spec->fd_at_entry) {
+		closing = closing_files.lookup(&tid);
+		if (closing) {
+			file = *closing;
+			have_file = true;
+			closing_files.delete(&tid);
+		}
+	} else if (spec->returns_fd) {
+		have_file = ret >= 0 && read_file(ret, &file);
+	} else if (spec->fd != NONE) {
+		have_file = read_file((u32)scratch->args[spec->fd & 7], &file);
+	}
+	if (have_file) {
+		__builtin_memcpy(&scratch->var[at], &file, sizeof(file));
+		event->file_bytes = sizeof(file);
+		at += sizeof(file);
+	}
+	if (spec->path != NONE) {
+		got = append_path(scratch, at, scratch->args[spec->path & 7], FLAG_PATH_CUT);
+		event->path_bytes = got;
+		at += got;
+		if (spec->path2 != NONE) {
+			got = append_path(scratch, at, scratch->args[spec->path2 & 7], FLAG_PATH2_CUT);
+			event->path2_bytes = got;
+			at += got;
+		}
+	}
+	if (spec->address != NONE) {
+		u64 from = scratch->args[spec->address & 7], bytes = scratch->args[(spec->address + 1) & 7];
+
+		if (spec->address_out) {
+			u32 filled = 0;
+
+			if (ret < 0 || !from || bpf_probe_read_user(&filled, sizeof(filled), (void *)bytes))
+				filled = 0;
+			bytes = filled;
+		}
+		if (from && bytes) {
+			got = append_user(scratch, at, from, bytes & 0xffff, ADDRESS_BYTES);
+			event->address_bytes = got;
+			at += got;
+		}
+	}
+	if (spec->data_kind && ret > 0 && IO_BYTES > 0) {
+		u64 from = scratch->args[spec->data & 7];
+		u32 left = ret > IO_BYTES ? IO_BYTES : ret;
+
+		if (spec->data_kind == DATA_BUFFER) {
+			got = append_user(scratch, at, from, left, IO_BYTES);
+		} else if (spec->data_kind == DATA_IOVEC) {
+			got = append_iovecs(scratch, at, from, scratch->args[(spec->data + 1) & 7], left);
+		} else {
+			struct message message = {};
+			u32 bytes = spec->data_kind == DATA_MESSAGES ? MMSGHDR_BYTES : MSGHDR_BYTES;
+
+			got = 0;
+			if (bpf_probe_read_user(&message, bytes, (void *)from)) {
+				event->flags |= FLAG_READ_FAILED;
+			} else {
+				if (spec->data_kind == DATA_MESSAGES)
+					left = message.bytes > IO_BYTES ? IO_BYTES : message.bytes;
+				if (message.name && message.name_bytes) {
+					got = append_user(scratch, at, message.name, message.name_bytes & 0xffff,
+							  ADDRESS_BYTES);
+					event->address_bytes = got;
+					at += got;
+				}
+				got = append_iovecs(scratch, at, message.iovecs, message.iovec_count, left);
+			}
+		}
+		event->data_bytes = got;
+		at += got;
+	}
+	if (event->flags & FLAG_READ_FAILED)
+		count(COUNT_SYSCALL_READ_FAILED);
+	OPAQUE(at);
+	at &= VAR_MASK;
+	submit(event, sizeof(*event) + at, COUNT_RECORDED_SYSCALL, COUNT_SYSCALL_NO_SPACE);
+}
+
+/* The spec of a wanted call of a 64-bit program that is not the recorder, and the call's registers. */
+static __always_inline struct syscall_spec *wanted_call(u64 regs, u32 nr)
+{
+	struct syscall_spec *spec;
+
+	if (nr >= 512)
+		return NULL;
+	spec = syscall_specs.lookup(&nr);
+	if (!spec || !spec->wanted || (u32)(bpf_get_current_pid_tgid() >> 32) == SELF_PID)
+		return NULL;
+	return spec;
+}
+
+static __always_inline struct syscall_scratch *load_args(struct registers *regs)
+{
+	int zero = 0;
+	struct syscall_scratch *scratch = syscall_scratches.lookup(&zero);
+
+	if (!scratch)
+		return NULL;
+	scratch->args[0] = regs->di;
+	scratch->args[1] = regs->si;
+	scratch->args[2] = regs->dx;
+	scratch->args[3] = regs->r10;
+	scratch->args[4] = regs->r8;
+	scratch->args[5] = regs->r9;
+	return scratch;
+}
+
+int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 nr = ctx->args[1], tid = bpf_get_current_pid_tgid();
+	struct syscall_spec *spec = wanted_call(ctx->args[0], nr);
+	u64 *start;
+
+	if (!spec)
+		return 0;
+	if (spec->no_return || spec->fd_at_entry) {
+		struct registers regs;
+		struct syscall_scratch *scratch;
+
+		if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]) ||
+		    regs.cs == CODE_SEGMENT_32BIT)
+			return 0;
+		if (spec->fd_at_entry) {
+			struct file_info file = {};
+
+			if (read_file((u32)regs.di, &file) && closing_files.update(&tid, &file))
+				count(COUNT_CLOSING_MAP_FULL);
+		} else {
+			u64 now = bpf_ktime_get_ns();
+
+			scratch = load_args(&regs);
+			if (scratch)
+				syscall_record(scratch, spec, nr, 0, now, now);
+			return 0;
+		}
+	}
+	start = syscall_starts.lookup(&tid);
+	if (start)
+		*start = bpf_ktime_get_ns();
+	else
+		count(COUNT_THREAD_UNTRACKED);
+	return 0;
+}
+
+int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 now = bpf_ktime_get_ns(), began = 0, *start;
+	u32 tid = bpf_get_current_pid_tgid();
+	s64 ret = ctx->args[1];
+	struct registers regs;
+	struct syscall_spec *spec;
+	struct syscall_scratch *scratch;
+
+	if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]))
+		return 0;
+	spec = wanted_call(ctx->args[0], regs.orig_ax);
+	if (!spec)
+		return 0;
+	if (regs.cs == CODE_SEGMENT_32BIT) {
+		count(COUNT_SYSCALL_FOREIGN_ABI); /* its numbers mean other calls */
+		return 0;
+	}
+	start = syscall_starts.lookup(&tid);
+	if (start) {
+		began = *start;
+		*start = 0;
+	}
+	if (!began) {
+		if (spec->child_returns && ret == 0)
+			return 0;
+		count(COUNT_SYSCALL_NO_START);
+	}
+	scratch = load_args(&regs);
+	if (scratch)
+		syscall_record(scratch, spec, regs.orig_ax, ret, began, now);
+	return 0;
+}
