@@ -1,0 +1,183 @@
+"""The spool: what the recorder appends to while it runs. Writer and reader.
+
+A spool is a row of chunks, each a 32-byte head and a payload padded with zeros to 8 bytes:
+
+    0   4  magic "SPK1"
+    4   2  type (the constants below)
+    6   2  version of this layout
+    8   8  sequence number from 0, so a missing chunk is seen
+    16  8  payload length in bytes, without padding
+    24  4  CRC-32 of the payload
+    28  4  CRC-32 of the 28 bytes before
+
+All little-endian. EVENTS payloads are spans of the kernel's ring buffer as they are: records of an 8-byte head (u32 length
+with bit 31 busy and bit 30 discarded, u32 unused) and a body padded to 8 bytes. The other payloads are JSON objects.
+A reader goes on after damage at the next head whose own checksum holds. Only the standard library is imported here,
+because the recorder imports this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import mmap
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from stratokit.errors import FormatError
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
+MAGIC = b"SPK1"
+VERSION = 1
+HEAD = struct.Struct("<4sHHQQI")
+CHECK = struct.Struct("<I")
+HEAD_BYTES = HEAD.size + CHECK.size
+
+OPENING = 1  # host, options, layout of the events: first in the file
+EVENTS = 2
+CLOCK = 3  # one pair of clock readings
+TABLE = 4  # {"table": name, "rows": [...]}: processes, sockets, descriptors, interfaces, cgroups
+COUNTERS = 5  # totals so far, by name
+CLOSING = 6  # why and when it ended: last in the file
+
+
+class SpoolWriter:
+    """Appends chunks to a new file. A chunk that does not fit on the disk is taken back whole."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.path = path
+        self._fd = os.open(path, flags, 0o600)
+        self._sequence = 0
+        self.bytes_written = 0
+
+    def write(self, chunk_type: int, payload: bytes | memoryview) -> None:
+        """Append one chunk.
+
+        Raises:
+            OSError: the chunk could not be written whole; the file then ends with the chunk before it.
+        """
+        length = len(payload)
+        head = HEAD.pack(MAGIC, chunk_type, VERSION, self._sequence, length, zlib.crc32(payload))
+        head += CHECK.pack(zlib.crc32(head))
+        pieces = [memoryview(head), memoryview(payload), memoryview(bytes(-length % 8))]
+        try:
+            while pieces:
+                written = os.writev(self._fd, pieces)
+                while pieces and written >= len(pieces[0]):
+                    written -= len(pieces.pop(0))
+                if pieces and written:
+                    pieces[0] = pieces[0][written:]
+        except OSError:
+            os.ftruncate(self._fd, self.bytes_written)
+            os.lseek(self._fd, self.bytes_written, os.SEEK_SET)
+            raise
+        self._sequence += 1
+        self.bytes_written += HEAD_BYTES + length + -length % 8
+
+    def write_json(self, chunk_type: int, value: dict[str, Any]) -> None:
+        """Append a chunk that holds a JSON object."""
+        self.write(chunk_type, json.dumps(value, separators=(",", ":")).encode())
+
+    def close(self) -> None:
+        """Close the file. Call it once."""
+        os.close(self._fd)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk whose checksums hold: `payload` is a view into the mapped file."""
+
+    type: int
+    offset: int
+    payload: memoryview
+
+    def json(self) -> dict[str, Any]:
+        """The JSON object of a chunk that is not EVENTS."""
+        value = json.loads(bytes(self.payload))
+        if not isinstance(value, dict):
+            raise FormatError(f"chunk at byte {self.offset} of the spool does not hold an object")
+        return value
+
+
+@dataclasses.dataclass(slots=True)
+class Damage:
+    """What could not be read: chunks left out by a bad checksum, bytes cut at the end, whether an end was written."""
+
+    chunks: int = 0
+    cut_bytes: int = 0
+    finished: bool = False
+
+
+def sniff(head: bytes) -> bool:
+    """True when a file that starts with `head` is a spool."""
+    return head[:4] == MAGIC
+
+
+class SpoolReader:
+    """Walks the chunks of a spool, of one that is still growing or was cut by a crash too."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.damage = Damage()
+        with path.open("rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            if self.size < HEAD_BYTES or not sniff(file.read(4)):
+                raise FormatError(f"{path} is not a stratokit spool")
+            self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Chunks in file order; `damage` is complete when the iteration ends."""
+        view = memoryview(self._map)
+        self.damage = Damage()
+        offset = 0
+        while offset < self.size:
+            length = self._payload_length(offset)
+            if length is None:
+                following = self._next_head(offset + 1)
+                if following is None:
+                    self.damage.cut_bytes += self.size - offset
+                    return
+                self.damage.chunks += 1
+                offset = following
+                continue
+            start = offset + HEAD_BYTES
+            if start + length > self.size:
+                self.damage.cut_bytes += self.size - offset
+                return
+            payload = view[start : start + length]
+            chunk_type, checksum = HEAD.unpack_from(self._map, offset)[1::4]
+            if zlib.crc32(payload) == checksum:
+                self.damage.finished = self.damage.finished or chunk_type == CLOSING
+                yield Chunk(chunk_type, offset, payload)
+            else:
+                self.damage.chunks += 1
+            offset = start + length + -length % 8
+
+    def _payload_length(self, offset: int) -> int | None:
+        """Payload length from the head at `offset`, None where no whole and valid head stands."""
+        if offset + HEAD_BYTES > self.size:
+            return None
+        head = self._map[offset : offset + HEAD.size]
+        (check,) = CHECK.unpack_from(self._map, offset + HEAD.size)
+        if head[:4] != MAGIC or zlib.crc32(head) != check:
+            return None
+        return int(HEAD.unpack(head)[4])
+
+    def _next_head(self, offset: int) -> int | None:
+        while (offset := self._map.find(MAGIC, offset)) >= 0:
+            if self._payload_length(offset) is not None:
+                return offset
+            offset += 1
+        return None
+
+
+def is_disk_full(error: OSError) -> bool:
+    """True when `error` says that the disk or the user's share of it is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

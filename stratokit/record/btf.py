@@ -1,0 +1,113 @@
+"""Offsets of members of kernel structures, from the running kernel's BTF (Documentation/bpf/btf.rst)."""
+
+from __future__ import annotations
+
+import pathlib
+import struct
+
+VMLINUX = pathlib.Path("/sys/kernel/btf/vmlinux")
+
+KIND_STRUCT, KIND_UNION = 4, 5
+# Bytes that follow the 12-byte type header, for each kind: a fixed part and a part per element (vlen).
+_FIXED = {1: 4, 3: 12, 14: 4, 17: 4}  # int, array, variable, declaration tag
+_PER_ELEMENT = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # struct, union, enum, prototype, section, enum64
+
+
+class Btf:
+    """Types of a BTF blob, indexed once; members are found through anonymous structs and unions too."""
+
+    def __init__(self, blob: bytes) -> None:
+        magic, _, _, header_bytes, type_at, type_bytes, text_at, text_bytes = struct.unpack_from("<HBBIIIII", blob)
+        if magic != 0xEB9F:
+            raise ValueError("not a little-endian BTF blob")
+        self._blob = blob
+        self._text = blob[header_bytes + text_at : header_bytes + text_at + text_bytes]
+        self._types: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)]  # name, kind, elements, offset behind header
+        self._structs: dict[int, int] = {}
+        position, end = header_bytes + type_at, header_bytes + type_at + type_bytes
+        unpack = struct.Struct("<II").unpack_from
+        while position < end:
+            name, info = unpack(blob, position)
+            kind, elements = info >> 24 & 0x1F, info & 0xFFFF
+            if kind == KIND_STRUCT and name:
+                self._structs.setdefault(name, len(self._types))
+            self._types.append((name, kind, elements, position + 12))
+            position += 12 + _FIXED.get(kind, 0) + _PER_ELEMENT.get(kind, 0) * elements
+
+    def _name(self, at: int) -> str:
+        return self._text[at : self._text.index(b"\0", at)].decode()
+
+    def offset(self, struct_name: str, member: str) -> int:
+        """Byte offset of `member` in `struct struct_name`.
+
+        Raises:
+            KeyError: this kernel has no such struct or member.
+        """
+        wanted = struct_name.encode() + b"\0"
+        at = -1
+        while (at := self._text.find(b"\0" + wanted, at + 1)) >= 0:
+            if at + 1 in self._structs:
+                found = self._member(self._structs[at + 1], member)
+                if found is not None:
+                    return found // 8
+        raise KeyError(f"{struct_name}.{member}")
+
+    def _member(self, type_id: int, member: str) -> int | None:
+        """Bit offset of a member of a struct or union, None when it has none of that name."""
+        _, kind, elements, position = self._types[type_id]
+        if kind not in (KIND_STRUCT, KIND_UNION):
+            return None
+        for index in range(elements):
+            name, inner, bits = struct.unpack_from("<III", self._blob, position + 12 * index)
+            bits &= 0xFFFFFF  # the upper byte is a bit-field's width where kind_flag is set
+            if name and self._name(name) == member:
+                return bits
+            if not name:
+                found = self._member(inner, member)
+                if found is not None:
+                    return bits + found
+        return None
+
+
+# Every kernel member that a program in bpf/ reads: the macro OFF_<struct>_<member> is its offset.
+MEMBERS = (
+    ("task_struct", "files"),
+    ("task_struct", "group_leader"),
+    ("task_struct", "real_parent"),
+    ("task_struct", "pid"),
+    ("task_struct", "tgid"),
+    ("task_struct", "nsproxy"),
+    ("task_struct", "mm"),
+    ("task_struct", "signal"),
+    ("task_struct", "exit_code"),
+    ("task_struct", "start_boottime"),
+    ("signal_struct", "live"),
+    ("signal_struct", "group_exit_code"),
+    ("nsproxy", "net_ns"),
+    ("net", "ns"),
+    ("ns_common", "inum"),
+    ("linux_binprm", "filename"),
+    ("mm_struct", "arg_start"),
+    ("mm_struct", "arg_end"),
+    ("files_struct", "fdt"),
+    ("fdtable", "max_fds"),
+    ("fdtable", "fd"),
+    ("file", "f_inode"),
+    ("file", "private_data"),
+    ("inode", "i_mode"),
+    ("inode", "i_ino"),
+    ("inode", "i_sb"),
+    ("super_block", "s_dev"),
+    ("socket", "sk"),
+    ("sock", "__sk_common"),
+    ("sock_common", "skc_cookie"),
+)
+
+
+def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
+    """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them."""
+    try:
+        btf = Btf(path.read_bytes())
+        return {f"OFF_{struct_name}_{member}": btf.offset(struct_name, member) for struct_name, member in MEMBERS}
+    except (OSError, KeyError, ValueError):
+        return {}

@@ -1,0 +1,143 @@
+"""Can this host and user record? Each feature is tried; where it fails, what is missing and what mends it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+from stratokit.errors import StratokitError
+from stratokit.record import btf, cgroups
+from stratokit.record.loader import Kernel, import_bcc
+from stratokit.record.options import RecordOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Bits of capabilities(7).
+CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
+FEATURES = {
+    "packets": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"),
+    "sockets": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"),
+    "owners": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"),
+    "syscalls": ("CAP_BPF", "CAP_PERFMON"),
+    "processes": ("CAP_BPF", "CAP_PERFMON"),
+    "older sockets": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
+}
+# Atomic operations with a result came with 5.12; the ring buffer with 5.8.
+OLDEST_KERNEL = (5, 12)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: for which feature, what was found, and how to mend it (empty when all is well)."""
+
+    feature: str
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def effective_capabilities() -> frozenset[str]:
+    """Names of the capabilities that this process has."""
+    text = pathlib.Path("/proc/self/status").read_text()
+    mask = int(next(line for line in text.splitlines() if line.startswith("CapEff")).split()[1], 16)
+    return frozenset(name for name, bit in CAPABILITIES.items() if mask >> bit & 1)
+
+
+def with_capabilities(names: tuple[str, ...]) -> str:
+    """A command that runs stratokit as the current user with these capabilities. File capabilities (setcap) would go
+    to the interpreter, and so to every script on the host."""
+    short = ",".join("+" + name.removeprefix("CAP_").lower() for name in names)
+    user = os.environ.get("SUDO_UID") or os.getuid() or 65534
+    return (
+        f"sudo setpriv --reuid={user} --clear-groups --inh-caps={short} --ambient-caps={short} "
+        "stratokit record ..., or run as root"
+    )
+
+
+def examine() -> list[Check]:
+    """All checks, those of the whole host first."""
+    checks = list(_host())
+    for feature, needed in FEATURES.items():
+        checks += _capabilities(feature, needed)
+    if sys.platform == "linux" and all(check.ok for check in checks if check.feature == "recording"):
+        checks += _attempts()
+    return checks
+
+
+def _host() -> Iterator[Check]:
+    if sys.platform != "linux":
+        yield Check("recording", "Linux", False, sys.platform, "record on a Linux host; reports work anywhere")
+        return
+    release = platform.release()
+    numbers = tuple(int(part) for part in release.replace("-", ".").split(".")[:2] if part.isdigit())
+    yield Check(
+        "recording",
+        "kernel",
+        numbers >= OLDEST_KERNEL,
+        release,
+        "" if numbers >= OLDEST_KERNEL else "start a kernel of version 5.12 or later",
+    )
+    try:
+        bcc = import_bcc()
+        yield Check("recording", "bcc", True, f"version {getattr(bcc, '__version__', 'unknown')}")
+    except StratokitError as error:
+        yield Check("recording", "bcc", False, str(error).partition(";")[0], "apt-get install python3-bpfcc")
+    root = cgroups.cgroup2_root()
+    yield Check(
+        "packets",
+        "cgroup2",
+        root is not None,
+        str(root or "not mounted"),
+        "" if root else "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
+    )
+    known = platform.machine() == "x86_64"
+    yield Check(
+        "syscalls",
+        "machine",
+        known,
+        platform.machine(),
+        "" if known else "record with --syscalls none; system calls are known for x86_64 only",
+    )
+    has_btf = bool(btf.kernel_offsets())
+    yield Check(
+        "syscalls",
+        "BTF",
+        has_btf,
+        str(btf.VMLINUX) if has_btf else f"{btf.VMLINUX} is missing or lacks what is read",
+        "" if has_btf else "start a kernel built with CONFIG_DEBUG_INFO_BTF; else descriptors and forks stay unnamed",
+    )
+
+
+def _capabilities(feature: str, needed: tuple[str, ...]) -> Iterator[Check]:
+    if sys.platform != "linux":
+        return
+    present = effective_capabilities()
+    for name in needed:
+        ok = name in present
+        yield Check(feature, name, ok, "present" if ok else "missing", "" if ok else with_capabilities(needed))
+
+
+def _attempts() -> Iterator[Check]:
+    """Load and attach the programs of each feature, and detach them at once."""
+    path = pathlib.Path(os.devnull)
+    options = RecordOptions(
+        output=path, spool=path, syscalls="default" if platform.machine() == "x86_64" else "none", buffer_bytes=1 << 16
+    )
+    try:
+        with contextlib.closing(Kernel(options)) as kernel:
+            for name in kernel.names:
+                try:
+                    kernel.attach_feature(name)
+                    yield Check(name, "attach", True, "loaded and attached")
+                except StratokitError as error:
+                    yield Check(name, "attach", False, str(error), with_capabilities(FEATURES[name]))
+    except StratokitError as error:
+        needed = tuple(dict.fromkeys(name for names in list(FEATURES.values())[:-1] for name in names))
+        yield Check("recording", "load", False, str(error), with_capabilities(needed))

@@ -1,0 +1,304 @@
+"""Compiles and attaches the programs of bpf/. The only module that imports bcc.
+
+bcc comes from the distribution: the project `bcc` of the package index is another one. In a virtual environment it is loaded from the
+system's dist-packages without opening the rest of that folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import platform
+import struct
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from stratokit.errors import RecordError
+from stratokit.record import btf, cgroups, specs
+from stratokit.record.ring import Ring
+from stratokit.schema import derive, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stratokit.record.options import RecordOptions
+
+BCC_FOLDERS = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
+_BPF_LINK_CREATE = 28
+# enum bpf_attach_type (include/uapi/linux/bpf.h)
+_INET_INGRESS, _INET_EGRESS, _SOCK_CREATE, _SOCK_OPS = 0, 1, 2, 3
+_CONNECT4, _CONNECT6, _SENDMSG4, _SENDMSG6 = 10, 11, 14, 15
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Program:
+    """A function of bpf/ and where it goes: an attach type of a cgroup, or a raw tracepoint."""
+
+    function: str
+    program_type: str
+    attach_type: int = -1
+    tracepoint: str = ""
+
+
+CGROUP_PROGRAMS = {
+    "packets": (
+        Program("packet_out", "CGROUP_SKB", _INET_EGRESS),
+        Program("packet_in", "CGROUP_SKB", _INET_INGRESS),
+    ),
+    "sockets": (Program("socket_ops", "SOCK_OPS", _SOCK_OPS),),
+    "owners": (
+        Program("socket_created", "CGROUP_SOCK", _SOCK_CREATE),
+        Program("socket_connect4", "CGROUP_SOCK_ADDR", _CONNECT4),
+        Program("socket_connect6", "CGROUP_SOCK_ADDR", _CONNECT6),
+        Program("socket_sendmsg4", "CGROUP_SOCK_ADDR", _SENDMSG4),
+        Program("socket_sendmsg6", "CGROUP_SOCK_ADDR", _SENDMSG6),
+    ),
+}
+TRACEPOINT_PROGRAMS = {
+    "syscalls": (
+        Program("syscall_exit", "RAW_TRACEPOINT", tracepoint="sys_exit"),
+        Program("syscall_enter", "RAW_TRACEPOINT", tracepoint="sys_enter"),
+    ),
+    "processes": (
+        Program("process_fork", "RAW_TRACEPOINT", tracepoint="sched_process_fork"),
+        Program("process_exec", "RAW_TRACEPOINT", tracepoint="sched_process_exec"),
+        Program("process_exit", "RAW_TRACEPOINT", tracepoint="sched_process_exit"),
+    ),
+}
+
+
+def import_bcc() -> Any:
+    """The module bcc.
+
+    Raises:
+        RecordError: it is not installed, or its library cannot be loaded.
+    """
+    if "bcc" in sys.modules:
+        return sys.modules["bcc"]
+    candidates = [pathlib.Path(folder, "bcc", "__init__.py") for folder in BCC_FOLDERS]
+    place = next((path for path in candidates if path.is_file()), None)
+    if place is None:
+        raise RecordError("bcc is not installed; on Debian and Ubuntu: apt-get install python3-bpfcc")
+    spec = importlib.util.spec_from_file_location("bcc", place, submodule_search_locations=[str(place.parent)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bcc"] = module
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, OSError, AttributeError) as error:
+        del sys.modules["bcc"]
+        raise RecordError(f"bcc does not load ({error}); install the package python3-bpfcc again") from error
+    return module
+
+
+@contextlib.contextmanager
+def compiler_output() -> Iterator[list[str]]:
+    """Catch what clang and the verifier write to stderr; the list is filled when the block ends."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
+
+
+def program_text(names: list[str], settings: dict[str, int]) -> str:
+    """The C text of one recording: derived header, settings, common.h, and the named programs."""
+    folder = load.data_dir("bpf")
+    parts = [derive.c_header(), *(f"#define {key} {value}\n" for key, value in settings.items())]
+    parts += [(folder / name).read_text() for name in ("common.h", *(f"{name}.c" for name in names))]
+    return "\n".join(parts)
+
+
+def ring_bytes(wanted: int) -> int:
+    """Size of the ring buffer for `--buffer`: the next power of two, at least 64 KiB."""
+    return max(1 << 16, 1 << (wanted - 1).bit_length())
+
+
+def _thread_ids() -> int:
+    return min(int(pathlib.Path("/proc/sys/kernel/pid_max").read_text()), 1 << 22)
+
+
+class Kernel:
+    """Loaded and attached programs. Everything is held by descriptors, so a killed recorder leaves nothing behind."""
+
+    def __init__(self, options: RecordOptions) -> None:
+        self._links: list[int] = []
+        self.offsets = btf.kernel_offsets()
+        self.names = self._wanted(options)
+        self.syscalls = specs.select(options.syscalls)
+        size = ring_bytes(options.buffer_bytes)
+        var_mask = (1 << (4096 + options.io_bytes).bit_length()) - 1
+        settings = {
+            "SNAPLEN": options.snaplen,
+            "IO_BYTES": options.io_bytes,
+            "VAR_MASK": var_mask,
+            "VAR_TAIL": max(1024, options.io_bytes) + 128,
+            "RING_PAGES": size // 4096,
+            "PROCESSORS": os.sysconf("SC_NPROCESSORS_CONF"),
+            "SELF_PID": os.getpid(),
+            "THREAD_IDS": _thread_ids(),
+            **({"HAVE_BTF": 1} | self.offsets if self.offsets else {}),
+            **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
+        }
+        self._bpf = self._compile(program_text(self.names, settings))
+        self.ring = Ring(self._bpf[b"events"].map_fd, size)
+        if "syscalls" in self.names:
+            self._fill_specs()
+
+    @staticmethod
+    def _wanted(options: RecordOptions) -> list[str]:
+        names = []
+        if options.packets:
+            names.append("packets")
+        if options.sockets:
+            names.append("sockets")
+        if options.packets or options.sockets:
+            names.append("owners")
+        if options.syscalls != "none" or "owners" in names:
+            if platform.machine() != "x86_64" and options.syscalls != "none":
+                raise RecordError(
+                    f"system calls are not known for {platform.machine()} yet; record with --syscalls none"
+                )
+            if platform.machine() == "x86_64":
+                names.append("syscalls")
+        names.append("processes")
+        return names
+
+    def _compile(self, text: str) -> Any:
+        bcc = import_bcc()
+        os.environ["BCC_KERNEL_SOURCE"] = str(load.data_dir("bpf"))
+        lines: list[str] = []
+        try:
+            with compiler_output() as lines:
+                return bcc.BPF(text=text.encode(), cflags=["-Wno-unused-function", "-Wno-macro-redefined", "-Wno-tautological-compare"])
+        except Exception as error:  # bcc raises bare Exception
+            raise RecordError(_compile_message(lines, error)) from error
+
+    def _fill_specs(self) -> None:
+        table = self._bpf[b"syscall_specs"]
+        wanted = set(self.syscalls)
+        calls = load.syscalls()
+        if "owners" in self.names:
+            wanted |= {n for n, call in calls.items() if call.name in specs.OWNER_CALLS}
+        for number in wanted:
+            if number < 512:
+                table[ctypes.c_int(number)] = table.Leaf.from_buffer_copy(specs.pack(calls[number]))
+
+    def attach(self) -> None:
+        """Attach everything: processes first, so that no process begins between them and the rest."""
+        for name in reversed(self.names):
+            self.attach_feature(name)
+
+    def attach_feature(self, name: str) -> None:
+        """Attach the programs of one file of bpf/.
+
+        Raises:
+            RecordError: the kernel refuses one, with what to do.
+        """
+        for program in TRACEPOINT_PROGRAMS.get(name, ()):
+            if program.function == "process_fork" and not self.offsets:
+                continue
+            self._attach_tracepoint(program)
+        if name in CGROUP_PROGRAMS:
+            self._attach_cgroup(CGROUP_PROGRAMS[name])
+
+    def _load(self, program: Program) -> int:
+        bcc = import_bcc()
+        lines: list[str] = []
+        types = {"CGROUP_SKB": 8, "CGROUP_SOCK": 9, "SOCK_OPS": 13, "RAW_TRACEPOINT": 17, "CGROUP_SOCK_ADDR": 18}
+        try:
+            with compiler_output() as lines:
+                loaded = self._bpf.load_func(
+                    program.function.encode(), types[program.program_type], attach_type=program.attach_type
+                )
+        except Exception as error:
+            raise RecordError(_load_message(program, lines, error)) from error
+        assert bcc is not None
+        return int(loaded.fd)
+
+    def _attach_tracepoint(self, program: Program) -> None:
+        self._load(program)
+        try:
+            with compiler_output():
+                self._bpf.attach_raw_tracepoint(program.tracepoint.encode(), program.function.encode())
+        except Exception as error:
+            raise RecordError(f"the kernel refuses the tracepoint {program.tracepoint}: {error}") from error
+
+    def _attach_cgroup(self, programs: tuple[Program, ...]) -> None:
+        root = cgroups.cgroup2_root()
+        if root is None:
+            raise RecordError(
+                "no cgroup2 file system is mounted, which packets and sockets need; "
+                "mount -t cgroup2 none /sys/fs/cgroup/unified, or record with --no-packets --no-sockets"
+            )
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for program in programs:
+                self._links.append(_link(self._load(program), folder, program.attach_type))
+        except OSError as error:
+            raise RecordError(f"the kernel refuses programs on {root}: {error.strerror}") from error
+        finally:
+            os.close(folder)
+
+    def detach(self) -> None:
+        """Detach everything; what is in the ring buffer stays there."""
+        for link in self._links:
+            os.close(link)
+        self._links.clear()
+        for name in list(self._bpf.raw_tracepoint_fds):
+            self._bpf.detach_raw_tracepoint(name)
+
+    def totals(self) -> dict[str, int]:
+        """What the kernel counted so far, summed over processors, by name."""
+        table = self._bpf[b"counters"]
+        names = load.kernel_counters()
+        return {name: sum(table[ctypes.c_int(index)]) for index, name in enumerate(names)}
+
+    def close(self) -> None:
+        """Detach and free everything."""
+        self.detach()
+        self.ring.close()
+        self._bpf.cleanup()
+
+
+def _link(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
+    """BPF_LINK_CREATE: unlike BPF_PROG_ATTACH it ends with the last descriptor, so also when the recorder is killed."""
+    number = next(call.number for call in load.syscalls().values() if call.name == "bpf")
+    attr = ctypes.create_string_buffer(struct.pack("<IIII", program_fd, cgroup_fd, attach_type, 0), 64)
+    fd = _libc.syscall(number, _BPF_LINK_CREATE, attr, ctypes.sizeof(attr))
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(fd)
+
+
+def _compile_message(lines: list[str], error: Exception) -> str:
+    if os.environ.get("STRATOKIT_DEBUG"):
+        sys.stderr.write("\n".join(lines) + "\n")
+    text = next((line for line in lines if "error:" in line), str(error).partition("\n")[0])[:200]
+    return f"the kernel programs do not compile here: {text} (STRATOKIT_DEBUG=1 shows all)"
+
+
+def _load_message(program: Program, lines: list[str], error: Exception) -> str:
+    if os.environ.get("STRATOKIT_DEBUG"):
+        sys.stderr.write("\n".join(lines) + "\n")
+    text = str(error)
+    if "Operation not permitted" in text or "EPERM" in text:
+        return (
+            f"not permitted to load {program.function}: run as root, or with the capabilities that "
+            "`stratokit doctor` names"
+        )
+    return f"the kernel refuses {program.function}: {text} (STRATOKIT_DEBUG=1 shows why)"

@@ -1,0 +1,53 @@
+"""What a recording is asked to do, and what it tells while it runs and when it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pathlib
+
+SNAPLEN_MOST = 65535
+IO_BYTES_MOST = 16384
+BUFFER_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """Settings of one recording.
+
+    `syscalls` is all, default, none, or a comma-separated list of names and groups. `buffer_bytes` is rounded up to a power
+    of two. `command` is empty when nothing is started.
+    """
+
+    output: pathlib.Path
+    spool: pathlib.Path
+    duration_ns: int | None = None
+    snaplen: int = SNAPLEN_MOST
+    io_bytes: int = 80
+    syscalls: str = "default"
+    packets: bool = True
+    sockets: bool = True
+    buffer_bytes: int = BUFFER_BYTES
+    command: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Status:
+    """How far a recording is: totals since its start."""
+
+    elapsed_ns: int
+    counts: dict[str, int]
+    bytes_written: int
+    lost: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """A finished recording: its spool, the command's exit code, why it ended, and totals."""
+
+    spool: pathlib.Path
+    exit_code: int | None
+    reason: str
+    status: Status

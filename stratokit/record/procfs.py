@@ -1,0 +1,97 @@
+"""Processes and their descriptors as /proc shows them at the start of a recording."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+PROC = pathlib.Path("/proc")
+
+
+@dataclasses.dataclass(slots=True)
+class ProcSnapshot:
+    """Rows for the spool, and what could not be read."""
+
+    processes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    descriptors: list[tuple[int, int, str]] = dataclasses.field(default_factory=list)
+    gone: int = 0
+    unreadable: int = 0
+
+
+def start_time_ns(stat: str) -> int:
+    """CLOCK_BOOTTIME start of a process from /proc/<pid>/stat, to a clock tick (proc(5), field 22)."""
+    ticks = int(stat[stat.rindex(")") + 2 :].split(" ")[19])
+    return ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+
+
+def _cgroup(text: str) -> str:
+    """Path in the version 2 hierarchy, or where that is the root, in systemd's or the first other one."""
+    paths = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths[controllers] = path
+    unified = paths.get("", "/")
+    if unified != "/":
+        return unified
+    for controllers in ("name=systemd", *paths):
+        if paths.get(controllers, "/") != "/":
+            return paths[controllers]
+    return unified
+
+
+def _text(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _process(folder: pathlib.Path) -> dict[str, Any]:
+    stat = _text(folder / "stat")
+    fields = stat[stat.rindex(")") + 2 :].split(" ")
+    status = dict(line.split(":\t", 1) for line in _text(folder / "status").splitlines() if ":\t" in line)
+    row: dict[str, Any] = {
+        "pid": int(folder.name),
+        "comm": stat[stat.index("(") + 1 : stat.rindex(")")],
+        "parent_pid": int(fields[1]),
+        "start_ns": start_time_ns(stat),
+        "uid": int(status["Uid"].split("\t")[0]),
+        "gid": int(status["Gid"].split("\t")[0]),
+        "cmdline": _text(folder / "cmdline"),
+        "cgroup": _cgroup(_text(folder / "cgroup")),
+    }
+    for name, link in (("path", "exe"), ("cwd", "cwd")):
+        try:
+            row[name] = os.readlink(folder / link)
+        except OSError:
+            row[name] = None  # a kernel thread, or another user's process
+    try:
+        row["netns_inode"] = (folder / "ns" / "net").stat().st_ino
+    except OSError:
+        row["netns_inode"] = None
+    return row
+
+
+def snapshot(proc: pathlib.Path = PROC) -> ProcSnapshot:
+    """All processes and, where permitted, what their descriptors stand for."""
+    result = ProcSnapshot()
+    own = os.getpid()
+    for name in os.listdir(proc):
+        if not name.isdigit() or int(name) == own:
+            continue
+        folder = proc / name
+        try:
+            result.processes.append(_process(folder))
+        except (OSError, ValueError, KeyError):
+            result.gone += 1
+            continue
+        try:
+            for fd in os.listdir(folder / "fd"):
+                try:
+                    result.descriptors.append((int(name), int(fd), os.readlink(folder / "fd" / fd)))
+                except OSError:
+                    continue  # closed meanwhile
+        except PermissionError:
+            result.unreadable += 1
+        except OSError:
+            result.gone += 1
+    return result

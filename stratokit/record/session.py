@@ -1,0 +1,237 @@
+"""One recording from start to end: attach, look around, drain until it is over, leave a spool."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+from stratokit.errors import RecordError, UsageError
+from stratokit.formats import spool
+from stratokit.record import cgroups, host, procfs, sockdiag
+from stratokit.record.loader import Kernel
+from stratokit.record.options import IO_BYTES_MOST, SNAPLEN_MOST, RecordOptions, Result, Status
+from stratokit.schema import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DRAIN_INTERVAL_S = 0.1
+COUNTERS_INTERVAL_NS = 1_000_000_000
+CLOCK_INTERVAL_NS = 10_000_000_000
+# A ring this full is drained again at once instead of after the interval.
+BUSY_SHARE = 8
+
+
+def check(options: RecordOptions) -> None:
+    """Refuse settings out of range.
+
+    Raises:
+        UsageError: with the range.
+    """
+    if not 64 <= options.snaplen <= SNAPLEN_MOST:
+        raise UsageError(f"--snaplen takes 64 to {SNAPLEN_MOST} bytes, not {options.snaplen}")
+    if not 0 <= options.io_bytes <= IO_BYTES_MOST:
+        raise UsageError(f"--io-bytes takes 0 to {IO_BYTES_MOST}, not {options.io_bytes}")
+    if not 1 << 16 <= options.buffer_bytes <= 1 << 30:
+        raise UsageError(f"--buffer takes 64K to 1G, not {options.buffer_bytes}")
+    if options.duration_ns is not None and options.duration_ns <= 0:
+        raise UsageError("--duration takes a time above zero, as 30s or 5m")
+
+
+def layouts() -> dict[str, Any]:
+    """How the events of this version lie in memory, so that a later version reads them by what the file says."""
+    return {
+        event.name: {
+            "id": event.id,
+            "size": event.size,
+            "fields": [[f.name, f.type, f.offset] for f in event.fields],
+            "sections": [[s.name, s.length] for s in event.sections],
+        }
+        for event in load.events().values()
+    }
+
+
+class Session:
+    """A recording that is under way."""
+
+    def __init__(self, options: RecordOptions, status: Callable[[Status], None] | None) -> None:
+        self.options = options
+        self._status = status
+        self._stop = ""
+        self._started_ns = time.monotonic_ns()
+        self._recorder_counts: dict[str, int] = {}
+        self._kernel = Kernel(options)
+        try:
+            self._spool = spool.SpoolWriter(options.spool)
+        except OSError as error:
+            self._kernel.close()
+            raise RecordError(f"cannot write {options.spool}: {error.strerror}") from error
+
+    def run(self) -> Result:
+        """Record until duration, command's end, signal, or a full disk."""
+        exit_code: int | None = None
+        try:
+            with self._signals():
+                self._open()
+                command = self._start_command()
+                exit_code = self._loop(command)
+                self._finish()
+        except OSError as error:
+            if not spool.is_disk_full(error):
+                raise RecordError(f"cannot write {self.options.spool}: {error.strerror}") from error
+            self._disk_full()
+        finally:
+            status = self._current()
+            self._spool.close()
+            self._kernel.close()
+        return Result(self.options.spool, exit_code, self._stop, status)
+
+    def stop(self, reason: str) -> None:
+        """Let the recording end soon; the first reason counts."""
+        self._stop = self._stop or reason
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        handled = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+        before = {number: signal.signal(number, lambda n, _: self.stop(handled[n])) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _open(self) -> None:
+        """Opening chunk, attach, then the snapshots: what begins between both is in the events."""
+        options = dataclasses.asdict(self.options) | {"output": None, "spool": None}
+        self._spool.write_json(
+            spool.OPENING,
+            {
+                "tool": "stratokit",
+                "host": host.facts(),
+                "options": options,
+                "programs": self._kernel.names,
+                "syscalls": sorted(self._kernel.syscalls),
+                "events": layouts(),
+                "has_btf": bool(self._kernel.offsets),
+                "self_pid": os.getpid(),
+            },
+        )
+        self._clock()
+        self._kernel.attach()
+        seen = procfs.snapshot()
+        self._recorder_counts |= {"process_gone": seen.gone, "process_unreadable": seen.unreadable}
+        self._table("processes", seen.processes)
+        self._table("descriptors", seen.descriptors)
+        self._table("sockets", sockdiag.snapshot())
+        self._table("interfaces", host.interfaces())
+        self._table("cgroups", list(cgroups.cgroup_ids(cgroups.cgroup2_root()).items()))
+
+    def _table(self, name: str, rows: list[Any]) -> None:
+        now = time.monotonic_ns()
+        self._spool.write_json(spool.TABLE, {"table": name, "monotonic_ns": now, "rows": rows})
+
+    def _clock(self) -> None:
+        self._spool.write_json(spool.CLOCK, host.clock_pair())
+
+    def _counters(self) -> None:
+        totals = self._kernel.totals() | self._recorder_counts
+        counted = {name: amount for name, amount in totals.items() if amount}
+        self._spool.write_json(spool.COUNTERS, {"monotonic_ns": time.monotonic_ns(), "totals": counted})
+
+    def _start_command(self) -> subprocess.Popen[bytes] | None:
+        if not self.options.command:
+            return None
+        try:
+            return subprocess.Popen(self.options.command)
+        except OSError as error:
+            self._kernel.detach()
+            raise RecordError(f"cannot run {self.options.command[0]}: {error.strerror}") from error
+
+    def _loop(self, command: subprocess.Popen[bytes] | None) -> int | None:
+        begin = time.monotonic_ns()
+        next_counters, next_clock = begin, begin + CLOCK_INTERVAL_NS
+        end = begin + self.options.duration_ns if self.options.duration_ns is not None else None
+        busy = self._kernel.ring.size // BUSY_SHARE
+        while not self._stop:
+            now = time.monotonic_ns()
+            if command is not None and command.poll() is not None:
+                self.stop("command ended")
+            elif end is not None and now >= end:
+                self.stop("duration reached")
+            self._kernel.ring.drain(self._write_events)
+            if now >= next_counters:
+                next_counters = now + COUNTERS_INTERVAL_NS
+                self._counters()
+                if self._status:
+                    self._status(self._current())
+            if now >= next_clock:
+                next_clock = now + CLOCK_INTERVAL_NS
+                self._clock()
+            if not self._stop and self._kernel.ring.pending() < busy:
+                time.sleep(DRAIN_INTERVAL_S)
+        return _end_command(command)
+
+    def _write_events(self, span: memoryview) -> None:
+        self._spool.write(spool.EVENTS, span)
+
+    def _finish(self) -> None:
+        self._kernel.detach()
+        while self._kernel.ring.pending():
+            self._kernel.ring.drain(self._write_events)
+        self._table("cgroups", list(cgroups.cgroup_ids(cgroups.cgroup2_root()).items()))
+        self._counters()
+        self._clock()
+        self._spool.write_json(spool.CLOSING, {"reason": self._stop})
+
+    def _disk_full(self) -> None:
+        """What is in the ring is lost and counted; the room of the chunk that did not fit serves for the end."""
+        self._stop = "disk full"
+        self._kernel.detach()
+        lost = 0
+        while self._kernel.ring.pending():
+            lost += self._kernel.ring.discard()
+        self._recorder_counts["disk_full_bytes"] = lost
+        with contextlib.suppress(OSError):
+            self._counters()
+            self._clock()
+            self._spool.write_json(spool.CLOSING, {"reason": self._stop})
+
+    def _current(self) -> Status:
+        totals = self._kernel.totals() | self._recorder_counts
+        counters = load.counters()
+        prefix = "recorded_"
+        return Status(
+            time.monotonic_ns() - self._started_ns,
+            {name.removeprefix(prefix): n for name, n in totals.items() if name.startswith(prefix)},
+            self._spool.bytes_written,
+            {name: n for name, n in totals.items() if n and name in counters and counters[name].loss},
+        )
+
+
+def _end_command(command: subprocess.Popen[bytes] | None) -> int | None:
+    """Exit code of the command; one that still runs gets SIGTERM, and after five seconds SIGKILL."""
+    if command is None:
+        return None
+    if command.poll() is None:
+        command.terminate()
+    try:
+        return command.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        command.kill()
+        return command.wait()
+
+
+def record(options: RecordOptions, status: Callable[[Status], None] | None = None) -> Result:
+    """Record as `options` say and leave the spool; `status` is called about once a second.
+
+    Raises:
+        UsageError: an option is out of range.
+        RecordError: recording cannot start here, with what to do.
+    """
+    check(options)
+    return Session(options, status).run()
