@@ -1,0 +1,157 @@
+"""A spool becomes capture.parquet: two passes, memory bounded by the numbers of processes, sockets and open files.
+
+The first pass (`survey`) gathers what later rows need to be named: clocks, processes, owners of sockets, names of files. The second turns
+packets and system calls, window by window, into rows.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from stratokit.engine.ingest import containers, descriptors, losses, owners, packets, processes, sockets, syscalls
+from stratokit.engine.ingest.survey import Reader, Survey, survey
+from stratokit.formats import events, spool
+from stratokit.formats.parquet import CaptureWriter
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Callable
+
+    from stratokit.formats.events import Batch
+
+# Packets are sorted, numbered and written in windows of about this many bytes of records.
+WINDOW_BYTES = 64 << 20
+
+
+def ingest(
+    path: pathlib.Path, out: pathlib.Path, progress: Callable[[int, int], None] | None = None
+) -> dict[str, int]:
+    """Convert the spool at `path` to `out`, and return what was lost, by counter.
+
+    Raises:
+        FormatError: `path` is no spool, or was cut before its first events.
+        StratokitError: `out` cannot be written.
+    """
+    reader = Reader(spool.SpoolReader(path), progress)
+    found = survey(reader)
+    with CaptureWriter(out, _metadata(found)) as writer:
+        context, files, ends = _small_tables(found, writer)
+        unreadable = _bulk(reader, found, writer, context, files, ends)
+        lost = losses.losses(found, unreadable)
+        writer.write("loss", _arrow(lost))
+    return dict(lost.group_by("counter").agg(pl.col("amount").sum()).sort("counter").iter_rows())
+
+
+def _metadata(found: Survey) -> dict[str, str]:
+    return {
+        "host": json.dumps(found.opening["host"]),
+        "options": json.dumps(found.opening["options"]),
+        "programs": json.dumps(found.opening["programs"]),
+        "has_btf": json.dumps(found.opening["has_btf"]),
+        "ended": json.dumps((found.closing or {}).get("reason", "killed")),
+    }
+
+
+def _small_tables(
+    found: Survey, writer: CaptureWriter
+) -> tuple[packets.Context, pl.DataFrame, pl.DataFrame]:
+    """Write everything but packets, system calls and losses; return what those need."""
+    paths = {int(key): path for key, path in found.tables.get("cgroups", {"rows": []})["rows"]}
+    process_rows = processes.processes(found, paths)
+    groups = containers.containers(process_rows["cgroup"].drop_nulls().to_list())
+    kept = groups.select("cgroup", "container_id").with_columns(
+        pl.lit(None, pl.String).alias("pod"), pl.lit(None, pl.String).alias("namespace")
+    )
+    socket_rows = sockets.sockets(found)
+    evidence = owners.owners(found)
+    context = packets.Context(
+        evidence,
+        processes.spans(process_rows),
+        kept,
+        packets.connections(socket_rows, owners.listeners(found, socket_rows)),
+    )
+    named = process_rows.join(kept, on="cgroup", how="left", maintain_order="left").rename({"netns_inode": "netns"})
+    writer.write("process", _arrow(named))
+    located = owners.with_owner(socket_rows, evidence)
+    writer.write("socket", _arrow(context.process(located)))
+    first = process_rows.group_by("cgroup").agg(pl.col("ts").min())
+    boxes = groups.filter(pl.col("container_id").is_not_null()).join(first, on="cgroup")
+    writer.write("container", _arrow(boxes.with_columns(pl.lit("path").alias("name_source"))))
+    _interfaces(found, writer)
+    _clocks(found, writer)
+    return context, descriptors.file_names(found, process_rows), syscalls.endpoints(socket_rows)
+
+
+def _interfaces(found: Survey, writer: CaptureWriter) -> None:
+    table = found.tables.get("interfaces", {"monotonic_ns": 0, "rows": []})
+    schema = {
+        "ifindex": pl.UInt32,
+        "interface": pl.String,
+        "mac": pl.String,
+        "mtu": pl.UInt32,
+        "addresses": pl.List(pl.String),
+    }
+    frame = pl.DataFrame({name: [row.get(name) for row in table["rows"]] for name in schema}, schema=schema)
+    ts = int(found.clock.utc_ns(table["monotonic_ns"]))
+    writer.write(
+        "interface",
+        _arrow(frame.with_columns(pl.lit(ts).alias("ts"), pl.lit(packets.LINKTYPE_RAW, pl.UInt16).alias("link_type"))),
+    )
+
+
+def _clocks(found: Survey, writer: CaptureWriter) -> None:
+    pairs = found.clock_pairs
+    frame = pl.DataFrame(
+        {
+            "ts": [pair["real_ns"] for pair in pairs],
+            "monotonic_ns": pl.Series([pair["monotonic_ns"] for pair in pairs], dtype=pl.UInt64),
+            "boottime_ns": pl.Series([pair["boot_ns"] for pair in pairs], dtype=pl.UInt64),
+        }
+    )
+    writer.write("clock", _arrow(frame))
+
+
+def _bulk(
+    reader: Reader,
+    found: Survey,
+    writer: CaptureWriter,
+    context: packets.Context,
+    files: pl.DataFrame,
+    ends: pl.DataFrame,
+) -> int:
+    """Second pass; returns the number of unreadable records."""
+    packet_rows = packets.Packets(found, context)
+    call_rows = syscalls.Syscalls(found, context, files, ends)
+    window: list[Batch] = []
+    size = unreadable = 0
+    for chunk in reader.chunks(1):
+        if chunk.type != spool.EVENTS:
+            continue
+        batches, bad = events.split(chunk.payload, found.layouts)
+        unreadable += bad
+        if (calls := batches.get("syscall")) is not None and (table := call_rows.rows(calls)) is not None:
+            writer.write("syscall", table)
+        if (seen := batches.get("packet")) is not None:
+            window.append(seen)
+            size += len(chunk.payload)
+        if size >= WINDOW_BYTES:
+            writer.write("packet", packet_rows.rows(window))
+            window, size = [], 0
+    if window:
+        writer.write("packet", packet_rows.rows(window))
+    return unreadable
+
+
+def _arrow(frame: pl.DataFrame) -> Any:
+    """Arrow table of a frame with `ts` and `process_start` as UTC nanoseconds, without columns that only helped."""
+    from stratokit.schema import load
+
+    names = {column.name for column in load.capture().columns}
+    times = [name for name in ("ts", "process_start") if frame.schema.get(name) == pl.Int64]
+    frame = frame.with_columns(
+        pl.from_epoch(name, time_unit="ns").dt.replace_time_zone("UTC") for name in times
+    )
+    return frame.select(name for name in frame.columns if name in names).to_arrow()

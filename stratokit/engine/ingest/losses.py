@@ -1,0 +1,43 @@
+"""Rows of kind `loss`: every counter above zero, located between the samples that show its growth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from stratokit.schema import load
+
+if TYPE_CHECKING:
+    from stratokit.engine.ingest.survey import Survey
+
+SCHEMA = {"ts": pl.Int64, "counter": pl.String, "amount": pl.UInt64, "span_ns": pl.UInt64}
+
+
+def losses(found: Survey, unreadable: int) -> pl.DataFrame:
+    """What the kernel and the recorder counted, and what this conversion found missing."""
+    rows: list[tuple[int, str, int, int]] = []
+    before: dict[str, int] = {}
+    start = found.clock_pairs[0]["monotonic_ns"]
+    known = load.counters()
+    at = start
+    for sample in found.counters:
+        at = sample["monotonic_ns"]
+        ts = int(found.clock.utc_ns(at))
+        for name, total in sample["totals"].items():
+            grown = total - before.get(name, 0)
+            if name in known and grown > 0:
+                rows.append((ts, name, grown, max(at - start, 0)))
+        before |= sample["totals"]
+        start = at
+    damage = found.damage
+    end = int(found.clock.utc_ns(at))
+    for name, amount in (
+        ("chunk_damaged", damage.chunks),
+        ("spool_cut_bytes", damage.cut_bytes),
+        ("spool_unfinished", int(not damage.finished)),
+        ("event_unreadable", unreadable),
+    ):
+        if amount:
+            rows.append((end, name, amount, 0))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")

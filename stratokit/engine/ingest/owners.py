@@ -1,0 +1,81 @@
+"""Who owned a socket when: from cookies to processes.
+
+Evidence comes from the cgroup hooks (created, connected, sent), from every system call on the socket, and for sockets older than the
+recording from inet_diag (cookie and inode) with /proc/<pid>/fd (inode and process). An owner counts from its evidence until the next
+one; what happened on a socket before its first evidence (a connection is set up before accept returns) belongs to that first one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from stratokit.engine.ingest.survey import Survey
+
+_SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
+TCP_LISTEN = 10
+OWNER_SCHEMA = {
+    "socket_cookie": pl.UInt64,
+    "ts": pl.Int64,
+    "pid": pl.UInt32,
+    "tid": pl.UInt32,
+    "comm": pl.String,
+}
+
+
+def owners(found: Survey) -> pl.DataFrame:
+    """(socket_cookie, ts, pid, tid, comm) sorted by ts."""
+    return pl.concat([_older_sockets(found), found.owners.select(list(OWNER_SCHEMA))]).sort("ts")
+
+
+def _older_sockets(found: Survey) -> pl.DataFrame:
+    sockets = found.tables.get("sockets", {"monotonic_ns": 0, "rows": []})
+    descriptors = found.tables.get("descriptors", {"rows": []})["rows"]
+    names = {row["pid"]: row["comm"] for row in found.tables.get("processes", {"rows": []})["rows"]}
+    by_inode: dict[int, int] = {}
+    for pid, _, link in descriptors:
+        match = _SOCKET_LINK.fullmatch(link)
+        if match:
+            # A socket shared by parent and children is reported for the one that got it last.
+            inode = int(match[1])
+            by_inode[inode] = max(by_inode.get(inode, 0), pid)
+    now = int(found.clock.utc_ns(sockets["monotonic_ns"]))
+    rows = [
+        (row["socket_cookie"], now, by_inode[row["inode"]], by_inode[row["inode"]], names.get(by_inode[row["inode"]]))
+        for row in sockets["rows"]
+        if row["inode"] in by_inode
+    ]
+    return pl.DataFrame(rows, schema=OWNER_SCHEMA, orient="row")
+
+
+def with_owner(frame: pl.DataFrame, evidence: pl.DataFrame) -> pl.DataFrame:
+    """`frame` (socket_cookie, ts) with pid, tid, comm of the socket's owner at that time; null where none is known."""
+    wanted = frame.with_row_index("row").sort("ts")
+    keys = ["pid", "tid", "comm"]
+    before = wanted.join_asof(evidence, on="ts", by="socket_cookie", strategy="backward", check_sortedness=False)
+    after = wanted.select("row", "ts", "socket_cookie").join_asof(
+        evidence, on="ts", by="socket_cookie", strategy="forward", check_sortedness=False
+    )
+    known = pl.col("pid").is_not_null()
+    joined = before.join(after.select("row", *(pl.col(key).alias(f"{key}_after") for key in keys)), on="row", how="left")
+    return (
+        joined.with_columns(
+            pl.when(known).then(pl.col(key)).otherwise(pl.col(f"{key}_after")).alias(key) for key in keys
+        )
+        .sort("row")
+        .drop("row", *(f"{key}_after" for key in keys))
+    )
+
+
+def listeners(found: Survey, sockets: pl.DataFrame) -> pl.DataFrame:
+    """Cookies of listening sockets: those there at the start, and those that were seen to begin."""
+    older = [
+        row["socket_cookie"]
+        for row in found.tables.get("sockets", {"rows": []})["rows"]
+        if row["state"] == TCP_LISTEN and row["protocol"] == 6
+    ]
+    newer = sockets.filter(pl.col("new_state") == "LISTEN")["socket_cookie"]
+    return pl.DataFrame({"socket_cookie": pl.concat([pl.Series(older, dtype=pl.UInt64), newer]).unique()})

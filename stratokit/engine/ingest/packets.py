@@ -1,0 +1,189 @@
+"""Rows of kind `packet` from a window of kernel records: decoded, numbered, with flow and owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from stratokit.dissect.columns import packet_columns
+from stratokit.dissect.layers import HAS_IP, HAS_PORTS
+from stratokit.dissect.packets import dissect
+from stratokit.engine.ingest.owners import with_owner
+from stratokit.engine.ingest.processes import with_process
+from stratokit.engine.ingest.sightings import Sightings, packet_hashes
+from stratokit.formats import events
+from stratokit.streams.flows import FlowTable
+
+if TYPE_CHECKING:
+    from stratokit.engine.ingest.survey import Survey
+    from stratokit.formats.events import Batch
+
+LINKTYPE_RAW = 101
+OUT = 2
+
+
+class Packets:
+    """Turns windows of packet records into rows; numbering of frames and flows goes on from window to window."""
+
+    def __init__(self, found: Survey, context: Context) -> None:
+        self._clock = found.clock
+        self._context = context
+        self._flows = FlowTable()
+        self._sightings = Sightings()
+        self._interfaces = {
+            row["ifindex"]: row["interface"] for row in found.tables.get("interfaces", {"rows": []})["rows"]
+        }
+
+    def rows(self, batches: list[Batch]) -> pa.Table:
+        """Rows of several spans, sorted by time."""
+        fixed = np.concatenate([batch.fixed for batch in batches])
+        gathered = [events.gather(batch.data, *batch.sections["data"]) for batch in batches]
+        data = np.concatenate([part for part, _ in gathered])
+        lengths = fixed["cap_len"].astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        ts = self._clock.utc_ns(fixed["ts_ns"])
+        order = np.argsort(ts, kind="stable")
+        data, offsets = events.gather(data, starts[order], lengths[order])
+        fixed, ts, lengths = fixed[order], ts[order], lengths[order]
+        found = dissect(
+            data, offsets[:-1], fixed["cap_len"], fixed["orig_len"], np.full(ts.size, LINKTYPE_RAW, np.uint16)
+        )
+        valid = (found["layers"] & HAS_IP) != 0
+        flow_id, _ = self._flows.assign(
+            found["src_ip"],
+            found["dst_ip"],
+            found["src_port"],
+            found["dst_port"],
+            found["ip_proto"],
+            found["vlan"],
+            found["tcp_flags"],
+            found["tcp_seq"],
+            ts,
+            (found["layers"] & HAS_PORTS) != 0,
+            tcp_ack=found["tcp_ack"],
+            icmp_type=found["icmp_type"],
+            valid=valid,
+        )
+        outgoing = fixed["direction"] == OUT
+        frames = self._sightings.number(packet_hashes(data, offsets[:-1], lengths), ts, outgoing)
+        table = packet_columns(found)
+        who = self._context.locate(
+            pl.DataFrame(
+                {
+                    "ts": ts,
+                    "socket_cookie": pl.Series(fixed["socket_cookie"]).replace(0, None),
+                    "out": outgoing,
+                    "src_ip": pl.from_arrow(table["src_ip"]),
+                    "dst_ip": pl.from_arrow(table["dst_ip"]),
+                    "src_port": pl.from_arrow(table["src_port"]),
+                    "dst_port": pl.from_arrow(table["dst_port"]),
+                    "ip_proto": pl.from_arrow(table["ip_proto"]),
+                }
+            ).with_columns(pl.col("src_ip", "dst_ip").cast(pl.String))
+        )
+        segments = pl.Series(fixed["gso_segments"])
+        own: dict[str, Any] = {
+            "ts": pa.array(ts, pa.timestamp("ns", "UTC")),
+            "frame": frames.to_arrow(),
+            "interface": pl.Series(fixed["ifindex"])
+            .replace_strict(self._interfaces, default=None, return_dtype=pl.String)
+            .to_arrow(),
+            "ifindex": pa.array(fixed["ifindex"]),
+            "direction": pl.select(pl.when(pl.Series(outgoing)).then(pl.lit("out")).otherwise(pl.lit("in")))
+            .to_series()
+            .to_arrow(),
+            "link_type": pa.array(np.full(ts.size, LINKTYPE_RAW, np.uint16)),
+            "orig_len": pa.array(fixed["orig_len"]),
+            "cap_len": pa.array(fixed["cap_len"]),
+            "flow_id": pl.select(pl.when(pl.Series(flow_id) >= 0).then(pl.Series(flow_id))).to_series().to_arrow(),
+            "gso_segments": pl.select(pl.when(segments > 1).then(segments)).to_series().to_arrow(),
+            "data": pa.Array.from_buffers(
+                pa.large_binary(), ts.size, [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+            ),
+        }
+        for name in self._context.COLUMNS:
+            own[name] = who[name].to_arrow()
+        for name, column in table.items():
+            own.setdefault(name, column)
+        return pa.table(own)
+
+
+class Context:
+    """What every row gets from its socket or pid: owner, process, container."""
+
+    COLUMNS = ("socket_cookie", "pid", "tid", "comm", "process_start", "cgroup", "container_id", "pod", "namespace")
+
+    def __init__(
+        self, owners: pl.DataFrame, spans: pl.DataFrame, containers: pl.DataFrame, children: pl.DataFrame
+    ) -> None:
+        """`children`: (socket_cookie, ts, and addresses) of connections that a listener accepted; see `connections`."""
+        self._owners = owners
+        self._spans = spans
+        self._containers = containers
+        self._children = children
+
+    def locate(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """COLUMNS for packets (ts, socket_cookie, out, addresses, ports)."""
+        rows = self._own_cookie(rows)
+        return self.process(with_owner(rows.select("ts", "socket_cookie"), self._owners))
+
+    def process(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add process_start, cgroup and container columns to rows with ts and pid."""
+        rows = with_process(rows, self._spans).join(
+            self._containers, on="cgroup", how="left", maintain_order="left"
+        )
+        return rows.with_columns(pl.from_epoch("process_start", time_unit="ns").dt.replace_time_zone("UTC"))
+
+    def _own_cookie(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Packets of a connection that is being set up carry the listener's cookie: give them the connection's own."""
+        if self._children.is_empty():
+            return rows
+        local = pl.when("out")
+        keyed = rows.with_row_index("row").with_columns(
+            local.then("src_ip").otherwise("dst_ip").alias("local_ip"),
+            local.then("dst_ip").otherwise("src_ip").alias("remote_ip"),
+            local.then("src_port").otherwise("dst_port").alias("local_port"),
+            local.then("dst_port").otherwise("src_port").alias("remote_port"),
+        )
+        keys = ["local_ip", "remote_ip", "local_port", "remote_port"]
+        setup = keyed.filter(pl.col("ip_proto") == 6).join(
+            self._children.select("listener").unique(), left_on="socket_cookie", right_on="listener", how="semi"
+        )
+        if setup.is_empty():
+            return rows
+        own = (
+            setup.select("row", "ts", *keys)
+            .sort("ts")
+            .join_asof(
+                self._children.drop_nulls("child").select("ts", "child", *keys).sort("ts"),
+                on="ts",
+                by=keys,
+                strategy="forward",
+                check_sortedness=False,
+            )
+        )
+        return (
+            keyed.join(own.select("row", "child"), on="row", how="left", maintain_order="left")
+            .with_columns(pl.coalesce("child", "socket_cookie").alias("socket_cookie"))
+            .drop("row", "child", *keys)
+        )
+
+
+def connections(sockets: pl.DataFrame, listeners: pl.DataFrame) -> pl.DataFrame:
+    """(listener, ts, child, addresses): cookies of listeners, and of the connections that came to be established.
+
+    A row has either a listener's cookie or a connection's.
+    """
+    born = sockets.filter(pl.col("old_state") == "SYN_RECV", pl.col("new_state") == "ESTABLISHED").select(
+        pl.lit(None, pl.UInt64).alias("listener"),
+        "ts",
+        pl.col("socket_cookie").alias("child"),
+        pl.col("src_ip").alias("local_ip"),
+        pl.col("dst_ip").alias("remote_ip"),
+        pl.col("src_port").alias("local_port"),
+        pl.col("dst_port").alias("remote_port"),
+    )
+    return pl.concat([born, listeners.select(pl.col("socket_cookie").alias("listener"))], how="diagonal")

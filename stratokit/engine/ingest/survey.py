@@ -1,0 +1,299 @@
+"""First pass over a spool: everything but the bulk. Small tables stay in memory, packets and system calls do not.
+
+Memory: proportional to the numbers of processes, sockets and distinct open files, not to events.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from stratokit.engine.ingest.clock import Clock
+from stratokit.errors import FormatError
+from stratokit.formats import events, spool
+from stratokit.schema import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stratokit.formats.events import Batch, Layout
+
+# Evidence frames are reduced to their distinct rows whenever this many have come together.
+COMPACT_ROWS = 1 << 20
+
+
+@dataclasses.dataclass
+class Survey:
+    """What the first pass found. Times in frames are UTC nanoseconds (i64)."""
+
+    opening: dict[str, Any]
+    layouts: dict[str, Layout]
+    clock: Clock
+    clock_pairs: list[dict[str, int]]
+    tables: dict[str, dict[str, Any]]
+    counters: list[dict[str, Any]]
+    closing: dict[str, Any] | None
+    damage: spool.Damage
+    unreadable: int
+    processes: list[Batch]
+    sockets: list[Batch]
+    owners: pl.DataFrame  # socket_cookie, ts, pid, tid, comm
+    files: pl.DataFrame  # identity, ts, name: which path an open file had
+    users: pl.DataFrame  # pid, fd, identity, ts, inode, device, kind of the first use of an fd for a file
+    closes: pl.DataFrame  # pid, fd, ts of the first close
+
+
+class Reader:
+    """Chunks of a spool, with progress."""
+
+    def __init__(self, reader: spool.SpoolReader, progress: Callable[[int, int], None] | None) -> None:
+        self.spool = reader
+        self._progress = progress
+
+    def chunks(self, part: int) -> Iterator[spool.Chunk]:
+        """All chunks; `part` is 0 for the first pass and 1 for the second, each half of the progress."""
+        for chunk in self.spool.chunks():
+            if self._progress:
+                self._progress((part * self.spool.size + chunk.offset) // 2, self.spool.size)
+            yield chunk
+
+
+class _Evidence:
+    """Rows of one kind that pile up, kept distinct: of rows alike but for `ts` the first stays."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+        self._parts: list[pl.DataFrame] = []
+        self._rows = 0
+
+    def add(self, columns: dict[str, Any]) -> None:
+        part = pl.DataFrame(columns, schema=self._schema)
+        self._parts.append(part)
+        self._rows += part.height
+        if self._rows > COMPACT_ROWS:
+            self._parts = [self.frame()]
+            self._rows = self._parts[0].height // 2
+
+    def frame(self) -> pl.DataFrame:
+        if not self._parts:
+            return pl.DataFrame(schema=self._schema)
+        keys = [name for name in self._schema if name != "ts"]
+        frame = pl.concat(self._parts)
+        return frame.group_by(keys).agg(pl.col("ts").min()).select(list(self._schema)).sort("ts")
+
+
+def survey(reader: Reader) -> Survey:
+    """Read all chunks once.
+
+    Raises:
+        FormatError: the spool has no opening chunk, so nothing in it can be understood.
+    """
+    opening: dict[str, Any] | None = None
+    closing = None
+    known: dict[str, Layout] = {}
+    pairs: list[dict[str, int]] = []
+    tables: dict[str, dict[str, Any]] = {}
+    counters: list[dict[str, Any]] = []
+    batches: dict[str, list[Batch]] = {"process": [], "socket": []}
+    gathered = _Gathered()
+    unreadable = 0
+    for chunk in reader.chunks(0):
+        if chunk.type == spool.OPENING:
+            opening = chunk.json()
+            known = events.layouts(opening)
+        elif chunk.type == spool.CLOCK:
+            pairs.append(chunk.json())
+        elif chunk.type == spool.TABLE:
+            table = chunk.json()
+            tables.setdefault(table["table"], {"monotonic_ns": table["monotonic_ns"], "rows": []})
+            tables[table["table"]]["rows"] += table["rows"]
+        elif chunk.type == spool.COUNTERS:
+            counters.append(chunk.json())
+        elif chunk.type == spool.CLOSING:
+            closing = chunk.json()
+        elif chunk.type == spool.EVENTS and known:
+            found, bad = events.split(chunk.payload, known)
+            unreadable += bad
+            for name, kept in batches.items():
+                if name in found:
+                    kept.append(found[name])
+            gathered.look(found)
+    if opening is None or not pairs:
+        raise FormatError(f"{reader.spool.path} was cut before the recording began; there is nothing to convert")
+    clock = Clock(pairs)
+    owners, files, users, closes = gathered.frames(clock)
+    return Survey(
+        opening,
+        known,
+        clock,
+        pairs,
+        tables,
+        counters,
+        closing,
+        reader.spool.damage,
+        unreadable,
+        batches["process"],
+        batches["socket"],
+        owners,
+        files,
+        users,
+        closes,
+    )
+
+
+class _Gathered:
+    """Evidence about sockets and files that events carry."""
+
+    def __init__(self) -> None:
+        who = {"pid": pl.UInt32, "tid": pl.UInt32, "comm": pl.Binary}
+        self._owners = _Evidence({"socket_cookie": pl.UInt64, "ts": pl.Int64, **who})
+        self._files = _Evidence({"identity": pl.UInt64, "ts": pl.Int64, "name": pl.Binary})
+        where = {"pid": pl.UInt32, "fd": pl.Int32}
+        self._users = _Evidence(
+            {**where, "identity": pl.UInt64, "ts": pl.Int64, "inode": pl.UInt64, "device": pl.UInt32}
+        )
+        self._closes = _Evidence({**where, "ts": pl.Int64})
+        numbers = load.syscalls()
+        self._close = next((n for n, call in numbers.items() if call.name == "close"), -1)
+        self._fd_arg = fd_arguments()
+        self._opens = np.zeros(1 << 16, np.bool_)
+        for number, call in numbers.items():
+            self._opens[number] = call.returns == "fd" and "path" in [kind for _, kind in call.args]
+
+    def look(self, found: dict[str, Batch]) -> None:
+        """Take what the records of one chunk say."""
+        if (batch := found.get("owner")) is not None:
+            fixed = batch.fixed
+            self._owners.add({n: fixed[s] for n, s in _named("socket_cookie", "pid", "tid", "comm", ts="ts_ns")})
+        if (batch := found.get("syscall")) is not None:
+            self._syscalls(batch)
+
+    def _syscalls(self, batch: Batch) -> None:
+        fixed = batch.fixed
+        file = file_section(batch)
+        with_file = batch.sections["file"][1] == FILE_BYTES
+        end = fixed["ts_ns"].astype(np.int64) + fixed["duration_ns"].astype(np.int64)
+        fd = descriptor(batch, self._fd_arg)
+        socket = with_file & (file["cookie"] != 0)
+        if socket.any():
+            self._owners.add(
+                {
+                    "socket_cookie": file["cookie"][socket],
+                    "ts": end[socket],
+                    "pid": fixed["pid"][socket],
+                    "tid": fixed["tid"][socket],
+                    "comm": fixed["comm"][socket],
+                }
+            )
+        used = with_file & (fd >= 0)
+        if used.any():
+            self._users.add(
+                {
+                    "pid": fixed["pid"][used],
+                    "fd": fd[used],
+                    "identity": file["identity"][used],
+                    "ts": end[used],
+                    "inode": file["inode"][used],
+                    "device": file["device"][used],
+                }
+            )
+        opened = with_file & self._opens[fixed["syscall"]] & (fixed["ret"] >= 0)
+        if opened.any():
+            start, length = batch.sections["path"]
+            data, offsets = events.gather(batch.data, start[opened], np.maximum(length[opened] - 1, 0))
+            self._files.add(
+                {
+                    "identity": file["identity"][opened],
+                    "ts": end[opened],
+                    "name": binary(data, offsets),
+                }
+            )
+        closed = (fixed["syscall"] == self._close) & (fixed["ret"] == 0)
+        if closed.any():
+            self._closes.add({"pid": fixed["pid"][closed], "fd": fd[closed], "ts": end[closed]})
+
+    def frames(self, clock: Clock) -> tuple[pl.DataFrame, ...]:
+        """Owners, files, users, closes with UTC times and text."""
+        frames = []
+        for evidence in (self._owners, self._files, self._users, self._closes):
+            frame = evidence.frame()
+            frame = frame.with_columns(pl.Series("ts", clock.utc_ns(frame["ts"].to_numpy()), pl.Int64))
+            for name in ("comm", "name"):
+                if name in frame.columns:
+                    frame = frame.with_columns(text(frame[name]).alias(name))
+            frames.append(frame)
+        return tuple(frames)
+
+
+# Section "file" of a syscall record (bpf/syscalls.c, struct file_info).
+FILE = np.dtype(
+    [("identity", "<u8"), ("cookie", "<u8"), ("inode", "<u8"), ("device", "<u4"), ("mode", "<u4")]
+)
+FILE_BYTES = FILE.itemsize
+
+
+def file_section(batch: Batch) -> Any:
+    """Section "file" of every record, zero where it has none."""
+    start, length = batch.sections["file"]
+    data, _ = events.gather(batch.data, start, np.where(length == FILE_BYTES, FILE_BYTES, 0))
+    result = np.zeros(start.size, FILE)
+    result[length == FILE_BYTES] = data.view(FILE)
+    return result
+
+
+def raw_args(batch: Batch) -> Any:
+    """Raw arguments as (n, 6) u64, zero beyond those that a call has."""
+    start, length = batch.sections["args"]
+    result = np.zeros((start.size, 6), np.uint64)
+    for index in range(6):
+        has = length >= 8 * (index + 1)
+        data, _ = events.gather(batch.data, start[has] + 8 * index, np.full(int(has.sum()), 8))
+        result[has, index] = data.view("<u8")
+    return result
+
+
+def descriptor(batch: Batch, fd_arg: Any, args: Any = None) -> Any:
+    """The fd that each call worked on or returned, -1 for none (i32); `fd_arg` is indexed by call number."""
+    args = raw_args(batch) if args is None else args
+    which = fd_arg[batch.fixed["syscall"]]
+    given = args[np.arange(which.size), np.maximum(which, 0)].astype(np.uint32).view(np.int32)
+    return np.where(which == -2, np.maximum(batch.fixed["ret"], -1), np.where(which >= 0, given, -1)).astype(np.int32)
+
+
+def fd_arguments() -> Any:
+    """For each call number the index of its fd argument, -2 when it returns one, -1 when it has none."""
+    table = np.full(1 << 16, -1, np.int64)
+    for number, call in load.syscalls().items():
+        kinds = [kind for _, kind in call.args]
+        table[number] = -2 if call.returns == "fd" else kinds.index("fd") if "fd" in kinds else -1
+    return table
+
+
+def binary(data: Any, offsets: Any) -> pl.Series:
+    """A Binary column of a gathered buffer."""
+    import pyarrow as pa
+
+    array = pa.Array.from_buffers(
+        pa.large_binary(), offsets.size - 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    )
+    series = pl.from_arrow(array)
+    assert isinstance(series, pl.Series)
+    return series
+
+
+def text(series: pl.Series) -> pl.Series:
+    """Text of a Binary column; bytes that are no UTF-8 become U+FFFD (one decode for each distinct bad value)."""
+    result = series.cast(pl.String, strict=False)
+    bad = result.is_null() & series.is_not_null()
+    if not bad.any():
+        return result
+    distinct = series.filter(bad).unique()
+    mended = pl.Series([bytes(value).decode("utf-8", "replace") for value in distinct], dtype=pl.String)
+    return pl.select(pl.coalesce(result, series.replace_strict(distinct, mended, default=None))).to_series()
+
+
+def _named(*names: str, **renamed: str) -> list[tuple[str, str]]:
+    return [*((name, name) for name in names), *renamed.items()]

@@ -1,0 +1,209 @@
+"""Rows of kind `syscall` from kernel records."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from stratokit.dissect.addresses import address_column, versions_of
+from stratokit.engine.ingest.survey import FILE_BYTES, binary, descriptor, fd_arguments, file_section, raw_args, text
+from stratokit.formats import events
+from stratokit.schema import load
+
+if TYPE_CHECKING:
+    from stratokit.engine.ingest.packets import Context
+    from stratokit.engine.ingest.survey import Survey
+    from stratokit.formats.events import Batch
+
+NO_START, NO_RETURN = 8, 16
+# Codes that only the kernel sees when a signal interrupts a call (include/linux/errno.h).
+_KERNEL_ERRORS = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND", 516: "ERESTART_RESTARTBLOCK"}
+ERRNO = {-code: name for code, name in (dict(errno.errorcode) | _KERNEL_ERRORS).items()}
+_MOST_ERRNO = 4095
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+    0: "anon",
+}
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _addresses(data, starts, lengths, families, ports, ips):  # type: ignore[no-untyped-def]
+    """struct sockaddr_in and sockaddr_in6 to 16-byte addresses (IPv4 mapped) and ports."""
+    for i in range(starts.size):
+        at, length = starts[i], lengths[i]
+        if length < 2:
+            continue
+        family = np.uint16(data[at]) | np.uint16(data[at + 1]) << 8
+        families[i] = family
+        if family == 2 and length >= 8:
+            ports[i] = np.uint16(data[at + 2]) << 8 | np.uint16(data[at + 3])
+            ips[i, 10] = 255
+            ips[i, 11] = 255
+            ips[i, 12:16] = data[at + 4 : at + 8]
+        elif family == 10 and length >= 24:
+            ports[i] = np.uint16(data[at + 2]) << 8 | np.uint16(data[at + 3])
+            ips[i] = data[at + 8 : at + 24]
+        else:
+            families[i] = 0 if family in (2, 10) else family
+
+
+class Syscalls:
+    """Turns spans of syscall records into rows."""
+
+    def __init__(self, found: Survey, context: Context, files: pl.DataFrame, endpoints: pl.DataFrame) -> None:
+        """`endpoints`: one row a socket_cookie with local and remote address, from socket rows and packets."""
+        self._clock = found.clock
+        self._context = context
+        self._files = files
+        self._endpoints = endpoints
+        self._fd_arg = fd_arguments()
+        self._wanted = np.zeros(1 << 16, np.bool_)
+        self._wanted[found.opening["syscalls"]] = True
+        self._names = {number: call.name for number, call in load.syscalls(found.opening["host"]["machine"]).items()}
+
+    def rows(self, batch: Batch) -> pa.Table | None:
+        """Rows of one span sorted by time, None when it has none that were asked for."""
+        chosen = np.flatnonzero(self._wanted[batch.fixed["syscall"]])
+        if not chosen.size:
+            return None
+        # Longer calls end later: records come in the order of their ends, rows go by their starts.
+        order = chosen[np.argsort(batch.fixed["ts_ns"][chosen], kind="stable")]
+        batch = events.Batch(
+            batch.data, batch.fixed[order], {name: (s[order], n[order]) for name, (s, n) in batch.sections.items()}
+        )
+        fixed = batch.fixed
+        args = raw_args(batch)
+        fd = descriptor(batch, self._fd_arg, args)
+        file = file_section(batch)
+        has_file = batch.sections["file"][1] == FILE_BYTES
+        frame = pl.DataFrame(
+            {
+                "ts": self._clock.utc_ns(fixed["ts_ns"]),
+                "pid": fixed["pid"],
+                "tid": fixed["tid"],
+                "comm": text(pl.Series(fixed["comm"], dtype=pl.Binary)),
+                "syscall": pl.Series(fixed["syscall"]).replace_strict(
+                    self._names, default=None, return_dtype=pl.String
+                ),
+                "duration_ns": _masked(fixed["duration_ns"], (fixed["flags"] & (NO_START | NO_RETURN)) == 0),
+                "ret": _masked(fixed["ret"], (fixed["flags"] & NO_RETURN) == 0),
+                "fd": _masked(fd, fd >= 0),
+                "socket_cookie": _masked(file["cookie"], file["cookie"] != 0),
+                "identity": file["identity"],
+                "inode": _masked(file["inode"], has_file),
+                "device": _masked(file["device"], has_file),
+                "fd_kind": _masked(file["mode"] & 0o170000, has_file).replace_strict(
+                    _KINDS, default=None, return_dtype=pl.String
+                ),
+                **{f"arg{i}": _masked(args[:, i], batch.sections["args"][1] > 8 * i) for i in range(6)},
+                **self._texts(batch),
+                **_endpoint(batch),
+            }
+        )
+        frame = self._named(frame.with_columns(_error_name(), _end()))
+        frame = self._context.process(frame)
+        return self._table(frame, batch)
+
+    def _texts(self, batch: Batch) -> dict[str, pl.Series]:
+        texts = {}
+        for name in ("path", "path2"):
+            start, length = batch.sections[name]
+            column = text(binary(*events.gather(batch.data, start, np.maximum(length - 1, 0))))
+            texts[name] = pl.select(pl.when(pl.Series(length > 0)).then(column)).to_series()
+        return texts
+
+    def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """fd_name: the path of the open file, the address pair of a socket, or the kernel's own name for the rest."""
+        rows = frame.with_row_index("row").sort("end")
+        rows = rows.join_asof(self._files, left_on="end", right_on="ts", by="identity", suffix="_file", check_sortedness=False)
+        rows = rows.join(self._endpoints, on="socket_cookie", how="left").sort("row").drop("row")
+        socket = pl.col("fd_kind") == "socket"
+        inode = pl.col("inode").cast(pl.String)
+        pair = pl.format("{}->{}", "local", "remote")
+        return rows.with_columns(
+            pl.when(socket)
+            .then(pl.coalesce(pair, "local", pl.format("socket:[{}]", inode)))
+            .when(pl.col("fd_kind") == "pipe")
+            .then(pl.coalesce("name", pl.format("pipe:[{}]", inode)))
+            .otherwise(pl.col("name"))
+            .alias("fd_name"),
+            pl.col("src_ip").fill_null(pl.col("local_ip")),
+            pl.col("src_port").fill_null(pl.col("local_port")),
+        )
+
+    def _table(self, frame: pl.DataFrame, batch: Batch) -> pa.Table:
+        names = [column.name for column in load.capture().of_kind("syscall") if column.name in frame.columns]
+        start, length = batch.sections["data"]
+        data, offsets = events.gather(batch.data, start, length)
+        table: dict[str, Any] = {name: frame[name].to_arrow() for name in names}
+        table["ts"] = pa.array(frame["ts"].to_numpy(), pa.timestamp("ns", "UTC"))
+        empty = pa.py_buffer(np.packbits(length > 0, bitorder="little"))
+        table["data"] = pa.Array.from_buffers(
+            pa.large_binary(), length.size, [empty, pa.py_buffer(offsets), pa.py_buffer(data)]
+        )
+        return pa.table(table)
+
+
+def _masked(values: Any, valid: Any) -> pl.Series:
+    return pl.select(pl.when(pl.Series(valid)).then(pl.Series(np.ascontiguousarray(values)))).to_series()
+
+
+def _error_name() -> pl.Expr:
+    failed = pl.col("ret").is_between(-_MOST_ERRNO, -1)
+    return (
+        pl.when(failed)
+        .then(pl.col("ret").replace_strict(ERRNO, default=pl.format("E{}", -pl.col("ret")), return_dtype=pl.String))
+        .alias("errno")
+    )
+
+
+def _end() -> pl.Expr:
+    return (pl.col("ts") + pl.col("duration_ns").fill_null(0).cast(pl.Int64)).alias("end")
+
+
+def _endpoint(batch: Batch) -> dict[str, pl.Series]:
+    """The address that was passed in or filled in: dst_ip, dst_port, and src_* empty until the socket is known."""
+    start, length = batch.sections["address"]
+    families, ports = np.zeros(start.size, np.uint16), np.zeros(start.size, np.uint16)
+    ips = np.zeros((start.size, 16), np.uint8)
+    _addresses(batch.data, start.astype(np.int64), length.astype(np.int64), families, ports, ips)
+    known = (families == 2) | (families == 10)
+    column = pl.from_arrow(address_column(ips, versions_of(ips)))
+    assert isinstance(column, pl.Series)
+    return {
+        "dst_ip": pl.select(pl.when(pl.Series(known)).then(column.cast(pl.String))).to_series(),
+        "dst_port": _masked(ports, known),
+        "src_ip": pl.Series([None] * start.size, dtype=pl.String),
+        "src_port": pl.Series([None] * start.size, dtype=pl.UInt16),
+    }
+
+
+def endpoints(sockets: pl.DataFrame) -> pl.DataFrame:
+    """One row a cookie: local_ip, local_port, and both ends as text, from the socket's last row with a remote end."""
+    connected = pl.col("dst_port") > 0
+    last = sockets.sort(connected.fill_null(False), "ts").group_by("socket_cookie").last()
+    local = pl.format("{}:{}", _bracketed("src_ip"), "src_port")
+    remote = pl.format("{}:{}", _bracketed("dst_ip"), "dst_port")
+    return last.filter(pl.col("socket_cookie").is_not_null()).select(
+        "socket_cookie",
+        pl.col("src_ip").alias("local_ip"),
+        pl.col("src_port").alias("local_port"),
+        local.alias("local"),
+        pl.when(connected).then(remote).alias("remote"),
+    )
+
+
+def _bracketed(name: str) -> pl.Expr:
+    column = pl.col(name)
+    return pl.when(column.str.contains(":", literal=True)).then(pl.format("[{}]", column)).otherwise(column)
