@@ -39,7 +39,11 @@ struct syscall_spec {
 };
 BPF_ARRAY(syscall_specs, struct syscall_spec, 512);
 
-/* When each thread entered its open call; indexed by thread id, so neither a full map nor a lock is possible. */
+/*
+ * When each thread entered its open call; indexed by thread id, so neither a full map nor a lock is possible. NOT_IN_CALL
+ * spares the exit of an unwanted call all further work; zero means that the thread has not been seen entering anything.
+ */
+#define NOT_IN_CALL 1
 BPF_ARRAY(syscall_starts, u64, THREAD_IDS);
 
 /* Section "file" of a record. */
@@ -67,30 +71,49 @@ BPF_PERCPU_ARRAY(syscall_scratches, struct syscall_scratch, 1);
 #define MODE_TYPE 0170000
 #define MODE_SOCKET 0140000
 
-/* What the current task's fd stands for. Kernel structures are read without locks: a racing close gives stale, never unsafe, values. */
-static __always_inline bool read_file(u64 fd, struct file_info *info)
+#define MODE_FILE 0100000
+#define MODE_DIRECTORY 0040000
+#define EBADF 9
+
+/*
+ * What the current task's fd stands for. Kernel structures are read without locks: a racing close gives stale, never unsafe,
+ * values. Members of one structure are read at once (BLOCK_*: from the first wanted one to the last), because a read costs
+ * the same for eight bytes as for eighty.
+ */
+static __always_inline bool read_file(u64 fd, s64 ret, struct file_info *info)
 {
 #ifdef HAVE_BTF
-	u64 task = bpf_get_current_task(), files = 0, table = 0, array = 0, file = 0, inode = 0;
-	u64 socket = 0, sock = 0, super = 0;
+	u64 task = bpf_get_current_task(), files = 0, table = 0, array = 0, file = 0, super = 0, sock = 0;
+	u8 file_block[BLOCK_file_BYTES], inode_block[BLOCK_inode_BYTES];
+	u64 inode, private;
 	u32 limit = 0;
-	u16 mode = 0;
+	u16 mode;
 
 	if (!READ_KERNEL(files, task, OFF_task_struct_files) || !files ||
-	    !READ_KERNEL(table, files, OFF_files_struct_fdt) || !table ||
-	    !READ_KERNEL(limit, table, OFF_fdtable_max_fds) || fd >= limit ||
-	    !READ_KERNEL(array, table, OFF_fdtable_fd) || !READ_KERNEL(file, array, fd * 8) || !file ||
-	    !READ_KERNEL(inode, file, OFF_file_f_inode) || !inode)
+	    !READ_KERNEL(table, files, OFF_files_struct_fdt) || !table)
 		return false;
+	/* A call that succeeded has proved its fd; that of a failed one may point past the table. */
+	if (ret < 0 && (ret == -EBADF || !READ_KERNEL(limit, table, OFF_fdtable_max_fds) || fd >= limit))
+		return false;
+	if (!READ_KERNEL(array, table, OFF_fdtable_fd) || !READ_KERNEL(file, array, fd * 8) || !file ||
+	    !READ_KERNEL(file_block, file, BLOCK_file))
+		return false;
+	inode = *(u64 *)&file_block[OFF_file_f_inode - BLOCK_file];
+	private = *(u64 *)&file_block[OFF_file_private_data - BLOCK_file];
+	if (!inode || !READ_KERNEL(inode_block, inode, BLOCK_inode))
+		return false;
+	mode = *(u16 *)&inode_block[OFF_inode_i_mode - BLOCK_inode];
+	super = *(u64 *)&inode_block[OFF_inode_i_sb - BLOCK_inode];
 	info->identity = file;
-	READ_KERNEL(mode, inode, OFF_inode_i_mode);
-	READ_KERNEL(info->inode, inode, OFF_inode_i_ino);
-	if (READ_KERNEL(super, inode, OFF_inode_i_sb) && super)
-		READ_KERNEL(info->device, super, OFF_super_block_s_dev);
+	info->inode = *(u64 *)&inode_block[OFF_inode_i_ino - BLOCK_inode];
 	info->mode = mode;
-	if ((mode & MODE_TYPE) == MODE_SOCKET && READ_KERNEL(socket, file, OFF_file_private_data) && socket &&
-	    READ_KERNEL(sock, socket, OFF_socket_sk) && sock)
-		READ_KERNEL(info->cookie, sock, OFF_sock___sk_common + OFF_sock_common_skc_cookie);
+	mode &= MODE_TYPE;
+	if (mode == MODE_SOCKET) {
+		if (private && READ_KERNEL(sock, private, OFF_socket_sk) && sock)
+			READ_KERNEL(info->cookie, sock, OFF_sock___sk_common + OFF_sock_common_skc_cookie);
+	} else if ((mode == MODE_FILE || mode == MODE_DIRECTORY) && super) {
+		READ_KERNEL(info->device, super, OFF_super_block_s_dev);
+	}
 	return true;
 #else
 	return false;
@@ -207,9 +230,9 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 			closing_files.delete(&tid);
 		}
 	} else if (spec->returns_fd) {
-		have_file = ret >= 0 && read_file(ret, &file);
+		have_file = ret >= 0 && read_file(ret, ret, &file);
 	} else if (spec->fd != NONE) {
-		have_file = read_file((u32)scratch->args[spec->fd & 7], &file);
+		have_file = read_file((u32)scratch->args[spec->fd & 7], ret, &file);
 	}
 	if (have_file) {
 		__builtin_memcpy(&scratch->var[at], &file, sizeof(file));
@@ -279,17 +302,15 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 	submit(event, sizeof(*event) + at, COUNT_RECORDED_SYSCALL, COUNT_SYSCALL_NO_SPACE);
 }
 
-/* The spec of a wanted call of a 64-bit program that is not the recorder, and the call's registers. */
-static __always_inline struct syscall_spec *wanted_call(u64 regs, u32 nr)
+/* The spec of a wanted call. */
+static __always_inline struct syscall_spec *wanted_call(u32 nr)
 {
 	struct syscall_spec *spec;
 
 	if (nr >= 512)
 		return NULL;
 	spec = syscall_specs.lookup(&nr);
-	if (!spec || !spec->wanted || (u32)(bpf_get_current_pid_tgid() >> 32) == SELF_PID)
-		return NULL;
-	return spec;
+	return spec && spec->wanted ? spec : NULL;
 }
 
 static __always_inline struct syscall_scratch *load_args(struct registers *regs)
@@ -308,65 +329,71 @@ static __always_inline struct syscall_scratch *load_args(struct registers *regs)
 	return scratch;
 }
 
+/* Calls that must be looked at before they run: those that do not return, and close, whose file is gone afterwards. */
+static __always_inline void before_call(u64 registers, struct syscall_spec *spec, u32 nr, u32 tid, u64 now)
+{
+	struct registers regs;
+	struct syscall_scratch *scratch;
+	struct file_info file = {};
+
+	if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)registers) || regs.cs == CODE_SEGMENT_32BIT)
+		return;
+	if (spec->fd_at_entry) {
+		if (read_file((u32)regs.di, -1, &file) && closing_files.update(&tid, &file))
+			count(COUNT_CLOSING_MAP_FULL);
+		return;
+	}
+	scratch = load_args(&regs);
+	if (scratch)
+		syscall_record(scratch, spec, nr, 0, now, now);
+}
+
 int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 nr = ctx->args[1], tid = bpf_get_current_pid_tgid();
-	struct syscall_spec *spec = wanted_call(ctx->args[0], nr);
-	u64 *start;
+	u64 thread = bpf_get_current_pid_tgid(), now, *start;
+	u32 nr = ctx->args[1], tid = thread;
+	struct syscall_spec *spec = wanted_call(nr);
 
-	if (!spec)
-		return 0;
-	if (spec->no_return || spec->fd_at_entry) {
-		struct registers regs;
-		struct syscall_scratch *scratch;
-
-		if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]) ||
-		    regs.cs == CODE_SEGMENT_32BIT)
-			return 0;
-		if (spec->fd_at_entry) {
-			struct file_info file = {};
-
-			if (read_file((u32)regs.di, &file) && closing_files.update(&tid, &file))
-				count(COUNT_CLOSING_MAP_FULL);
-		} else {
-			u64 now = bpf_ktime_get_ns();
-
-			scratch = load_args(&regs);
-			if (scratch)
-				syscall_record(scratch, spec, nr, 0, now, now);
-			return 0;
-		}
-	}
 	start = syscall_starts.lookup(&tid);
+	if (!spec || (u32)(thread >> 32) == SELF_PID) {
+		if (start)
+			*start = NOT_IN_CALL;
+		return 0;
+	}
+	now = bpf_ktime_get_ns();
 	if (start)
-		*start = bpf_ktime_get_ns();
+		*start = now;
 	else
 		count(COUNT_THREAD_UNTRACKED);
+	if (spec->no_return || spec->fd_at_entry)
+		before_call(ctx->args[0], spec, nr, tid, now);
 	return 0;
 }
 
 int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 now = bpf_ktime_get_ns(), began = 0, *start;
-	u32 tid = bpf_get_current_pid_tgid();
+	u64 thread = bpf_get_current_pid_tgid(), began = 0, *start;
+	u32 tid = thread;
 	s64 ret = ctx->args[1];
 	struct registers regs;
 	struct syscall_spec *spec;
 	struct syscall_scratch *scratch;
 
-	if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]))
+	start = syscall_starts.lookup(&tid);
+	if (start) {
+		began = *start;
+		if (began == NOT_IN_CALL)
+			return 0;
+		*start = NOT_IN_CALL;
+	}
+	if ((u32)(thread >> 32) == SELF_PID || bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]))
 		return 0;
-	spec = wanted_call(ctx->args[0], regs.orig_ax);
+	spec = wanted_call(regs.orig_ax);
 	if (!spec)
 		return 0;
 	if (regs.cs == CODE_SEGMENT_32BIT) {
 		count(COUNT_SYSCALL_FOREIGN_ABI); /* its numbers mean other calls */
 		return 0;
-	}
-	start = syscall_starts.lookup(&tid);
-	if (start) {
-		began = *start;
-		*start = 0;
 	}
 	if (!began) {
 		if (spec->child_returns && ret == 0)
@@ -375,6 +402,6 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	}
 	scratch = load_args(&regs);
 	if (scratch)
-		syscall_record(scratch, spec, regs.orig_ax, ret, began, now);
+		syscall_record(scratch, spec, regs.orig_ax, ret, began, bpf_ktime_get_ns());
 	return 0;
 }

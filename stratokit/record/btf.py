@@ -103,11 +103,24 @@ MEMBERS = (
     ("sock_common", "skc_cookie"),
 )
 
+# Members of these are read at once, from the first to the end of the last.
+BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_sb")}
+# Larger spans would not fit on a program's stack of 512 bytes.
+BLOCK_BYTES_MOST = 256
+
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
     """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them."""
     try:
         btf = Btf(path.read_bytes())
-        return {f"OFF_{struct_name}_{member}": btf.offset(struct_name, member) for struct_name, member in MEMBERS}
-    except (OSError, KeyError, ValueError):
+        offsets = {f"OFF_{struct_name}_{member}": btf.offset(struct_name, member) for struct_name, member in MEMBERS}
+    except (OSError, KeyError, ValueError, struct.error):
         return {}
+    for name, members in BLOCKS.items():
+        places = [offsets[f"OFF_{name}_{member}"] for member in members]
+        first = min(places) & ~7
+        offsets[f"BLOCK_{name}"] = first
+        offsets[f"BLOCK_{name}_BYTES"] = max(places) + 8 - first
+        if offsets[f"BLOCK_{name}_BYTES"] > BLOCK_BYTES_MOST:
+            return {}
+    return offsets

@@ -24,9 +24,6 @@ BUSY = 1 << 31
 LENGTH_MASK = (1 << 30) - 1
 HEAD_BYTES = 8
 _MEMBARRIER_QUERY, _MEMBARRIER_GLOBAL = 0, 1
-# Largest span handed on at once; a bound for the file's chunks, far above what one interval brings.
-SPAN_BYTES = 8 << 20
-
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -67,28 +64,17 @@ class Ring:
             return 0
         if self._barrier is None or _libc.syscall(self._barrier, _MEMBARRIER_GLOBAL, 0, 0) != 0:
             end = self._first_busy(end)
-        taken = 0
-        while self.position < end:
-            stop = end
-            if end - self.position > SPAN_BYTES:
-                stop = self._record_after(self.position + SPAN_BYTES - HEAD_BYTES, end)
+        taken = end - self.position
+        if taken:
             start = self.position & self._mask
-            write(self._data[start : start + stop - self.position])
-            taken += stop - self.position
-            self.position = stop
-            self._consumer[0] = stop
+            write(self._data[start : start + taken])
+            self.position = end
+            self._consumer[0] = end
         return taken
 
     def discard(self) -> int:
         """Free everything complete without writing it, and return its bytes."""
         return self.drain(lambda span: None)
-
-    def _record_after(self, target: int, end: int) -> int:
-        """End of the first record that ends past `target`: spans are cut between records."""
-        position = self.position
-        while position <= target and position < end:
-            position += self._record_bytes(position)
-        return position
 
     def _first_busy(self, end: int) -> int:
         position = self.position
@@ -96,12 +82,8 @@ class Ring:
             (head,) = struct.unpack_from("<I", self._data, position & self._mask)
             if head & BUSY:
                 break
-            position += self._record_bytes(position)
+            position += HEAD_BYTES + ((head & LENGTH_MASK) + 7 & ~7)
         return position
-
-    def _record_bytes(self, position: int) -> int:
-        (head,) = struct.unpack_from("<I", self._data, position & self._mask)
-        return HEAD_BYTES + ((head & LENGTH_MASK) + 7 & ~7)
 
     def close(self) -> None:
         """Unmap. The ring must not be used afterwards."""

@@ -20,7 +20,7 @@ from stratokit.schema import load
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DRAIN_INTERVAL_S = 0.1
+DRAIN_INTERVAL_S = 0.05
 COUNTERS_INTERVAL_NS = 1_000_000_000
 CLOCK_INTERVAL_NS = 10_000_000_000
 # A ring this full is drained again at once instead of after the interval.
