@@ -1,8 +1,8 @@
 """Kernel records out of the spool's EVENTS chunks: spans of the ring buffer to structured arrays.
 
-A span is a row of ring-buffer records: u32 length with bit 31 busy and bit 30 discarded, u32 unused, the body padded to 8 bytes.
-A body starts with the 16-byte header of schemas/events/header.toml; how each event goes on is read from the spool's opening chunk, so
-that spools of older versions stay readable.
+A span is a row of ring-buffer records: u32 length with bit 31 busy and bit 30 discarded, u32 unused, the body
+padded to 8 bytes. A body starts with the 16-byte header of schemas/events/header.toml; how each event goes on
+is read from the spool's opening chunk, so that spools of older versions stay readable.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Layout:
 class Batch:
     """Records of one event from one span.
 
-    `fixed` is a structured array of n records; `sections[name]` is (start, length) of n variable parts in `data`.
+    `fixed` is a structured array of n records; `sections[name]` is (start, length) of n variable parts in
+    `data`.
     """
 
     data: np.ndarray[Any, np.dtype[np.uint8]]
@@ -52,7 +53,9 @@ def layouts(opening: dict[str, Any]) -> dict[str, Layout]:
     for name, event in opening["events"].items():
         if name not in load.events():
             continue  # written by a newer version; its records are counted as unreadable
-        names, formats, offsets = [], [], []
+        names: list[str] = []
+        formats: list[Any] = []
+        offsets: list[int] = []
         for field, type_, offset in event["fields"]:
             scalar, _, rest = type_.partition("[")
             count = int(rest[:-1]) if rest else 0
@@ -63,9 +66,13 @@ def layouts(opening: dict[str, Any]) -> dict[str, Layout]:
             else:
                 formats.append((_NUMPY[scalar], (count,)) if count else _NUMPY[scalar])
         try:
-            dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": event["size"]})
+            dtype = np.dtype(
+                {"names": names, "formats": formats, "offsets": offsets, "itemsize": event["size"]}
+            )
         except (ValueError, TypeError) as error:
-            raise FormatError(f"the spool describes the event {name} in a way that cannot be: {error}") from error
+            raise FormatError(
+                f"the spool describes the event {name} in a way that cannot be: {error}"
+            ) from error
         sections = tuple((section, length) for section, length in event["sections"])
         if any(length not in names for _, length in sections):
             raise FormatError(f"the spool describes the event {name} with a section of unknown length")
@@ -73,10 +80,10 @@ def layouts(opening: dict[str, Any]) -> dict[str, Layout]:
     return found
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _walk(data, positions, lengths, ids):  # type: ignore[no-untyped-def]
     """Positions, lengths and ids of the bodies; returns (count, bytes that are no whole record)."""
-    at, end, count = 0, data.size, 0
+    at, end, count = np.int64(0), data.size, 0
     while at + 8 <= end:
         head = np.uint32(data[at]) | np.uint32(data[at + 1]) << 8 | np.uint32(data[at + 2]) << 16
         head |= np.uint32(data[at + 3]) << 24
@@ -93,7 +100,7 @@ def _walk(data, positions, lengths, ids):  # type: ignore[no-untyped-def]
     return count, max(end - at, 0)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _gather_fixed(data, positions, size, out):  # type: ignore[no-untyped-def]
     for i in range(positions.size):
         at = positions[i]
@@ -102,7 +109,9 @@ def _gather_fixed(data, positions, size, out):  # type: ignore[no-untyped-def]
 
 
 def split(span: memoryview, known: dict[str, Layout]) -> tuple[dict[str, Batch], int]:
-    """Records of a span by event, and how many could not be read: unknown, too short, or with sections that lie."""
+    """Records of a span by event, and how many could not be read: unknown, too short, or with sections that
+    lie.
+    """
     data = np.frombuffer(span, np.uint8)
     most = data.size // (8 + HEADER_BYTES) + 1
     positions, lengths = np.empty(most, np.int64), np.empty(most, np.int64)
@@ -141,7 +150,7 @@ def _batch(data: Any, positions: Any, lengths: Any, layout: Layout) -> tuple[Bat
     return Batch(data, fixed, sections), int(good.sum())
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _copy(data, starts, lengths, offsets, out):  # type: ignore[no-untyped-def]
     for i in range(starts.size):
         at, to = starts[i], offsets[i]

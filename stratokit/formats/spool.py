@@ -10,10 +10,10 @@ A spool is a row of chunks, each a 32-byte head and a payload padded with zeros 
     24  4  CRC-32 of the payload
     28  4  CRC-32 of the 28 bytes before
 
-All little-endian. EVENTS payloads are spans of the kernel's ring buffer as they are: records of an 8-byte head (u32 length
-with bit 31 busy and bit 30 discarded, u32 unused) and a body padded to 8 bytes. The other payloads are JSON objects.
-A reader goes on after damage at the next head whose own checksum holds. Only the standard library is imported here,
-because the recorder imports this module.
+All little-endian. EVENTS payloads are spans of the kernel's ring buffer as they are: records of an 8-byte
+head (u32 length with bit 31 busy and bit 30 discarded, u32 unused) and a body padded to 8 bytes. The other
+payloads are JSON objects. A reader goes on after damage at the next head whose own checksum holds. Only the
+standard library is imported here, because the recorder imports this module.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class SpoolWriter:
         at = self.bytes_written + HEAD_BYTES
         checksum = 0
         try:
-            # Piece by piece, so that what the checksum has read is still in the processor's cache for the copy. The head
-            # comes last: a reader takes a chunk without one for a cut.
+            # Piece by piece, so that what the checksum has read is still in the processor's cache for the
+            # copy. The head comes last: a reader takes a chunk without one for a cut.
             for start in range(0, len(view), PIECE_BYTES):
                 piece = view[start : start + PIECE_BYTES]
                 checksum = zlib.crc32(piece, checksum)
@@ -117,7 +117,9 @@ class Chunk:
 
 @dataclasses.dataclass(slots=True)
 class Damage:
-    """What could not be read: chunks left out by a bad checksum, bytes cut at the end, whether an end was written."""
+    """What could not be read: chunks left out by a bad checksum, bytes cut at the end, whether an end was
+    written.
+    """
 
     chunks: int = 0
     cut_bytes: int = 0

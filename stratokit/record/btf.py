@@ -17,12 +17,16 @@ class Btf:
     """Types of a BTF blob, indexed once; members are found through anonymous structs and unions too."""
 
     def __init__(self, blob: bytes) -> None:
-        magic, _, _, header_bytes, type_at, type_bytes, text_at, text_bytes = struct.unpack_from("<HBBIIIII", blob)
+        magic, _, _, header_bytes, type_at, type_bytes, text_at, text_bytes = struct.unpack_from(
+            "<HBBIIIII", blob
+        )
         if magic != 0xEB9F:
             raise ValueError("not a little-endian BTF blob")
         self._blob = blob
         self._text = blob[header_bytes + text_at : header_bytes + text_at + text_bytes]
-        self._types: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)]  # name, kind, elements, offset behind header
+        self._types: list[tuple[int, int, int, int]] = [
+            (0, 0, 0, 0)
+        ]  # name, kind, elements, offset behind header
         self._structs: dict[int, int] = {}
         position, end = header_bytes + type_at, header_bytes + type_at + type_bytes
         unpack = struct.Struct("<II").unpack_from
@@ -61,11 +65,11 @@ class Btf:
             name, inner, bits = struct.unpack_from("<III", self._blob, position + 12 * index)
             bits &= 0xFFFFFF  # the upper byte is a bit-field's width where kind_flag is set
             if name and self._name(name) == member:
-                return bits
+                return int(bits)
             if not name:
                 found = self._member(inner, member)
                 if found is not None:
-                    return bits + found
+                    return int(bits) + found
         return None
 
 
@@ -110,10 +114,14 @@ BLOCK_BYTES_MOST = 256
 
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
-    """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them."""
+    """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of
+    them.
+    """
     try:
         btf = Btf(path.read_bytes())
-        offsets = {f"OFF_{struct_name}_{member}": btf.offset(struct_name, member) for struct_name, member in MEMBERS}
+        offsets = {
+            f"OFF_{struct_name}_{member}": btf.offset(struct_name, member) for struct_name, member in MEMBERS
+        }
     except (OSError, KeyError, ValueError, struct.error):
         return {}
     for name, members in BLOCKS.items():

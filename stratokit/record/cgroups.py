@@ -9,7 +9,9 @@ MOUNTS = pathlib.Path("/proc/mounts")
 
 
 def cgroup2_root(mounts: pathlib.Path = MOUNTS) -> pathlib.Path | None:
-    """Mount point of cgroup2 (/sys/fs/cgroup, or /sys/fs/cgroup/unified on hybrid hosts), None without one."""
+    """Mount point of cgroup2 (/sys/fs/cgroup, or /sys/fs/cgroup/unified on hybrid hosts), None without
+    one.
+    """
     try:
         for line in mounts.read_text().splitlines():
             _, place, kind = line.split(" ")[:3]

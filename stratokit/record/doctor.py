@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Bits of capabilities(7).
-CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
+CAPABILITIES = {
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
 FEATURES = {
     "packets": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"),
     "sockets": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"),
@@ -34,7 +40,9 @@ OLDEST_KERNEL = (5, 12)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: for which feature, what was found, and how to mend it (empty when all is well)."""
+    """One thing that was looked at: for which feature, what was found, and how to mend it (empty when all is
+    well).
+    """
 
     feature: str
     name: str
@@ -51,8 +59,8 @@ def effective_capabilities() -> frozenset[str]:
 
 
 def with_capabilities(names: tuple[str, ...]) -> str:
-    """A command that runs stratokit as the current user with these capabilities. File capabilities (setcap) would go
-    to the interpreter, and so to every script on the host."""
+    """A command that runs stratokit as the current user with these capabilities. File capabilities (setcap)
+    would go to the interpreter, and so to every script on the host."""
     short = ",".join("+" + name.removeprefix("CAP_").lower() for name in names)
     user = os.environ.get("SUDO_UID") or os.getuid() or 65534
     return (
@@ -73,7 +81,9 @@ def examine() -> list[Check]:
 
 def _host() -> Iterator[Check]:
     if sys.platform != "linux":
-        yield Check("recording", "Linux", False, sys.platform, "record on a Linux host; reports work anywhere")
+        yield Check(
+            "recording", "Linux", False, sys.platform, "record on a Linux host; reports work anywhere"
+        )
         return
     release = platform.release()
     numbers = tuple(int(part) for part in release.replace("-", ".").split(".")[:2] if part.isdigit())
@@ -111,7 +121,9 @@ def _host() -> Iterator[Check]:
         "BTF",
         has_btf,
         str(btf.VMLINUX) if has_btf else f"{btf.VMLINUX} is missing or lacks what is read",
-        "" if has_btf else "start a kernel built with CONFIG_DEBUG_INFO_BTF; else descriptors and forks stay unnamed",
+        ""
+        if has_btf
+        else "start a kernel built with CONFIG_DEBUG_INFO_BTF; else descriptors and forks stay unnamed",
     )
 
 
@@ -121,14 +133,19 @@ def _capabilities(feature: str, needed: tuple[str, ...]) -> Iterator[Check]:
     present = effective_capabilities()
     for name in needed:
         ok = name in present
-        yield Check(feature, name, ok, "present" if ok else "missing", "" if ok else with_capabilities(needed))
+        yield Check(
+            feature, name, ok, "present" if ok else "missing", "" if ok else with_capabilities(needed)
+        )
 
 
 def _attempts() -> Iterator[Check]:
     """Load and attach the programs of each feature, and detach them at once."""
     path = pathlib.Path(os.devnull)
     options = RecordOptions(
-        output=path, spool=path, syscalls="default" if platform.machine() == "x86_64" else "none", buffer_bytes=1 << 16
+        output=path,
+        spool=path,
+        syscalls="default" if platform.machine() == "x86_64" else "none",
+        buffer_bytes=1 << 16,
     )
     try:
         with contextlib.closing(Kernel(options)) as kernel:

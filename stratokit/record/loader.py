@@ -1,7 +1,7 @@
 """Compiles and attaches the programs of bpf/. The only module that imports bcc.
 
-bcc comes from the distribution: the project `bcc` of the package index is another one. In a virtual environment it is loaded from the
-system's dist-packages without opening the rest of that folder.
+bcc comes from the distribution: the project `bcc` of the package index is another one. In a virtual
+environment it is loaded from the system's dist-packages without opening the rest of that folder.
 """
 
 from __future__ import annotations
@@ -85,8 +85,11 @@ def import_bcc() -> Any:
     place = next((path for path in candidates if path.is_file()), None)
     if place is None:
         raise RecordError("bcc is not installed; on Debian and Ubuntu: apt-get install python3-bpfcc")
-    spec = importlib.util.spec_from_file_location("bcc", place, submodule_search_locations=[str(place.parent)])
-    assert spec is not None and spec.loader is not None
+    spec = importlib.util.spec_from_file_location(
+        "bcc", place, submodule_search_locations=[str(place.parent)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["bcc"] = module
     try:
@@ -132,7 +135,9 @@ def _thread_ids() -> int:
 
 
 class Kernel:
-    """Loaded and attached programs. Everything is held by descriptors, so a killed recorder leaves nothing behind."""
+    """Loaded and attached programs. Everything is held by descriptors, so a killed recorder leaves nothing
+    behind.
+    """
 
     def __init__(self, options: RecordOptions) -> None:
         self._links: list[int] = []
@@ -183,7 +188,10 @@ class Kernel:
         lines: list[str] = []
         try:
             with compiler_output() as lines:
-                return bcc.BPF(text=text.encode(), cflags=["-Wno-unused-function", "-Wno-macro-redefined", "-Wno-tautological-compare"])
+                return bcc.BPF(
+                    text=text.encode(),
+                    cflags=["-Wno-unused-function", "-Wno-macro-redefined", "-Wno-tautological-compare"],
+                )
         except Exception as error:  # bcc raises bare Exception
             raise RecordError(_compile_message(lines, error)) from error
 
@@ -218,7 +226,13 @@ class Kernel:
     def _load(self, program: Program) -> int:
         bcc = import_bcc()
         lines: list[str] = []
-        types = {"CGROUP_SKB": 8, "CGROUP_SOCK": 9, "SOCK_OPS": 13, "RAW_TRACEPOINT": 17, "CGROUP_SOCK_ADDR": 18}
+        types = {
+            "CGROUP_SKB": 8,
+            "CGROUP_SOCK": 9,
+            "SOCK_OPS": 13,
+            "RAW_TRACEPOINT": 17,
+            "CGROUP_SOCK_ADDR": 18,
+        }
         try:
             with compiler_output() as lines:
                 loaded = self._bpf.load_func(
@@ -275,7 +289,9 @@ class Kernel:
 
 
 def _link(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
-    """BPF_LINK_CREATE: unlike BPF_PROG_ATTACH it ends with the last descriptor, so also when the recorder is killed."""
+    """BPF_LINK_CREATE: unlike BPF_PROG_ATTACH it ends with the last descriptor, so also when the recorder is
+    killed.
+    """
     number = next(call.number for call in load.syscalls().values() if call.name == "bpf")
     attr = ctypes.create_string_buffer(struct.pack("<IIII", program_fd, cgroup_fd, attach_type, 0), 64)
     fd = _libc.syscall(number, _BPF_LINK_CREATE, attr, ctypes.sizeof(attr))
@@ -285,9 +301,17 @@ def _link(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
     return int(fd)
 
 
+_NOT_PERMITTED = (
+    "recording needs kernel programs, and the kernel does not permit to load {}: "
+    "run as root, or with the capabilities that `stratokit doctor` names"
+)
+
+
 def _compile_message(lines: list[str], error: Exception) -> str:
     if os.environ.get("STRATOKIT_DEBUG"):
         sys.stderr.write("\n".join(lines) + "\n")
+    if any("Operation not permitted" in line for line in lines):
+        return _NOT_PERMITTED.format("them")
     text = next((line for line in lines if "error:" in line), str(error).partition("\n")[0])[:200]
     return f"the kernel programs do not compile here: {text} (STRATOKIT_DEBUG=1 shows all)"
 
@@ -297,8 +321,5 @@ def _load_message(program: Program, lines: list[str], error: Exception) -> str:
         sys.stderr.write("\n".join(lines) + "\n")
     text = str(error)
     if "Operation not permitted" in text or "EPERM" in text:
-        return (
-            f"not permitted to load {program.function}: run as root, or with the capabilities that "
-            "`stratokit doctor` names"
-        )
+        return _NOT_PERMITTED.format(program.function)
     return f"the kernel refuses {program.function}: {text} (STRATOKIT_DEBUG=1 shows why)"

@@ -17,8 +17,8 @@ BUFFER_BYTES = 64 << 20
 class RecordOptions:
     """Settings of one recording.
 
-    `syscalls` is all, default, none, or a comma-separated list of names and groups. `buffer_bytes` is rounded up to a power
-    of two. `command` is empty when nothing is started.
+    `syscalls` is all, default, none, or a comma-separated list of names and groups. `buffer_bytes` is rounded
+    up to a power of two. `command` is empty when nothing is started.
     """
 
     output: pathlib.Path

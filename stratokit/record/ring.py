@@ -1,11 +1,12 @@
 """The kernel's ring buffer, mapped and drained in bulk: no work per event.
 
-A BPF ring buffer is three mappings (kernel/bpf/ringbuf.c): a page with the consumer's position, which we write, a page with the
-producer's position, and the data, mapped twice in a row so that a span that wraps around is still in one piece. Programs reserve a
-record, fill it and clear its busy bit; the producer's position counts reserved records. To know that all records below a position are
-filled, one could walk their heads. Instead `membarrier(MEMBARRIER_CMD_GLOBAL)` waits until every processor has left whatever RCU
-read-side section it was in. BPF programs run inside such sections, so what was reserved before the wait is filled after it, and the whole
-span is written at once. Where the call is refused (nohz_full), the heads are walked.
+A BPF ring buffer is three mappings (kernel/bpf/ringbuf.c): a page with the consumer's position, which we
+write, a page with the producer's position, and the data, mapped twice in a row so that a span that wraps
+around is still in one piece. Programs reserve a record, fill it and clear its busy bit; the producer's
+position counts reserved records. To know that all records below a position are filled, one could walk their
+heads. Instead `membarrier(MEMBARRIER_CMD_GLOBAL)` waits until every processor has left whatever RCU read-side
+section it was in. BPF programs run inside such sections, so what was reserved before the wait is filled after
+it, and the whole span is written at once. Where the call is refused (nohz_full), the heads are walked.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def barrier_number() -> int | None:
     """Number of the membarrier system call when the kernel offers its global command, else None."""
     for call in load.syscalls().values():
-        if call.name == "membarrier" and _libc.syscall(call.number, _MEMBARRIER_QUERY, 0, 0) & _MEMBARRIER_GLOBAL:
+        if (
+            call.name == "membarrier"
+            and _libc.syscall(call.number, _MEMBARRIER_QUERY, 0, 0) & _MEMBARRIER_GLOBAL
+        ):
             return call.number
     return None
 
@@ -42,7 +46,9 @@ class Ring:
         page = mmap.PAGESIZE
         self.size = size
         self._mask = size - 1
-        self._consumer_map = mmap.mmap(map_fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
+        self._consumer_map = mmap.mmap(
+            map_fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0
+        )
         self._producer_map = mmap.mmap(map_fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self._consumer = memoryview(self._consumer_map).cast("Q")
         self._producer = memoryview(self._producer_map)[:page].cast("Q")
@@ -74,7 +80,7 @@ class Ring:
 
     def discard(self) -> int:
         """Free everything complete without writing it, and return its bytes."""
-        return self.drain(lambda span: None)
+        return self.drain(lambda _: None)
 
     def _first_busy(self, end: int) -> int:
         position = self.position

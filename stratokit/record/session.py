@@ -44,7 +44,9 @@ def check(options: RecordOptions) -> None:
 
 
 def layouts() -> dict[str, Any]:
-    """How the events of this version lie in memory, so that a later version reads them by what the file says."""
+    """How the events of this version lie in memory, so that a later version reads them by what the file
+    says.
+    """
     return {
         event.name: {
             "id": event.id,
@@ -81,6 +83,9 @@ class Session:
                 command = self._start_command()
                 exit_code = self._loop(command)
                 self._finish()
+        except RecordError:
+            self.options.spool.unlink()  # it holds nothing but snapshots
+            raise
         except OSError as error:
             if not spool.is_disk_full(error):
                 raise RecordError(f"cannot write {self.options.spool}: {error.strerror}") from error
@@ -98,7 +103,10 @@ class Session:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         handled = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-        before = {number: signal.signal(number, lambda n, _: self.stop(handled[n])) for number in handled}
+        before = {
+            number: signal.signal(number, lambda n, _: self.stop(handled[signal.Signals(n)]))
+            for number in handled
+        }
         try:
             yield
         finally:
@@ -189,7 +197,9 @@ class Session:
         self._spool.write_json(spool.CLOSING, {"reason": self._stop})
 
     def _disk_full(self) -> None:
-        """What is in the ring is lost and counted; the room of the chunk that did not fit serves for the end."""
+        """What is in the ring is lost and counted; the room of the chunk that did not fit serves for the
+        end.
+        """
         self._stop = "disk full"
         self._kernel.detach()
         lost = 0

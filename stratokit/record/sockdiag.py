@@ -1,4 +1,6 @@
-"""Sockets that exist when a recording starts: cookie, inode, state and addresses, from NETLINK_SOCK_DIAG (sock_diag(7))."""
+"""Sockets that exist when a recording starts: cookie, inode, state and addresses, from NETLINK_SOCK_DIAG
+(sock_diag(7)).
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ _REQUEST, _DUMP = 0x1, 0x300
 _HEADER = struct.Struct("<IHHII")
 # struct inet_diag_req_v2: family, protocol, extensions, pad, states, then 48 bytes of struct inet_diag_sockid
 _QUERY = struct.Struct("<BBBBI48x")
-# struct inet_diag_msg: family state timer retrans | sport dport (network order) src[16] dst[16] ifindex cookie[2] |
-# expires rqueue wqueue uid inode
+# struct inet_diag_msg: family state timer retrans | sport dport (network order) src[16] dst[16] ifindex
+# cookie[2] | expires rqueue wqueue uid inode
 _MESSAGE = struct.Struct("<4B")
 _PORTS = struct.Struct(">HH16s16s")
 _REST = struct.Struct("<IQIIIII")
@@ -24,7 +26,9 @@ _ALL_STATES = 0xFFFFFFFF
 
 def _query(connection: socket.socket, family: int, protocol: int) -> list[dict[str, Any]]:
     body = _QUERY.pack(family, protocol, 0, 0, _ALL_STATES)
-    connection.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST | _DUMP, 1, 0) + body)
+    connection.send(
+        _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST | _DUMP, 1, 0) + body
+    )
     rows: list[dict[str, Any]] = []
     while True:
         data = connection.recv(1 << 18)

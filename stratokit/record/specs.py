@@ -43,7 +43,8 @@ def select(text: str) -> frozenset[int]:
             near = difflib.get_close_matches(word, [*by_name, *groups, "all", "default", "none"], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(
-                f"--syscalls: unknown name {word!r}{hint} Groups are {', '.join(groups)}; also all, default, none."
+                f"--syscalls: unknown name {word!r}{hint} "
+                f"Groups are {', '.join(groups)}; also all, default, none."
             )
     return frozenset(chosen)
 

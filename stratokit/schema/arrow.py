@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from stratokit.schema.model import Column
 
-# "name" is text with few distinct values: dictionary-coded in memory and in Parquet, plain text to every reader.
+# "name" is text with few distinct values: dictionary-coded in memory and in Parquet, plain text to every
+# reader.
 ARROW_TYPES: dict[str, pa.DataType] = {
     "u8": pa.uint8(),
     "u16": pa.uint16(),

@@ -15,7 +15,9 @@ _NUMPY = {"u8": "u1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "s32": "<i4", "s
 
 
 def c_struct(event: Event) -> str:
-    """`struct <name>_event` with assertions on its size and on every offset, so C and schema cannot differ."""
+    """`struct <name>_event` with assertions on its size and on every offset, so C and schema cannot
+    differ.
+    """
     lines = [f"/* {event.doc} */", f"struct {event.name}_event {{"]
     for field in event.fields:
         scalar, _, count = field.type.partition("[")
@@ -23,22 +25,20 @@ def c_struct(event: Event) -> str:
     lines.append("};")
     name = f"struct {event.name}_event"
     lines.append(f'_Static_assert(sizeof({name}) == {event.size}, "size of {event.name}");')
-    for field in event.fields:
-        lines.append(
-            f"_Static_assert(__builtin_offsetof({name}, {field.name}) == {field.offset}, "
-            f'"{event.name}.{field.name}");'
-        )
+    lines += [
+        f'_Static_assert(__builtin_offsetof({name}, {f.name}) == {f.offset}, "{event.name}.{f.name}");'
+        for f in event.fields
+    ]
     return "\n".join(lines) + "\n"
 
 
 def c_header() -> str:
     """Everything that the kernel programs take from schemas/: structs, event ids, counter indexes."""
     parts = ["/* derived from schemas/ */\n"]
-    for event in load.events().values():
-        parts.append(f"#define EVENT_{event.name.upper()} {event.id}\n{c_struct(event)}")
-    for index, name in enumerate(load.kernel_counters()):
-        parts.append(f"#define COUNT_{name.upper()} {index}\n")
-    parts.append(f"#define COUNTERS {len(load.kernel_counters())}\n")
+    parts += [f"#define EVENT_{e.name.upper()} {e.id}\n{c_struct(e)}" for e in load.events().values()]
+    names = load.kernel_counters()
+    parts += [f"#define COUNT_{name.upper()} {index}\n" for index, name in enumerate(names)]
+    parts.append(f"#define COUNTERS {len(names)}\n")
     return "".join(parts)
 
 
@@ -56,6 +56,6 @@ def numpy_dtype(event: Event) -> np.dtype:
             fields.append((field.name, (_NUMPY[scalar], (count,))))
         else:
             fields.append((field.name, _NUMPY[scalar]))
-    dtype = np.dtype(fields)  # type: ignore[arg-type]
+    dtype = np.dtype(fields)
     assert dtype.itemsize == event.size
     return dtype

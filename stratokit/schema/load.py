@@ -50,7 +50,9 @@ def _doc(entry: dict[str, Any], what: str) -> str:
 
 
 def lay_out(entries: list[dict[str, Any]], offset: int, what: str) -> tuple[tuple[Field, ...], int]:
-    """Fields with offsets, and the end. A field off its natural alignment would mean hidden padding: refused."""
+    """Fields with offsets, and the end. A field off its natural alignment would mean hidden padding:
+    refused.
+    """
     fields = []
     for entry in entries:
         name = entry["name"]
@@ -88,10 +90,12 @@ def build_event(data: dict[str, Any], header: tuple[Field, ...], header_size: in
 def events() -> dict[str, Event]:
     """All kernel events by name, in order of their ids."""
     header, header_size = lay_out(_read("events/header.toml")["field"], 0, "event header")
-    found = []
-    for path in (data_dir("schemas") / "events").glob("*.toml"):
-        if path.name != "header.toml":
-            found.append(build_event(_read(f"events/{path.name}"), header, header_size))
+    files = (data_dir("schemas") / "events").glob("*.toml")
+    found = [
+        build_event(_read(f"events/{path.name}"), header, header_size)
+        for path in files
+        if path.name != "header.toml"
+    ]
     found.sort(key=lambda event: event.id)
     if len({event.id for event in found}) != len(found):
         raise SchemaError("two events share an id")
@@ -139,7 +143,9 @@ def counters() -> dict[str, Counter]:
 
 
 def kernel_counters() -> tuple[str, ...]:
-    """Names by index of what kernel programs count: the counters, then the records handed over of each event."""
+    """Names by index of what kernel programs count: the counters, then the records handed over of each
+    event.
+    """
     lost = tuple(c.name for c in counters().values() if c.where == "kernel")
     return lost + tuple(f"recorded_{name}" for name in events())
 

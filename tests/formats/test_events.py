@@ -1,4 +1,6 @@
-"""Records out of ring-buffer spans: by the layout that the file itself states, within bounds whatever the bytes say."""
+"""Records out of ring-buffer spans: by the layout that the file itself states, within bounds whatever the
+bytes say.
+"""
 
 import struct
 

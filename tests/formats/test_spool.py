@@ -48,11 +48,7 @@ def test_every_cut_keeps_the_chunks_before_it(tmp_path):
     path = tmp_path / "a.spool"
     write(path, b"a" * 40, b"b" * 24)
     whole = path.read_bytes()
-    ends = []
-    reader = spool.SpoolReader(path)
-    for chunk in reader.chunks():
-        ends.append(chunk.offset)
-    ends.append(len(whole))
+    ends = [chunk.offset for chunk in spool.SpoolReader(path).chunks()] + [len(whole)]
     for cut in range(spool.HEAD_BYTES, len(whole)):
         path.write_bytes(whole[:cut])
         chunks, damage = read(path)
@@ -105,7 +101,7 @@ def test_a_chunk_that_does_not_fit_is_taken_back(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, old[1]))
     try:
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match="large") as caught:
             writer.write(spool.EVENTS, os.urandom(1 << 20))
         assert spool.is_disk_full(caught.value)
         assert path.stat().st_size == writer.bytes_written == before

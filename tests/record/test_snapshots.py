@@ -34,7 +34,10 @@ def test_comm_with_blanks_and_brackets():
 
 
 def test_sockets_have_cookie_inode_and_addresses():
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
         rows = sockdiag.snapshot()
         port, inode = server.getsockname()[1], os.fstat(server.fileno()).st_ino
         cookie = int.from_bytes(client.getsockopt(socket.SOL_SOCKET, 57, 8), sys.byteorder)  # SO_COOKIE

@@ -7,16 +7,28 @@ from stratokit.record import specs
 from stratokit.schema import load
 
 CALLS = {call.name: call for call in load.syscalls("x86_64").values()}
-NAMES = (
-    "wanted args fd path path2 address address_out data data_kind returns_fd fd_at_entry no_return child_returns"
-).split()
+NAMES = [
+    "wanted",
+    "args",
+    "fd",
+    "path",
+    "path2",
+    "address",
+    "address_out",
+    "data",
+    "data_kind",
+    "returns_fd",
+    "fd_at_entry",
+    "no_return",
+    "child_returns",
+]
 
 
 def fields(name):
     values = dict(zip(NAMES, specs.SPEC.unpack(specs.pack(CALLS[name])), strict=True))
-    return {key: value for key, value in values.items() if value not in (0, specs.NONE) and key != "wanted"} | (
-        {key: 0 for key in ("fd", "path", "data", "address") if values[key] == 0}
-    )
+    return {
+        key: value for key, value in values.items() if value not in (0, specs.NONE) and key != "wanted"
+    } | ({key: 0 for key in ("fd", "path", "data", "address") if values[key] == 0})
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,9 @@ def test_event_struct_compiles_as_declared(tmp_path):
     types += "typedef unsigned long long u64; typedef long long s64;\n"
     source = tmp_path / "events.c"
     source.write_text(types + derive.c_header())
-    subprocess.run([compiler, "-std=c11", "-Wpadded", "-Werror", "-c", source, "-o", tmp_path / "o"], check=True)
+    subprocess.run(
+        [compiler, "-std=c11", "-Wpadded", "-Werror", "-c", source, "-o", tmp_path / "o"], check=True
+    )
 
 
 def test_dtype_reads_what_c_would_write():

@@ -1,7 +1,8 @@
-"""A spool becomes capture.parquet: two passes, memory bounded by the numbers of processes, sockets and open files.
+"""A spool becomes capture.parquet: two passes, memory bounded by the numbers of processes, sockets and open
+files.
 
-The first pass (`survey`) gathers what later rows need to be named: clocks, processes, owners of sockets, names of files. The second turns
-packets and system calls, window by window, into rows.
+The first pass (`survey`) gathers what later rows need to be named: clocks, processes, owners of sockets,
+names of files. The second turns packets and system calls, window by window, into rows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from stratokit.engine.ingest import containers, descriptors, losses, owners, packets, processes, sockets, syscalls
+from stratokit.engine.ingest import (
+    containers,
+    descriptors,
+    losses,
+    owners,
+    packets,
+    processes,
+    sockets,
+    syscalls,
+)
 from stratokit.engine.ingest.survey import Reader, Survey, survey
 from stratokit.formats import events, spool
 from stratokit.formats.parquet import CaptureWriter
@@ -38,8 +48,8 @@ def ingest(
     reader = Reader(spool.SpoolReader(path), progress)
     found = survey(reader)
     with CaptureWriter(out, _metadata(found)) as writer:
-        context, files, ends = _small_tables(found, writer)
-        unreadable = _bulk(reader, found, writer, context, files, ends)
+        context, call_rows = _small_tables(found, writer)
+        unreadable = _bulk(reader, found, writer, packets.Packets(found, context), call_rows)
         lost = losses.losses(found, unreadable)
         writer.write("loss", _arrow(lost))
     return dict(lost.group_by("counter").agg(pl.col("amount").sum()).sort("counter").iter_rows())
@@ -55,10 +65,8 @@ def _metadata(found: Survey) -> dict[str, str]:
     }
 
 
-def _small_tables(
-    found: Survey, writer: CaptureWriter
-) -> tuple[packets.Context, pl.DataFrame, pl.DataFrame]:
-    """Write everything but packets, system calls and losses; return what those need."""
+def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context, syscalls.Syscalls]:
+    """Write everything but packets, system calls and losses; return what makes those."""
     paths = {int(key): path for key, path in found.tables.get("cgroups", {"rows": []})["rows"]}
     process_rows = processes.processes(found, paths)
     groups = containers.containers(process_rows["cgroup"].drop_nulls().to_list())
@@ -73,7 +81,9 @@ def _small_tables(
         kept,
         packets.connections(socket_rows, owners.listeners(found, socket_rows)),
     )
-    named = process_rows.join(kept, on="cgroup", how="left", maintain_order="left").rename({"netns_inode": "netns"})
+    named = process_rows.join(kept, on="cgroup", how="left", maintain_order="left").rename(
+        {"netns_inode": "netns"}
+    )
     writer.write("process", _arrow(named))
     located = owners.with_owner(socket_rows, evidence)
     writer.write("socket", _arrow(context.process(located)))
@@ -82,12 +92,16 @@ def _small_tables(
     writer.write("container", _arrow(boxes.with_columns(pl.lit("path").alias("name_source"))))
     _interfaces(found, writer)
     _clocks(found, writer)
-    return context, descriptors.file_names(found, process_rows), syscalls.endpoints(socket_rows)
+    programs = process_rows.filter(pl.col("event") == "exec").select(
+        "pid", "ts", pl.col("path").alias("program")
+    )
+    files = descriptors.file_names(found, process_rows)
+    return context, syscalls.Syscalls(found, context, files, syscalls.endpoints(socket_rows), programs)
 
 
 def _interfaces(found: Survey, writer: CaptureWriter) -> None:
     table = found.tables.get("interfaces", {"monotonic_ns": 0, "rows": []})
-    schema = {
+    schema: dict[str, Any] = {
         "ifindex": pl.UInt32,
         "interface": pl.String,
         "mac": pl.String,
@@ -98,7 +112,11 @@ def _interfaces(found: Survey, writer: CaptureWriter) -> None:
     ts = int(found.clock.utc_ns(table["monotonic_ns"]))
     writer.write(
         "interface",
-        _arrow(frame.with_columns(pl.lit(ts).alias("ts"), pl.lit(packets.LINKTYPE_RAW, pl.UInt16).alias("link_type"))),
+        _arrow(
+            frame.with_columns(
+                pl.lit(ts).alias("ts"), pl.lit(packets.LINKTYPE_RAW, pl.UInt16).alias("link_type")
+            )
+        ),
     )
 
 
@@ -118,13 +136,10 @@ def _bulk(
     reader: Reader,
     found: Survey,
     writer: CaptureWriter,
-    context: packets.Context,
-    files: pl.DataFrame,
-    ends: pl.DataFrame,
+    packet_rows: packets.Packets,
+    call_rows: syscalls.Syscalls,
 ) -> int:
     """Second pass; returns the number of unreadable records."""
-    packet_rows = packets.Packets(found, context)
-    call_rows = syscalls.Syscalls(found, context, files, ends)
     window: list[Batch] = []
     size = unreadable = 0
     for chunk in reader.chunks(1):
@@ -146,7 +161,9 @@ def _bulk(
 
 
 def _arrow(frame: pl.DataFrame) -> Any:
-    """Arrow table of a frame with `ts` and `process_start` as UTC nanoseconds, without columns that only helped."""
+    """Arrow table of a frame with `ts` and `process_start` as UTC nanoseconds, without columns that only
+    helped.
+    """
     from stratokit.schema import load
 
     names = {column.name for column in load.capture().columns}

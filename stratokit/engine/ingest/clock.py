@@ -11,7 +11,9 @@ STEP_NS = 10_000_000
 
 
 class Clock:
-    """Converts times; between two readings the offset is interpolated, and a step takes effect at the reading that shows it."""
+    """Converts times; between two readings the offset is interpolated, and a step takes effect at the reading
+    that shows it.
+    """
 
     def __init__(self, pairs: list[dict[str, int]]) -> None:
         """`pairs` hold monotonic_ns, real_ns, boot_ns, in order of time; at least one."""
@@ -32,7 +34,8 @@ class Clock:
     def utc_ns(self, monotonic_ns: Any) -> Any:
         """UTC nanoseconds (int64) of monotonic times; outside the readings the nearest offset holds."""
         times = np.asarray(monotonic_ns).astype(np.int64)
-        # The change of the offset is small, so float64 keeps its nanoseconds; the times themselves stay integers.
+        # The change of the offset is small, so float64 keeps its nanoseconds; the times themselves stay
+        # integers.
         change = np.rint(np.interp(times, self._at, self._change)).astype(np.int64)
         return times + self._base + change
 

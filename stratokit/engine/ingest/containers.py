@@ -23,7 +23,9 @@ RUNTIMES = {
 
 
 def container_of(path: str) -> tuple[str | None, str | None, str | None]:
-    """(container id, pod UID, runtime) that a cgroup path stands for, each None where the path does not say it."""
+    """(container id, pod UID, runtime) that a cgroup path stands for, each None where the path does not say
+    it.
+    """
     kept = "/".join(part for part in path.split("/") if "conmon" not in part)
     ids = _CONTAINER.findall(kept)
     pods = _POD.findall(kept)

@@ -1,8 +1,9 @@
 """What a file descriptor was called: from the calls that opened it, and from /proc at the start.
 
-The kernel program gives every call on an fd the identity of the open file behind it, which dup, fork and passing over a socket keep. A path is
-known when the call that opened it was seen. For files that were open before, the snapshot of /proc says what (pid, fd) was; it counts for a
-file that the process, or the nearest ancestor that the snapshot knows, used under that fd before it closed it.
+The kernel program gives every call on an fd the identity of the open file behind it, which dup, fork and
+passing over a socket keep. A path is known when the call that opened it was seen. For files that were open
+before, the snapshot of /proc says what (pid, fd) was; it counts for a file that the process, or the nearest
+ancestor that the snapshot knows, used under that fd before it closed it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def _origins(processes: pl.DataFrame, snapshot: pl.DataFrame) -> pl.DataFrame:
     known = snapshot.select("origin").unique().with_columns(pl.lit(True).alias("known"))
     for _ in range(GENERATIONS):
         step = parents.join(known, on="origin", how="left").join(
-            parents.select(pl.col("pid").alias("origin"), pl.col("origin").alias("above")), on="origin", how="left"
+            parents.select(pl.col("pid").alias("origin"), pl.col("origin").alias("above")),
+            on="origin",
+            how="left",
         )
         climbing = step["known"].is_null() & step["above"].is_not_null()
         if not climbing.any():

@@ -31,12 +31,19 @@ def losses(found: Survey, unreadable: int) -> pl.DataFrame:
         before |= sample["totals"]
         start = at
     damage = found.damage
+    # The kernel's own count of what it handed over, sampled after the last drain.
+    missing = 0
+    if damage.finished:
+        missing = sum(
+            max(before.get(f"recorded_{name}", 0) - found.read.get(name, 0), 0) for name in found.layouts
+        )
     end = int(found.clock.utc_ns(at))
     for name, amount in (
         ("chunk_damaged", damage.chunks),
         ("spool_cut_bytes", damage.cut_bytes),
         ("spool_unfinished", int(not damage.finished)),
         ("event_unreadable", unreadable),
+        ("event_missing", max(missing - unreadable, 0)),
     ):
         if amount:
             rows.append((end, name, amount, 0))

@@ -1,8 +1,9 @@
 """Who owned a socket when: from cookies to processes.
 
-Evidence comes from the cgroup hooks (created, connected, sent), from every system call on the socket, and for sockets older than the
-recording from inet_diag (cookie and inode) with /proc/<pid>/fd (inode and process). An owner counts from its evidence until the next
-one; what happened on a socket before its first evidence (a connection is set up before accept returns) belongs to that first one.
+Evidence comes from the cgroup hooks (created, connected, sent), from every system call on the socket, and for
+sockets older than the recording from inet_diag (cookie and inode) with /proc/<pid>/fd (inode and process). An
+owner counts from its evidence until the next one; what happened on a socket before its first evidence (a
+connection is set up before accept returns) belongs to that first one.
 """
 
 from __future__ import annotations
@@ -44,7 +45,13 @@ def _older_sockets(found: Survey) -> pl.DataFrame:
             by_inode[inode] = max(by_inode.get(inode, 0), pid)
     now = int(found.clock.utc_ns(sockets["monotonic_ns"]))
     rows = [
-        (row["socket_cookie"], now, by_inode[row["inode"]], by_inode[row["inode"]], names.get(by_inode[row["inode"]]))
+        (
+            row["socket_cookie"],
+            now,
+            by_inode[row["inode"]],
+            by_inode[row["inode"]],
+            names.get(by_inode[row["inode"]]),
+        )
         for row in sockets["rows"]
         if row["inode"] in by_inode
     ]
@@ -52,15 +59,21 @@ def _older_sockets(found: Survey) -> pl.DataFrame:
 
 
 def with_owner(frame: pl.DataFrame, evidence: pl.DataFrame) -> pl.DataFrame:
-    """`frame` (socket_cookie, ts) with pid, tid, comm of the socket's owner at that time; null where none is known."""
+    """`frame` (socket_cookie, ts) with pid, tid, comm of the socket's owner at that time; null where none is
+    known.
+    """
     wanted = frame.with_row_index("row").sort("ts")
     keys = ["pid", "tid", "comm"]
-    before = wanted.join_asof(evidence, on="ts", by="socket_cookie", strategy="backward", check_sortedness=False)
+    before = wanted.join_asof(
+        evidence, on="ts", by="socket_cookie", strategy="backward", check_sortedness=False
+    )
     after = wanted.select("row", "ts", "socket_cookie").join_asof(
         evidence, on="ts", by="socket_cookie", strategy="forward", check_sortedness=False
     )
     known = pl.col("pid").is_not_null()
-    joined = before.join(after.select("row", *(pl.col(key).alias(f"{key}_after") for key in keys)), on="row", how="left")
+    joined = before.join(
+        after.select("row", *(pl.col(key).alias(f"{key}_after") for key in keys)), on="row", how="left"
+    )
     return (
         joined.with_columns(
             pl.when(known).then(pl.col(key)).otherwise(pl.col(f"{key}_after")).alias(key) for key in keys

@@ -26,7 +26,9 @@ OUT = 2
 
 
 class Packets:
-    """Turns windows of packet records into rows; numbering of frames and flows goes on from window to window."""
+    """Turns windows of packet records into rows; numbering of frames and flows goes on from window to
+    window.
+    """
 
     def __init__(self, found: Survey, context: Context) -> None:
         self._clock = found.clock
@@ -98,7 +100,9 @@ class Packets:
             "link_type": pa.array(np.full(ts.size, LINKTYPE_RAW, np.uint16)),
             "orig_len": pa.array(fixed["orig_len"]),
             "cap_len": pa.array(fixed["cap_len"]),
-            "flow_id": pl.select(pl.when(pl.Series(flow_id) >= 0).then(pl.Series(flow_id))).to_series().to_arrow(),
+            "flow_id": pl.select(pl.when(pl.Series(flow_id) >= 0).then(pl.Series(flow_id)))
+            .to_series()
+            .to_arrow(),
             "gso_segments": pl.select(pl.when(segments > 1).then(segments)).to_series().to_arrow(),
             "data": pa.Array.from_buffers(
                 pa.large_binary(), ts.size, [None, pa.py_buffer(offsets), pa.py_buffer(data)]
@@ -114,12 +118,24 @@ class Packets:
 class Context:
     """What every row gets from its socket or pid: owner, process, container."""
 
-    COLUMNS = ("socket_cookie", "pid", "tid", "comm", "process_start", "cgroup", "container_id", "pod", "namespace")
+    COLUMNS = (
+        "socket_cookie",
+        "pid",
+        "tid",
+        "comm",
+        "process_start",
+        "cgroup",
+        "container_id",
+        "pod",
+        "namespace",
+    )
 
     def __init__(
         self, owners: pl.DataFrame, spans: pl.DataFrame, containers: pl.DataFrame, children: pl.DataFrame
     ) -> None:
-        """`children`: (socket_cookie, ts, and addresses) of connections that a listener accepted; see `connections`."""
+        """`children`: (socket_cookie, ts, and addresses) of connections that a listener accepted; see
+        `connections`.
+        """
         self._owners = owners
         self._spans = spans
         self._containers = containers
@@ -138,7 +154,9 @@ class Context:
         return rows.with_columns(pl.from_epoch("process_start", time_unit="ns").dt.replace_time_zone("UTC"))
 
     def _own_cookie(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Packets of a connection that is being set up carry the listener's cookie: give them the connection's own."""
+        """Packets of a connection that is being set up carry the listener's cookie: give them the
+        connection's own.
+        """
         if self._children.is_empty():
             return rows
         local = pl.when("out")
@@ -150,7 +168,10 @@ class Context:
         )
         keys = ["local_ip", "remote_ip", "local_port", "remote_port"]
         setup = keyed.filter(pl.col("ip_proto") == 6).join(
-            self._children.select("listener").unique(), left_on="socket_cookie", right_on="listener", how="semi"
+            self._children.select("listener").unique(),
+            left_on="socket_cookie",
+            right_on="listener",
+            how="semi",
         )
         if setup.is_empty():
             return rows
@@ -173,7 +194,8 @@ class Context:
 
 
 def connections(sockets: pl.DataFrame, listeners: pl.DataFrame) -> pl.DataFrame:
-    """(listener, ts, child, addresses): cookies of listeners, and of the connections that came to be established.
+    """(listener, ts, child, addresses): cookies of listeners, and of the connections that came to be
+    established.
 
     A row has either a listener's cookie or a connection's.
     """

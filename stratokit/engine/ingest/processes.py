@@ -20,7 +20,18 @@ TICK_NS = 10_000_000
 
 def _snapshot(found: Survey) -> pl.DataFrame:
     table = found.tables.get("processes", {"monotonic_ns": 0, "rows": []})
-    names = ("pid", "parent_pid", "start_ns", "uid", "gid", "netns_inode", "comm", "path", "cmdline", "cgroup")
+    names = (
+        "pid",
+        "parent_pid",
+        "start_ns",
+        "uid",
+        "gid",
+        "netns_inode",
+        "comm",
+        "path",
+        "cmdline",
+        "cgroup",
+    )
     frame = pl.DataFrame(
         {name: [row.get(name) for row in table["rows"]] for name in names},
         schema={
@@ -33,7 +44,10 @@ def _snapshot(found: Survey) -> pl.DataFrame:
     )
     now = int(found.clock.utc_ns(table["monotonic_ns"]))
     return frame.select(
-        pl.lit(now, pl.Int64).alias("ts"), pl.lit("snapshot").alias("event"), pl.all(), pl.col("pid").alias("tid")
+        pl.lit(now, pl.Int64).alias("ts"),
+        pl.lit("snapshot").alias("event"),
+        pl.all(),
+        pl.col("pid").alias("tid"),
     )
 
 
@@ -51,7 +65,10 @@ def _events(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
                 {
                     "ts": found.clock.utc_ns(fixed["ts_ns"]),
                     "event": [_WHAT.get(what) for what in fixed["what"].tolist()],
-                    **{n: fixed[n] for n in ("pid", "tid", "parent_pid", "start_ns", "uid", "gid", "exit_code")},
+                    **{
+                        n: fixed[n]
+                        for n in ("pid", "tid", "parent_pid", "start_ns", "uid", "gid", "exit_code")
+                    },
                     "netns_inode": fixed["netns_inode"].astype(np.uint64),
                     "comm": text(pl.Series(fixed["comm"].tolist(), dtype=pl.Binary)),
                     "path": texts["path"].str.strip_chars_end("\0"),
@@ -67,7 +84,8 @@ def _events(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
 def processes(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
     """Rows of kind `process` without container columns; `process_start` is UTC nanoseconds.
 
-    A snapshot row keeps `cwd` out of the file; a fork row has the parent's program until an exec row says another.
+    A snapshot row keeps `cwd` out of the file; a fork row has the parent's program until an exec row says
+    another.
     """
     frame = pl.concat([_snapshot(found), _events(found, paths)], how="diagonal_relaxed").sort("ts")
     missing = {"exit_code": pl.UInt32} if "exit_code" not in frame.columns else {}
@@ -75,7 +93,9 @@ def processes(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
     start = found.clock.boot_to_utc_ns(frame["start_ns"].fill_null(0).to_numpy())
     code = pl.col("exit_code")
     signal = code & 0x7F
-    exit_code = pl.when(signal != 0).then(signal.cast(pl.Int32) + 128).otherwise((code // 256 & 0xFF).cast(pl.Int32))
+    exit_code = (
+        pl.when(signal != 0).then(signal.cast(pl.Int32) + 128).otherwise((code // 256 & 0xFF).cast(pl.Int32))
+    )
     frame = frame.with_columns(
         pl.when(pl.col("start_ns").fill_null(0) > 0).then(pl.Series(start)).alias("process_start"),
         pl.when(pl.col("event") == "exit").then(exit_code).alias("exit_code"),
@@ -96,7 +116,9 @@ def _shell_words(column: pl.Expr) -> pl.Expr:
 
 
 def _one_start(frame: pl.DataFrame) -> pl.DataFrame:
-    """Events and the snapshot give one process the same start: the kernel's exact one replaces the tick of /proc."""
+    """Events and the snapshot give one process the same start: the kernel's exact one replaces the tick of
+    /proc.
+    """
     exact = frame.filter(pl.col("event") != "snapshot", pl.col("process_start").is_not_null())
     exact = exact.select("pid", pl.col("process_start").alias("exact")).unique().sort("exact")
     rows = frame.with_row_index("row").with_columns(pl.col("process_start").alias("tick_start"))
@@ -104,22 +126,35 @@ def _one_start(frame: pl.DataFrame) -> pl.DataFrame:
     if exact.is_empty() or known.is_empty():
         return frame
     matched = known.join_asof(
-        exact, left_on="tick_start", right_on="exact", by="pid", strategy="forward", tolerance=TICK_NS, coalesce=False, check_sortedness=False
+        exact,
+        left_on="tick_start",
+        right_on="exact",
+        by="pid",
+        strategy="forward",
+        tolerance=TICK_NS,
+        coalesce=False,
+        check_sortedness=False,
     ).select("row", "exact")
     rows = rows.join(matched, on="row", how="left").sort("row")
     return rows.with_columns(
-        pl.when(pl.col("event") == "snapshot").then(pl.coalesce("exact", "process_start")).otherwise(
-            pl.col("process_start")
-        ).alias("process_start")
+        pl.when(pl.col("event") == "snapshot")
+        .then(pl.coalesce("exact", "process_start"))
+        .otherwise(pl.col("process_start"))
+        .alias("process_start")
     ).drop("row", "exact", "tick_start")
 
 
 def spans(frame: pl.DataFrame) -> pl.DataFrame:
     """(pid, since, process_start, cgroup) for `join_asof`: what a pid meant from `since` on.
 
-    A process of the snapshot counts from its own start; a forked one has its parent's cgroup until it says another.
+    A process of the snapshot counts from its own start; a forked one has its parent's cgroup until it says
+    another.
     """
-    since = pl.when(pl.col("event") == "snapshot").then(pl.coalesce("process_start", "ts")).otherwise(pl.col("ts"))
+    since = (
+        pl.when(pl.col("event") == "snapshot")
+        .then(pl.coalesce("process_start", "ts"))
+        .otherwise(pl.col("ts"))
+    )
     return (
         frame.filter(pl.col("event") != "exit")
         .select("pid", since.alias("since"), "process_start", "cgroup")
@@ -130,7 +165,9 @@ def spans(frame: pl.DataFrame) -> pl.DataFrame:
 def with_process(frame: pl.DataFrame, known: pl.DataFrame, at: str = "ts") -> pl.DataFrame:
     """`frame` with process_start and cgroup of the process that `pid` meant at the time in column `at`."""
     wanted = frame.with_row_index("row").sort(at)
-    joined = wanted.join_asof(known, left_on=at, right_on="since", by="pid", strategy="backward", check_sortedness=False)
+    joined = wanted.join_asof(
+        known, left_on=at, right_on="since", by="pid", strategy="backward", check_sortedness=False
+    )
     return joined.sort("row").drop("row", "since", strict=False)
 
 

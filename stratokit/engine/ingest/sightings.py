@@ -1,7 +1,8 @@
 """Two sightings of one packet: out of the sending socket, in to the receiving one. Both get one frame number.
 
-The k-th sighting `in` of equal bytes belongs to the k-th sighting `out`. Bytes are compared by a hash that leaves out what changes on the
-way: time to live and IP checksum, and the transport checksum, which offloading fills in late.
+The k-th sighting `in` of equal bytes belongs to the k-th sighting `out`. Bytes are compared by a hash that
+leaves out what changes on the way: time to live and IP checksum, and the transport checksum, which offloading
+fills in late.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ CARRY_NS = 5_000_000_000
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _hash(data, start, length):  # type: ignore[no-untyped-def]
     """64-bit hash of an IP packet; bytes that change on the way count as zero."""
     version = data[start] >> 4 if length > 0 else 0
@@ -33,7 +34,7 @@ def _hash(data, start, length):  # type: ignore[no-untyped-def]
     word = np.uint64(0)
     for i in range(length):
         byte = np.uint64(data[start + i])
-        if i < 96 and (i == skip_ttl or i == skip_sum or i == skip_sum + 1 or i == check or i == check + 1):
+        if i < 96 and i in (skip_ttl, skip_sum, skip_sum + 1, check, check + 1):
             byte = np.uint64(0)
         word |= byte << np.uint64((i & 7) * 8)
         if i & 7 == 7 or i == length - 1:
@@ -43,7 +44,7 @@ def _hash(data, start, length):  # type: ignore[no-untyped-def]
     return value
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _hashes(data, starts, lengths, out):  # type: ignore[no-untyped-def]
     for i in range(starts.size):
         out[i] = _hash(data, starts[i], lengths[i])

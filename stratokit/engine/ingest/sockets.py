@@ -42,12 +42,18 @@ def sockets(found: Survey) -> pl.DataFrame:
             pl.DataFrame(
                 {
                     "ts": found.clock.utc_ns(fixed["ts_ns"]),
-                    "event": pl.Series(fixed["what"]).replace_strict(_WHAT, default=None, return_dtype=pl.String),
+                    "event": pl.Series(fixed["what"]).replace_strict(
+                        _WHAT, default=None, return_dtype=pl.String
+                    ),
                     "socket_cookie": fixed["socket_cookie"],
                     "netns": fixed["netns_cookie"],
                     "ip_proto": np.full(fixed.size, 6, np.uint8),
-                    "src_ip": pl.from_arrow(address_column(fixed["local_ip"], versions_of(fixed["local_ip"]))),
-                    "dst_ip": pl.from_arrow(address_column(fixed["remote_ip"], versions_of(fixed["remote_ip"]))),
+                    "src_ip": pl.from_arrow(
+                        address_column(fixed["local_ip"], versions_of(fixed["local_ip"]))
+                    ),
+                    "dst_ip": pl.from_arrow(
+                        address_column(fixed["remote_ip"], versions_of(fixed["remote_ip"]))
+                    ),
                     "src_port": fixed["local_port"],
                     "dst_port": fixed["remote_port"],
                     "old_state": _names(fixed["old_state"]),

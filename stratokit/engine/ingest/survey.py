@@ -1,4 +1,5 @@
-"""First pass over a spool: everything but the bulk. Small tables stay in memory, packets and system calls do not.
+"""First pass over a spool: everything but the bulk. Small tables stay in memory, packets and system calls do
+not.
 
 Memory: proportional to the numbers of processes, sockets and distinct open files, not to events.
 """
@@ -38,6 +39,7 @@ class Survey:
     closing: dict[str, Any] | None
     damage: spool.Damage
     unreadable: int
+    read: dict[str, int]  # records found, by event
     processes: list[Batch]
     sockets: list[Batch]
     owners: pl.DataFrame  # socket_cookie, ts, pid, tid, comm
@@ -100,6 +102,7 @@ def survey(reader: Reader) -> Survey:
     batches: dict[str, list[Batch]] = {"process": [], "socket": []}
     gathered = _Gathered()
     unreadable = 0
+    read: dict[str, int] = {}
     for chunk in reader.chunks(0):
         if chunk.type == spool.OPENING:
             opening = chunk.json()
@@ -120,9 +123,13 @@ def survey(reader: Reader) -> Survey:
             for name, kept in batches.items():
                 if name in found:
                     kept.append(found[name])
+            for name, batch in found.items():
+                read[name] = read.get(name, 0) + batch.fixed.size
             gathered.look(found)
     if opening is None or not pairs:
-        raise FormatError(f"{reader.spool.path} was cut before the recording began; there is nothing to convert")
+        raise FormatError(
+            f"{reader.spool.path} was cut before the recording began; there is nothing to convert"
+        )
     clock = Clock(pairs)
     owners, files, users, closes = gathered.frames(clock)
     return Survey(
@@ -135,6 +142,7 @@ def survey(reader: Reader) -> Survey:
         closing,
         reader.spool.damage,
         unreadable,
+        read,
         batches["process"],
         batches["socket"],
         owners,
@@ -167,7 +175,9 @@ class _Gathered:
         """Take what the records of one chunk say."""
         if (batch := found.get("owner")) is not None:
             fixed = batch.fixed
-            self._owners.add({n: fixed[s] for n, s in _named("socket_cookie", "pid", "tid", "comm", ts="ts_ns")})
+            self._owners.add(
+                {n: fixed[s] for n, s in _named("socket_cookie", "pid", "tid", "comm", ts="ts_ns")}
+            )
         if (batch := found.get("syscall")) is not None:
             self._syscalls(batch)
 
@@ -181,8 +191,9 @@ class _Gathered:
         if socket.any():
             self._owners.add(
                 {
+                    # The start of the call: what it sends leaves before it ends.
                     "socket_cookie": file["cookie"][socket],
-                    "ts": end[socket],
+                    "ts": fixed["ts_ns"][socket].astype(np.int64),
                     "pid": fixed["pid"][socket],
                     "tid": fixed["tid"][socket],
                     "comm": fixed["comm"][socket],
@@ -260,7 +271,9 @@ def descriptor(batch: Batch, fd_arg: Any, args: Any = None) -> Any:
     args = raw_args(batch) if args is None else args
     which = fd_arg[batch.fixed["syscall"]]
     given = args[np.arange(which.size), np.maximum(which, 0)].astype(np.uint32).view(np.int32)
-    return np.where(which == -2, np.maximum(batch.fixed["ret"], -1), np.where(which >= 0, given, -1)).astype(np.int32)
+    return np.where(which == -2, np.maximum(batch.fixed["ret"], -1), np.where(which >= 0, given, -1)).astype(
+        np.int32
+    )
 
 
 def fd_arguments() -> Any:
@@ -285,7 +298,9 @@ def binary(data: Any, offsets: Any) -> pl.Series:
 
 
 def text(series: pl.Series) -> pl.Series:
-    """Text of a Binary column; bytes that are no UTF-8 become U+FFFD (one decode for each distinct bad value)."""
+    """Text of a Binary column; bytes that are no UTF-8 become U+FFFD (one decode for each distinct bad
+    value).
+    """
     result = series.cast(pl.String, strict=False)
     bad = result.is_null() & series.is_not_null()
     if not bad.any():

@@ -12,7 +12,15 @@ import polars as pl
 import pyarrow as pa
 
 from stratokit.dissect.addresses import address_column, versions_of
-from stratokit.engine.ingest.survey import FILE_BYTES, binary, descriptor, fd_arguments, file_section, raw_args, text
+from stratokit.engine.ingest.survey import (
+    FILE_BYTES,
+    binary,
+    descriptor,
+    fd_arguments,
+    file_section,
+    raw_args,
+    text,
+)
 from stratokit.formats import events
 from stratokit.schema import load
 
@@ -23,7 +31,12 @@ if TYPE_CHECKING:
 
 NO_START, NO_RETURN = 8, 16
 # Codes that only the kernel sees when a signal interrupts a call (include/linux/errno.h).
-_KERNEL_ERRORS = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND", 516: "ERESTART_RESTARTBLOCK"}
+_KERNEL_ERRORS = {
+    512: "ERESTARTSYS",
+    513: "ERESTARTNOINTR",
+    514: "ERESTARTNOHAND",
+    516: "ERESTART_RESTARTBLOCK",
+}
 ERRNO = {-code: name for code, name in (dict(errno.errorcode) | _KERNEL_ERRORS).items()}
 _MOST_ERRNO = 4095
 _KINDS = {
@@ -37,7 +50,7 @@ _KINDS = {
 }
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _addresses(data, starts, lengths, families, ports, ips):  # type: ignore[no-untyped-def]
     """struct sockaddr_in and sockaddr_in6 to 16-byte addresses (IPv4 mapped) and ports."""
     for i in range(starts.size):
@@ -61,8 +74,18 @@ def _addresses(data, starts, lengths, families, ports, ips):  # type: ignore[no-
 class Syscalls:
     """Turns spans of syscall records into rows."""
 
-    def __init__(self, found: Survey, context: Context, files: pl.DataFrame, endpoints: pl.DataFrame) -> None:
-        """`endpoints`: one row a socket_cookie with local and remote address, from socket rows and packets."""
+    def __init__(
+        self,
+        found: Survey,
+        context: Context,
+        files: pl.DataFrame,
+        endpoints: pl.DataFrame,
+        programs: pl.DataFrame,
+    ) -> None:
+        """`endpoints`: one row a socket_cookie with its addresses; `programs`: (pid, ts, program) of every
+        exec.
+        """
+        self._programs = programs
         self._clock = found.clock
         self._context = context
         self._files = files
@@ -70,7 +93,9 @@ class Syscalls:
         self._fd_arg = fd_arguments()
         self._wanted = np.zeros(1 << 16, np.bool_)
         self._wanted[found.opening["syscalls"]] = True
-        self._names = {number: call.name for number, call in load.syscalls(found.opening["host"]["machine"]).items()}
+        self._names = {
+            number: call.name for number, call in load.syscalls(found.opening["host"]["machine"]).items()
+        }
 
     def rows(self, batch: Batch) -> pa.Table | None:
         """Rows of one span sorted by time, None when it has none that were asked for."""
@@ -80,7 +105,9 @@ class Syscalls:
         # Longer calls end later: records come in the order of their ends, rows go by their starts.
         order = chosen[np.argsort(batch.fixed["ts_ns"][chosen], kind="stable")]
         batch = events.Batch(
-            batch.data, batch.fixed[order], {name: (s[order], n[order]) for name, (s, n) in batch.sections.items()}
+            batch.data,
+            batch.fixed[order],
+            {name: (s[order], n[order]) for name, (s, n) in batch.sections.items()},
         )
         fixed = batch.fixed
         args = raw_args(batch)
@@ -112,6 +139,7 @@ class Syscalls:
             }
         )
         frame = self._named(frame.with_columns(_error_name(), _end()))
+        frame = self._executed(frame)
         frame = self._context.process(frame)
         return self._table(frame, batch)
 
@@ -124,9 +152,13 @@ class Syscalls:
         return texts
 
     def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """fd_name: the path of the open file, the address pair of a socket, or the kernel's own name for the rest."""
+        """fd_name: the path of the open file, the address pair of a socket, or the kernel's own name for the
+        rest.
+        """
         rows = frame.with_row_index("row").sort("end")
-        rows = rows.join_asof(self._files, left_on="end", right_on="ts", by="identity", suffix="_file", check_sortedness=False)
+        rows = rows.join_asof(
+            self._files, left_on="end", right_on="ts", by="identity", suffix="_file", check_sortedness=False
+        )
         rows = rows.join(self._endpoints, on="socket_cookie", how="left").sort("row").drop("row")
         socket = pl.col("fd_kind") == "socket"
         inode = pl.col("inode").cast(pl.String)
@@ -140,6 +172,34 @@ class Syscalls:
             .alias("fd_name"),
             pl.col("src_ip").fill_null(pl.col("local_ip")),
             pl.col("src_port").fill_null(pl.col("local_port")),
+        )
+
+    def _executed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """A successful exec has lost its arguments when it returns; the process event between start and end
+        has the path.
+        """
+        execs = (
+            frame.with_row_index("row")
+            .filter(
+                pl.col("syscall").is_in(["execve", "execveat"]), pl.col("ret") == 0, pl.col("path").is_null()
+            )
+            .select("row", "pid", "ts", "end")
+            .sort("end")
+        )
+        if execs.is_empty():
+            return frame
+        found = execs.join_asof(
+            self._programs.rename({"ts": "exec_ts"}),
+            left_on="end",
+            right_on="exec_ts",
+            by="pid",
+            check_sortedness=False,
+        ).filter(pl.col("exec_ts") >= pl.col("ts"))
+        return (
+            frame.with_row_index("row")
+            .join(found.select("row", "program"), on="row", how="left", maintain_order="left")
+            .with_columns(pl.coalesce("path", "program").alias("path"))
+            .drop("row", "program")
         )
 
     def _table(self, frame: pl.DataFrame, batch: Batch) -> pa.Table:
@@ -163,7 +223,11 @@ def _error_name() -> pl.Expr:
     failed = pl.col("ret").is_between(-_MOST_ERRNO, -1)
     return (
         pl.when(failed)
-        .then(pl.col("ret").replace_strict(ERRNO, default=pl.format("E{}", -pl.col("ret")), return_dtype=pl.String))
+        .then(
+            pl.col("ret").replace_strict(
+                ERRNO, default=pl.format("E{}", -pl.col("ret")), return_dtype=pl.String
+            )
+        )
         .alias("errno")
     )
 
@@ -173,7 +237,9 @@ def _end() -> pl.Expr:
 
 
 def _endpoint(batch: Batch) -> dict[str, pl.Series]:
-    """The address that was passed in or filled in: dst_ip, dst_port, and src_* empty until the socket is known."""
+    """The address that was passed in or filled in: dst_ip, dst_port, and src_* empty until the socket is
+    known.
+    """
     start, length = batch.sections["address"]
     families, ports = np.zeros(start.size, np.uint16), np.zeros(start.size, np.uint16)
     ips = np.zeros((start.size, 16), np.uint8)
@@ -190,7 +256,9 @@ def _endpoint(batch: Batch) -> dict[str, pl.Series]:
 
 
 def endpoints(sockets: pl.DataFrame) -> pl.DataFrame:
-    """One row a cookie: local_ip, local_port, and both ends as text, from the socket's last row with a remote end."""
+    """One row a cookie: local_ip, local_port, and both ends as text, from the socket's last row with a remote
+    end.
+    """
     connected = pl.col("dst_port") > 0
     last = sockets.sort(connected.fill_null(False), "ts").group_by("socket_cookie").last()
     local = pl.format("{}:{}", _bracketed("src_ip"), "src_port")

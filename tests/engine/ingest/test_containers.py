@@ -20,7 +20,10 @@ U_ = U.replace("-", "_")
             f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{U_}.slice/crio-{C}.scope",
             (C, U, "crio"),
         ),
-        (f"/system.slice/containerd.service/kubepods-burstable-pod{U_}.slice:cri-containerd:{C}", (C, U, "containerd")),
+        (
+            f"/system.slice/containerd.service/kubepods-burstable-pod{U_}.slice:cri-containerd:{C}",
+            (C, U, "containerd"),
+        ),
         (f"/docker/{C}", (C, None, "docker")),
         (f"/system.slice/docker-{C}.scope", (C, None, "docker")),
         (f"/machine.slice/libpod-{C}.scope/container", (C, None, "podman")),

@@ -1,0 +1,204 @@
+"""Whatever goes wrong while recording: what was recorded stays readable, and what was lost is counted."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import polars as pl
+import pytest
+from recording import STRATOKIT, recording, watches
+from workloads import files
+
+from stratokit.formats import spool
+
+pytestmark = pytest.mark.kernel
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [*STRATOKIT, *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
+
+
+def dd(count: int) -> subprocess.Popen:
+    """`count` reads and writes of one byte, as fast as one processor makes them."""
+    return subprocess.Popen(["dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={count}", "status=none"])
+
+
+def test_loss_in_a_tiny_buffer_is_counted_exactly(tmp_path):
+    count = 200_003
+    small = ("--buffer", "64K", "--syscalls", "write", "--no-packets")
+    with recording(tmp_path / "a.parquet", *small) as made, dd(count) as work:
+        pass
+    written = made.rows("syscall").filter(pl.col("pid") == work.pid)
+    lost = made.losses()["syscall_no_space"]
+    assert lost > 0
+    everybody = made.rows("syscall").height
+    others = everybody - written.height
+    # Other programs of the machine write too; what they lost is among the lost.
+    assert count <= written.height + lost <= count + others + 1000
+    assert "ring buffer was full" in made.errors
+
+
+def test_no_loss_at_speed(tmp_path):
+    count = 500_009
+    with recording(tmp_path / "a.parquet", "--syscalls", "read,write", "--no-packets") as made:
+        started = time.monotonic()
+        with dd(count) as work:
+            pass
+        rate = 2 * count / (time.monotonic() - started)
+    mine = made.rows("syscall").filter(pl.col("pid") == work.pid)
+    assert mine.filter(syscall="write").height == count
+    assert not made.losses().get("syscall_no_space")
+    assert rate > 200_000
+
+
+@contextlib.contextmanager
+def recorder(path, *options):
+    """A recorder that watches; unlike `recording` it is ended by the test."""
+    with subprocess.Popen(
+        [*STRATOKIT, "record", "-o", path, *options], stderr=subprocess.PIPE, text=True
+    ) as process:
+        end = time.monotonic() + 60
+        while not watches(path.with_suffix(".spool")):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        yield process
+
+
+def test_a_killed_recording_keeps_all_but_its_last_second(tmp_path):
+    path = tmp_path / "a.parquet"
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with recorder(path) as process:
+        did = files.work_on_files(folder)
+        time.sleep(1.0)
+        process.kill()
+    assert not path.exists()
+    left = path.with_suffix(".spool")
+    done = run("convert", left, path)
+    assert done.returncode == 0, done.stderr
+    assert "did not finish" in done.stderr
+    rows = pl.read_parquet(path)
+    mine = rows.filter(pl.col("pid") == did.pid, syscall="openat")
+    assert set(did.opened) <= set(mine["path"])
+    assert rows.filter(counter="spool_unfinished").height == 1
+    # No program stays attached when the recorder is gone: a new recording sees each call once.
+    again = tmp_path / "again"
+    again.mkdir()
+    with recording(tmp_path / "b.parquet") as second:
+        did = files.work_on_files(again)
+    mine = second.rows("syscall").filter(pl.col("pid") == did.pid, syscall="openat")
+    assert mine.filter(pl.col("path").is_in(did.missing)).height == len(did.missing)
+
+
+def test_killed_at_any_moment(tmp_path):
+    for index in range(7):
+        path = tmp_path / f"{index}.parquet"
+        with subprocess.Popen(
+            [*STRATOKIT, "record", "-o", path, "--quiet"], stderr=subprocess.PIPE, text=True
+        ) as process:
+            time.sleep(0.15 + 0.3 * index)
+            process.kill()
+        left = path.with_suffix(".spool")
+        if not left.exists():
+            continue
+        done = run("convert", left, path)
+        assert "Traceback" not in done.stderr
+        if done.returncode == 0:
+            assert pl.read_parquet(path).filter(counter="spool_unfinished").height == 1
+        else:
+            assert "nothing to convert" in done.stderr or "not a stratokit spool" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_in_order(tmp_path, number):
+    with recorder(tmp_path / "a.parquet") as process:
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, said
+    rows = pl.read_parquet(tmp_path / "a.parquet")
+    assert "spool_unfinished" not in rows["counter"]
+    assert not (tmp_path / "a.spool").exists()
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=False)
+    if made.returncode:
+        pytest.fail("a tmpfs cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_ends_the_recording_and_keeps_what_was_written(tmp_path):
+    with small_disk(tmp_path / "disk", "3m") as disk:
+        with recorder(disk / "a.parquet", "--syscalls", "write", "--no-packets") as process:
+            with dd(200_003):
+                pass
+            said = process.communicate(timeout=60)[1]
+        assert process.returncode == 1, said
+        assert "full" in said
+        assert "Traceback" not in said
+        assert str(disk / "a.spool") in said
+        assert os.listdir(disk) == ["a.spool"]
+        reader = spool.SpoolReader(disk / "a.spool")
+        kinds = [chunk.type for chunk in reader.chunks()]
+        assert kinds.count(spool.EVENTS) > 0
+        assert reader.damage.cut_bytes == 0
+        shutil.copy(disk / "a.spool", tmp_path / "kept.spool")
+    done = run("convert", tmp_path / "kept.spool", tmp_path / "kept.parquet")
+    assert done.returncode == 0, done.stderr
+    rows = pl.read_parquet(tmp_path / "kept.parquet")
+    assert rows.filter(syscall="write").height > 1000
+    assert rows.filter(counter="disk_full_bytes").height == 1
+
+
+def test_nothing_is_overwritten_without_force(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"precious")
+    done = run("record", "-o", path, "--", "true")
+    assert done.returncode == 1
+    assert "--force" in done.stderr
+    assert path.read_bytes() == b"precious"
+    assert run("record", "-o", path, "--force", "--", "true").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--snaplen", "3"),
+        ("--io-bytes", "-1"),
+        ("--duration", "soon"),
+        ("--buffer", "1"),
+        ("--syscalls", "opnat"),
+        ("--duration", "0s"),
+    ],
+)
+def test_wrong_values_are_usage_errors(tmp_path, arguments):
+    done = run("record", "-o", tmp_path / "a.parquet", *arguments, "--", "true")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert arguments[0] in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_output_is_one_sentence(tmp_path):
+    done = run("record", "-o", tmp_path / "missing" / "a.parquet", "--", "true")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_is_missing_is_one_sentence(tmp_path):
+    done = run("record", "-o", tmp_path / "a.parquet", "--", "/no/such/program")
+    assert done.returncode == 1
+    assert "cannot run /no/such/program" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,71 @@
+"""Record for real, from outside: start `stratokit record`, wait until it watches, stop it, read the
+capture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from stratokit.errors import FormatError
+from stratokit.formats import spool
+
+STRATOKIT = (sys.executable, "-m", "stratokit")
+
+
+@dataclasses.dataclass
+class Recording:
+    """`rows` may be asked once the `with` block has ended."""
+
+    path: Path
+    process: subprocess.Popen[str]
+    errors: str = ""
+
+    @property
+    def spool(self) -> Path:
+        return self.path.with_suffix(".spool")
+
+    def rows(self, kind: str) -> pl.DataFrame:
+        return pl.scan_parquet(self.path).filter(pl.col("kind") == kind).collect()
+
+    def losses(self) -> dict[str, int]:
+        return dict(self.rows("loss").group_by("counter").agg(pl.col("amount").sum()).iter_rows())
+
+
+def watches(path: Path) -> bool:
+    """True when everything is attached and the snapshots are in the spool."""
+    try:
+        reader = spool.SpoolReader(path)
+    except (FormatError, OSError, ValueError):
+        return False
+    return any(c.type == spool.TABLE and c.json()["table"] == "cgroups" for c in reader.chunks())
+
+
+@contextlib.contextmanager
+def recording(path: Path, *options: str, prefix: tuple[str, ...] = ()) -> Iterator[Recording]:
+    """Record what happens in the block; `prefix` is a program that starts the recorder, as setpriv."""
+    process = subprocess.Popen(
+        [*prefix, *STRATOKIT, "record", "-o", str(path), *options], stderr=subprocess.PIPE, text=True
+    )
+    result = Recording(path, process)
+    try:
+        end = time.monotonic() + 60
+        while not watches(result.spool):
+            if process.poll() is not None or time.monotonic() > end:
+                process.kill()
+                raise AssertionError(f"the recorder did not start: {process.communicate()[1]}")
+            time.sleep(0.02)
+        yield result
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        result.errors = process.communicate(timeout=120)[1] or ""
+    assert process.returncode == 0, result.errors
