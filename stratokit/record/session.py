@@ -25,6 +25,7 @@ COUNTERS_INTERVAL_NS = 1_000_000_000
 CLOCK_INTERVAL_NS = 10_000_000_000
 # A ring this full is drained again at once instead of after the interval.
 BUSY_SHARE = 8
+DISK_FULL = "disk full"
 
 
 def check(options: RecordOptions) -> None:
@@ -200,7 +201,7 @@ class Session:
         """What is in the ring is lost and counted; the room of the chunk that did not fit serves for the
         end.
         """
-        self._stop = "disk full"
+        self._stop = DISK_FULL
         self._kernel.detach()
         lost = 0
         while self._kernel.ring.pending():

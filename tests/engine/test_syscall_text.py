@@ -51,7 +51,10 @@ def call(name: str, *numbers: int, **more: object) -> dict[str, object]:
         (call("read", 3, 9, 80, data=b"G\x00\xff\\", ret=80), 'fd=3, buf="G\\x00\\xff\\\\"..., count=80'),
         (call("read", 3, 0x7F00, 80, ret=-11), "fd=3, buf=0x7f00, count=80"),
         (call("socket", 2, 1 | 0o4000, 6), "domain=AF_INET, type=SOCK_STREAM|SOCK_NONBLOCK, protocol=6"),
-        (call("sendto", 3, 9, 2, 0x4000, 0, 0, data=b"hi", ret=2), 'fd=3, buf="hi", len=2, flags=MSG_NOSIGNAL, addr=NULL, addrlen=0'),
+        (
+            call("sendto", 3, 9, 2, 0x4000, 0, 0, data=b"hi", ret=2),
+            'fd=3, buf="hi", len=2, flags=MSG_NOSIGNAL, addr=NULL, addrlen=0',
+        ),
         (call("lseek", 3, 2**64 - 5, 1), "fd=3, offset=-5, whence=1"),
         (call("lseek", 3, 3 << 30, 0), "fd=3, offset=3221225472, whence=0"),
         (call("kill", 2**32 - 1, 15), "pid=-1, sig=SIGTERM"),

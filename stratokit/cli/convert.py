@@ -1,0 +1,56 @@
+"""`stratokit convert`: from one format to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from stratokit.errors import UsageError
+
+
+def convert(
+    paths: list[Path] = typer.Argument(
+        metavar="IN... OUT", help="Captures, and last the file to write: .parquet, .pcapng or .pcap."
+    ),
+    force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+    remove_input: bool = typer.Option(False, "--remove-input", hidden=True),
+) -> None:
+    """Convert captures to another format.
+
+    The format of OUT follows from its name.
+
+    \b
+    Examples:
+      stratokit convert now.parquet now.pcapng       for Wireshark, with processes
+      stratokit convert trace.pcap trace.parquet
+      stratokit convert left.spool saved.parquet     what a killed recorder left behind
+    """
+    from stratokit.cli.output import progress
+    from stratokit.cli.values import free_output
+    from stratokit.engine import convert as engine
+
+    if len(paths) < 2:
+        raise UsageError("convert takes a file to read and a file to write: stratokit convert IN OUT")
+    *inputs, output = paths
+    engine.check_output(output)
+    if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
+        raise UsageError(f"{output} is to be read and written at once")
+    free_output(output, force)
+    with progress(f"writing {output.name}") as report:
+        lost = engine.convert_files(inputs, output, report)
+    _tell(lost, remove_input)
+    if remove_input:
+        for path in inputs:
+            path.unlink()
+
+
+def _tell(lost: dict[str, int], after_recording: bool) -> None:
+    """Say what is missing; after a recording only what the recorder could not know."""
+    from stratokit.render import units
+    from stratokit.schema import load
+
+    for name, amount in lost.items():
+        counter = load.counters().get(name)
+        if counter is not None and counter.loss and (counter.where == "convert" or not after_recording):
+            typer.echo(f"lost: {units.number(amount)} {counter.doc}", err=True)

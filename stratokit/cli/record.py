@@ -1,0 +1,100 @@
+"""`stratokit record`: record until a time has passed, a command has ended, or Ctrl-C.
+
+This process only records. The conversion runs in a fresh one, whose libraries would cost the recorder memory.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from stratokit.cli.values import duration_ns, free_output, size_bytes
+from stratokit.errors import StratokitError, UsageError
+
+
+def record(
+    command: list[str] | None = typer.Argument(
+        None, metavar="[-- COMMAND...]", help="Run this and record until it ends."
+    ),
+    output: Path | None = typer.Option(
+        None, "-o", "--output", metavar="FILE", help="Capture to write.  [default: HOST-TIME.parquet]"
+    ),
+    duration: int | None = typer.Option(
+        None, metavar="TIME", parser=duration_ns, help="Record for this long, as 30s, 5m; else until Ctrl-C."
+    ),
+    syscalls: str = typer.Option(
+        "default", metavar="WHICH", help="all, none, default, or names and groups: openat,network."
+    ),
+    packets: bool = typer.Option(True, help="Record packets."),
+    sockets: bool = typer.Option(True, help="Record what becomes of TCP sockets."),
+    snaplen: int = typer.Option(65535, metavar="BYTES", help="Cut packets at this length."),
+    io_bytes: int = typer.Option(80, metavar="BYTES", help="Keep so much of what is read and written."),
+    buffer: int = typer.Option(
+        "64M", metavar="SIZE", parser=size_bytes, help="Kernel buffer; larger ones survive larger bursts."
+    ),
+    force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+    quiet: bool = typer.Option(False, "--quiet", help="Say nothing but errors."),
+) -> None:
+    """Record what this host does, with eBPF.
+
+    Packets, TCP sockets, system calls and processes go to one capture file.
+
+    \b
+    Examples:
+      stratokit record --duration 30s -o now.parquet
+      stratokit record -o curl.parquet -- curl -s http://shop.example/
+      stratokit record --syscalls network,openat --buffer 256M
+    """
+    from stratokit.cli.status import StatusLine
+    from stratokit.record.options import RecordOptions
+
+    output = output or Path(f"{platform.node()}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.parquet")
+    if output.suffix != ".parquet":
+        raise UsageError(f"a recording is a .parquet file, not {output.name}; convert makes others of it")
+    free_output(output, force)
+    spool = output.with_suffix(".spool")
+    if spool.exists():
+        raise StratokitError(
+            f"{spool} is left from an earlier recording; "
+            f"save it with 'stratokit convert {spool} OUT.parquet', or remove it"
+        )
+    options = RecordOptions(
+        output=output,
+        spool=spool,
+        duration_ns=duration,
+        snaplen=snaplen,
+        io_bytes=io_bytes,
+        syscalls=syscalls,
+        packets=packets,
+        sockets=sockets,
+        buffer_bytes=buffer,
+        command=tuple(command or ()),
+    )
+    from stratokit.record.session import DISK_FULL
+    from stratokit.record.session import record as run
+
+    with StatusLine(sys.stderr, quiet) as line:
+        result = run(options, line.update)
+    _convert(result.spool, output, force)
+    if not quiet:
+        line.summary(result.status, output)
+        if result.exit_code:
+            line.say(f"{options.command[0]} ended with exit code {result.exit_code}.")
+    if result.reason == DISK_FULL:
+        raise StratokitError("the disk is full: the recording ended before its time")
+
+
+def _convert(spool: Path, output: Path, force: bool) -> None:
+    arguments = [sys.executable, "-m", "stratokit", "convert", str(spool), str(output), "--remove-input"]
+    done = subprocess.run([*arguments, *(["--force"] if force else [])], check=False)
+    if done.returncode:
+        sys.stderr.write(
+            f"stratokit: the recording is kept in {spool}; "
+            f"when there is room: stratokit convert {spool} {output.name}\n"
+        )
+        raise typer.Exit(done.returncode)

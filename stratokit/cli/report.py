@@ -1,0 +1,60 @@
+"""`stratokit report`: where the time went and what failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from stratokit.cli.values import names, one_of
+
+_ROWS = {"text": 15, "html": 1000, "json": 0}
+
+
+def report(
+    inputs: list[Path] = typer.Argument(metavar="IN...", help="Capture files, folders or patterns."),
+    only: str | None = typer.Option(None, metavar="NAME,...", help="Only these sections."),
+    where: str | None = typer.Option(None, metavar="FILTER", help="Only what matches this filter."),
+    format_: str | None = typer.Option(
+        None,
+        "--format",
+        metavar="FORMAT",
+        callback=one_of("text", "json", "html"),
+        help="text, json or html; without it, what the name of -o says, else text.",
+    ),
+    limit: int | None = typer.Option(
+        None, min=0, metavar="N", help="Rows a section, 0 for all.  [default: 15 as text, all as JSON]"
+    ),
+    output: Path | None = typer.Option(None, "-o", "--output", metavar="FILE", help="Write to this file."),
+    force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+) -> None:
+    """Say where the time went and what failed.
+
+    Sections: protocols, conversations, TCP, DNS, HTTP, latency, system calls, processes; then what was lost.
+
+    \b
+    Examples:
+      stratokit report now.parquet
+      stratokit report now.parquet --only http,dns --where 'http.response.code >= 500'
+      stratokit report now.parquet -o report.html
+    """
+    from stratokit.cli.output import console, text_output
+    from stratokit.engine.capture import Capture
+    from stratokit.render import html, json, text
+    from stratokit.reports.base import Options
+    from stratokit.reports.run import run
+
+    suffix = output.suffix.removeprefix(".") if output else ""
+    format_ = format_ or (suffix if suffix in _ROWS else "text")
+    capture = Capture.open(inputs)
+    if where:
+        capture = capture.where(where)
+    rows = _ROWS[format_] if limit is None else limit
+    with text_output(output, force) as out:
+        result = run(capture, names(only), Options(rows or None))
+        if format_ == "json":
+            json.write_report(result, out)
+        elif format_ == "html":
+            html.write_report(result, out)
+        else:
+            text.print_report(result, console(out))

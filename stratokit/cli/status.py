@@ -1,0 +1,83 @@
+"""The line that shows how a recording is going. Light: the recorder runs in the same process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from stratokit.render import units
+
+if TYPE_CHECKING:
+    from stratokit.record.options import Status
+
+_SHOWN = ("packet", "syscall", "socket", "process")
+
+
+class StatusLine:
+    """Rewrites one line on a terminal; writes nothing while recording anywhere else."""
+
+    def __init__(self, stream: TextIO, quiet: bool) -> None:
+        self._stream = stream
+        self._live = stream.isatty() and not quiet
+        self._before: Status | None = None
+
+    def __enter__(self) -> StatusLine:
+        if self._live:
+            self._write("starting ...")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def update(self, status: Status) -> None:
+        """Called about once a second."""
+        if self._live:
+            self._write(line(status, self._before))
+        self._before = status
+
+    def _write(self, text: str) -> None:
+        import shutil
+
+        width = shutil.get_terminal_size().columns
+        self._stream.write(f"\r\x1b[K{text[: width - 1]}")
+        self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._stream.write(f"{text}\n")
+
+    def summary(self, status: Status, output: Path) -> None:
+        """What was recorded, what was lost, and what to do next."""
+        events = sum(status.counts.values())
+        self.say(f"{units.number(events)} events in {units.duration(status.elapsed_ns)}: {output}")
+        for name, amount in status.lost.items():
+            self.say(f"lost: {units.number(amount)} {_sentence(name)}")
+        self.say(f"Next: stratokit report {output}")
+
+
+def line(status: Status, before: Status | None) -> str:
+    """Elapsed time, losses, bytes, then events by kind and second: a narrow terminal cuts the end."""
+    lost = sum(status.lost.values())
+    parts = [
+        units.duration(status.elapsed_ns),
+        f"lost {units.number(lost)}" if lost else "nothing lost",
+        units.size(status.bytes_written),
+    ]
+    span_ns = status.elapsed_ns - (before.elapsed_ns if before else 0)
+    for kind in [kind for kind in _SHOWN if kind in status.counts]:
+        total = status.counts[kind]
+        grown = total - (before.counts.get(kind, 0) if before else 0)
+        parts.append(f"{kind} {units.number(round(grown * 1_000_000_000 / max(span_ns, 1)))}/s")
+    return "  ".join([*parts, "Ctrl-C stops"])
+
+
+def _sentence(counter: str) -> str:
+    from stratokit.schema import load
+
+    known = load.counters().get(counter)
+    return known.doc if known else counter

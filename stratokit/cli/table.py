@@ -1,0 +1,94 @@
+"""`stratokit table`: the rows of one table, filtered, sorted, in the format that the next program wants."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import typer
+
+from stratokit.cli.values import names, one_of
+from stratokit.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from stratokit.schema.model import Column
+
+FORMATS = ("table", "json", "ndjson", "csv", "parquet")
+_SHOWN_ROWS = 50
+
+
+def table(
+    name: str = typer.Argument(metavar="NAME", help="packets, flows, tcp, http, dns, sockets, syscalls, ..."),
+    inputs: list[Path] = typer.Argument(metavar="IN...", help="Capture files, folders or patterns."),
+    where: str | None = typer.Option(None, metavar="FILTER", help="Only rows that match this filter."),
+    select: str | None = typer.Option(None, metavar="COLUMN,...", help="Only these columns, in this order."),
+    sort: str | None = typer.Option(
+        None, metavar="COLUMN", help="Sort by this column; -COLUMN for the highest first."
+    ),
+    limit: int | None = typer.Option(
+        None, min=0, metavar="N", help="At most N rows, 0 for all.  [default: 50 for people, else all]"
+    ),
+    format_: str | None = typer.Option(
+        None,
+        "--format",
+        metavar="FORMAT",
+        callback=one_of(*FORMATS),
+        help="table, json, ndjson, csv or parquet; without it, what the name of -o says, else table.",
+    ),
+    output: Path | None = typer.Option(None, "-o", "--output", metavar="FILE", help="Write to this file."),
+    force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+) -> None:
+    """Show one table of a capture.
+
+    \b
+    Examples:
+      stratokit table http now.parquet --where 'http.response.code >= 500' --sort -latency_ns
+      stratokit table syscalls now.parquet --where 'evt.latency > 10ms' --select ts,comm,syscall,args
+      stratokit table flows now.parquet --format csv -o flows.csv
+    """
+    from stratokit.cli.output import binary_output, text_output
+    from stratokit.engine.capture import Capture
+    from stratokit.engine.tables import entry
+    from stratokit.render import files
+
+    columns = entry(name).columns
+    suffix = output.suffix.removeprefix(".") if output else ""
+    format_ = format_ or (suffix if suffix in FORMATS else "table")
+    chosen = [_column(text, columns, name) for text in names(select)] or list(columns)
+    frame = Capture.open(inputs).table(name, where)
+    if sort:
+        by = _column(sort.removeprefix("-"), columns, name)
+        frame = frame.sort(by, descending=sort.startswith("-"), nulls_last=True, maintain_order=True)
+    rows = (_SHOWN_ROWS if format_ == "table" else 0) if limit is None else limit
+    frame = frame.select(chosen)
+    if format_ == "table":
+        with text_output(output, force) as text:
+            _show(frame, [columns[c] for c in chosen], rows, text)
+        return
+    if format_ == "parquet" and output is None and sys.stdout.isatty():
+        raise UsageError("Parquet is no text; name a file with -o")
+    with binary_output(output, force) as file:
+        files.write(frame.head(rows) if rows else frame, format_, file)
+
+
+def _column(text: str, columns: dict[str, Column], table_name: str) -> str:
+    if text not in columns:
+        raise UsageError(f"table {table_name} has no column {text!r}; it has {', '.join(columns)}")
+    return text
+
+
+def _show(frame: pl.LazyFrame, columns: list[Column], rows: int, out: TextIO) -> None:
+    from stratokit.cli.output import console
+    from stratokit.engine.frames import collect
+    from stratokit.render import text
+
+    # One row more than shown tells whether there are more.
+    found = collect(frame.head(rows + 1) if rows else frame)
+    shown = found.head(rows) if rows else found
+    screen = console(out)
+    text.print_table(shown, columns, screen)
+    if shown.height < found.height:
+        screen.print(f"the first {rows} rows; --limit 0 shows all", style="dim")

@@ -1,0 +1,60 @@
+"""Values of options: parsed, or refused with what is right. Light, because the recorder uses it too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from stratokit.errors import StratokitError
+from stratokit.filters import literals
+
+_SIZE = re.compile(r"(\d+)([kKmMgG]?)(i?[bB])?")
+_FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def duration_ns(text: str) -> int:
+    """30s, 500ms, 2m, 1h; a bare number is seconds."""
+    ns = literals.duration_ns(text)
+    if ns is None:
+        ns = literals.decimal_scaled(text, literals.NS_PER_UNIT["s"])
+    if ns is None or ns <= 0:
+        raise typer.BadParameter(f"{text!r} is no duration; write it as 30s, 500ms, 2m or 1h")
+    return ns
+
+
+def size_bytes(text: str) -> int:
+    """64M, 512K, 1G, or bytes."""
+    match = _SIZE.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is no size; write it as 64M, 512K, 1G or in bytes")
+    return int(match[1]) * _FACTORS[match[2].lower()]
+
+
+def names(text: str | None) -> list[str]:
+    """a,b,c as a list."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def one_of(*known: str) -> Callable[[str | None], str | None]:
+    """A callback that refuses every other value."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in known:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}")
+        return value
+
+    return check
+
+
+def free_output(path: Path, force: bool) -> None:
+    """Refuse, before any work is done, to write over a file or where nothing can be written."""
+    if path.is_dir():
+        raise StratokitError(f"{path} is a folder; name a file in it")
+    if path.is_file() and not force:
+        raise StratokitError(f"{path} exists; --force replaces it")
+    folder = path.parent
+    if not folder.is_dir():
+        raise StratokitError(f"cannot write {path}: there is no folder {folder}")

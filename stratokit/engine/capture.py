@@ -1,0 +1,172 @@
+"""A capture as its user sees it: tables by name, restricted by a filter where one was given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from stratokit.engine import scan
+from stratokit.engine.facts import FileFacts, merged
+from stratokit.engine.fields import catalogue, elsewhere, uses, with_joined
+from stratokit.engine.frames import collect
+from stratokit.engine.tables import Entry, entries, entry
+from stratokit.errors import UsageError
+from stratokit.filters import tree
+from stratokit.filters.compile import compile_tree
+from stratokit.filters.parse import parse
+from stratokit.schema import load
+
+_C = TypeVar("_C", bound="Capture")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Where:
+    text: str
+    test: tree.Test
+    fields: frozenset[str]
+
+    @classmethod
+    def parsed(cls, text: str) -> _Where:
+        test = parse(text)
+        return cls(text, test, tree.fields(test))
+
+
+class Capture:
+    """One or several capture files.
+
+    >>> capture = Capture.open("capture.parquet")  # doctest: +SKIP
+    >>> capture.table("http").filter(pl.col("status") >= 500).collect()  # doctest: +SKIP
+    """
+
+    def __init__(self, sources: tuple[scan.Source, ...]) -> None:
+        self._sources = sources
+        self._where: _Where | None = None
+        # Shared by all restrictions of this capture: tables as built from all rows, before any filter.
+        self._built: dict[str, pl.LazyFrame] = {}
+        self._whole: Capture = self
+
+    @classmethod
+    def open(cls: type[_C], source: scan.PathLike | Iterable[scan.PathLike]) -> _C:
+        """The capture in a file, several files, a folder, or what a pattern matches."""
+        return cls(tuple(scan.open_source(path) for path in scan.resolve(source)))
+
+    def __repr__(self) -> str:
+        names = ", ".join(str(path) for path in self.paths)
+        return f"<stratokit capture {names}{f' where {self._where.text}' if self._where else ''}>"
+
+    @property
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [source.facts.path for source in self._sources]
+
+    @property
+    def files(self) -> list[FileFacts]:
+        """Facts of each file."""
+        return [source.facts for source in self._sources]
+
+    @property
+    def filter_text(self) -> str | None:
+        """The filter of `where`, None for the whole capture."""
+        return self._where.text if self._where else None
+
+    @property
+    def whole(self) -> Capture:
+        """The capture without any filter."""
+        return self._whole
+
+    def info(self) -> dict[str, Any]:
+        """Files, host, time span, rows by kind, losses: from metadata alone."""
+        return merged(self.files)
+
+    def rows(self, kind: str) -> pl.LazyFrame:
+        """Rows of one kind as they stand in the files, never restricted."""
+        if kind not in load.capture().kinds:
+            raise UsageError(
+                f"there is no kind {kind!r} of rows; there are {', '.join(load.capture().kinds)}"
+            )
+        return scan.joined_rows(self._sources, kind)
+
+    def selected_rows(self, kind: str) -> pl.LazyFrame:
+        """As `rows`, without packets that the filter of `where` leaves out."""
+        if self._where is None or kind != "packet":
+            return self.rows(kind)
+        found = entry("packets")
+        return self._restricted(found, self.built("packets"), self._where).select(
+            column.name for column in load.capture().of_kind(kind)
+        )
+
+    def tables(self) -> list[str]:
+        """Names of all tables, whether this capture can fill them or not."""
+        return list(entries())
+
+    def recorded(self, name: str) -> bool:
+        """Whether the capture could have filled the table, even if nothing of the kind happened."""
+        kind = entry(name).kind
+        return any(file.rows.get(kind) or kind in file.asked for file in self.files)
+
+    def built(self, name: str) -> pl.LazyFrame:
+        """A table from all rows, with columns that only filters use."""
+        found = self._built.get(name)
+        if found is None:
+            found = self._built[name] = entry(name).build(self._whole)
+        return found
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Compute these tables now and once, because several questions about them follow."""
+        for name in names:
+            self._built[name] = collect(self.built(name)).lazy()
+
+    def table(self, name: str, where: str | None = None) -> pl.LazyFrame:
+        """A table by name; `where` filters its rows and may only name fields that this table has."""
+        found = entry(name)
+        frame = self.built(name)
+        if self._where is not None:
+            frame = self._restricted(found, frame, self._where)
+        if where is not None:
+            frame = self._filtered(found, frame, _Where.parsed(where))
+        return frame.select(list(found.columns))
+
+    def where(self: _C, text: str) -> _C:
+        """The same capture, each table restricted to what matches.
+
+        Tables that lack a field of the filter are restricted to the conversations that match in other tables.
+        """
+        self._check(_Where.parsed(text))
+        restricted = type(self)(self._sources)
+        restricted._built, restricted._whole = self._built, self._whole
+        restricted._where = _Where.parsed(f"({self._where.text}) && ({text})" if self._where else text)
+        return restricted
+
+    def applies(self, name: str) -> bool:
+        """Whether the filter of `where` says anything about this table."""
+        if self._where is None:
+            return True
+        return self._where.fields <= uses(name).keys() or "flow_id" in entry(name).columns
+
+    def _check(self, where: _Where) -> None:
+        """An unknown field, or a value of the wrong type, is told at once, not when a table is asked for."""
+        fitting = [name for name in entries() if where.fields <= uses(name).keys()]
+        for name in fitting or ["packets"]:
+            compile_tree(where.test, where.text, catalogue(name), elsewhere(name))
+
+    def _filtered(self, found: Entry, frame: pl.LazyFrame, where: _Where) -> pl.LazyFrame:
+        name = found.table.name
+        condition = compile_tree(where.test, where.text, catalogue(name), elsewhere(name))
+        return with_joined(self._whole, name, frame, where.fields).filter(condition)
+
+    def _restricted(self, found: Entry, frame: pl.LazyFrame, where: _Where) -> pl.LazyFrame:
+        if where.fields <= uses(found.table.name).keys() or "flow_id" not in found.columns:
+            return self._filtered(found, frame, where)
+        matching = [
+            self._filtered(other, self.built(name), where).select("flow_id")
+            for name, other in entries().items()
+            if "flow_id" in other.columns and where.fields <= uses(name).keys()
+        ]
+        if not matching:
+            return self._filtered(found, frame, where)
+        flows = pl.concat(matching).drop_nulls().unique()
+        return frame.join(flows, on="flow_id", how="semi", maintain_order="left")

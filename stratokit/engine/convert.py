@@ -1,0 +1,98 @@
+"""From one format to another; which one to write follows from the name of the output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from stratokit.engine.capture import Capture
+from stratokit.engine.frames import collect
+from stratokit.engine.losses import loss_totals
+from stratokit.engine.scan import is_spool
+from stratokit.errors import UsageError
+from stratokit.formats import registry
+
+Progress = Callable[[int, int], None]
+_BATCH_ROWS = 1 << 17
+
+
+def check_output(output: Path) -> None:
+    """Refuse a name that tells no format that can be written."""
+    registry.by_suffix(output)
+
+
+def convert_files(inputs: Sequence[Path], output: Path, progress: Progress | None = None) -> dict[str, int]:
+    """Convert what `inputs` name to `output`; returns what is missing in it, by counter."""
+    spools = [path for path in inputs if is_spool(path)]
+    if not spools:
+        capture = Capture.open(inputs)
+        convert(capture, output, progress)
+        return loss_totals(capture)
+    if len(inputs) > 1:
+        raise UsageError(f"{spools[0]} is a spool: convert it alone")
+    if registry.by_suffix(output).name != "parquet":
+        raise UsageError(f"{spools[0]} is a spool: make a .parquet file of it first")
+    from stratokit.engine.ingest import ingest
+
+    return ingest(spools[0], output, progress)
+
+
+def convert(capture: Capture, output: Path, progress: Progress | None = None) -> None:
+    """Write a capture, as far as its filter selects it, in the format that the name of `output` tells."""
+    form = registry.by_suffix(output)
+    if form.name == "parquet":
+        _to_parquet(capture, output, progress)
+    else:
+        _to_packets(capture, form, output, progress)
+
+
+def _metadata(capture: Capture) -> dict[str, str]:
+    """Metadata for the new file: those of the first input, which say where it was recorded."""
+    facts = capture.files[0]
+    found = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.extra.items()
+    }
+    return found | {"host": json.dumps(facts.host)}
+
+
+def _to_parquet(capture: Capture, output: Path, progress: Progress | None) -> None:
+    from stratokit.formats.parquet import CaptureWriter
+
+    kinds = sorted({kind for file in capture.files for kind in file.rows})
+    total = sum(sum(file.rows.values()) for file in capture.files)
+    done = 0
+    with CaptureWriter(output, _metadata(capture)) as writer:
+        for kind in kinds:
+            for batch in _batches(capture, kind):
+                writer.write(kind, batch)
+                done += batch.num_rows
+                if progress:
+                    progress(done, total)
+
+
+def _batches(capture: Capture, kind: str) -> Iterator[pa.Table]:
+    rows = capture.selected_rows(kind).drop("kind", strict=False)
+    for frame in rows.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
+        yield frame.to_arrow()
+
+
+def _to_packets(capture: Capture, form: registry.Format, output: Path, progress: Progress | None) -> None:
+    from stratokit.formats.frames import Interface
+
+    assert form.open_writer is not None
+    # Without times: Python's have no nanoseconds.
+    interfaces = collect(capture.rows("interface").drop("ts")).iter_rows(named=True)
+    known = [Interface.from_row(row) for row in interfaces]
+    # pcapng has a place for what was lost, pcap has none.
+    more = {"losses": collect(capture.rows("loss")).to_arrow()} if form.name == "pcapng" else {}
+    total = sum(file.rows.get("packet", 0) for file in capture.files)
+    done = 0
+    with form.open_writer(output, _metadata(capture), known, **more) as writer:
+        for batch in _batches(capture, "packet"):
+            writer.write(batch)
+            done += batch.num_rows
+            if progress:
+                progress(done, total)

@@ -1,0 +1,47 @@
+"""What a capture lost, cut or rejected, in one row a counter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from stratokit.engine.frames import collect
+from stratokit.schema import load
+
+if TYPE_CHECKING:
+    from stratokit.engine.capture import Capture
+
+_UNDECODED = "packet_undecoded"
+
+
+def loss_totals(capture: Capture) -> pl.DataFrame:
+    """Counters above zero, losses first: counter, amount, is_loss, meaning, first_ts, last_ts."""
+    whole = capture.whole
+    start = pl.col("ts") - pl.duration(nanoseconds=pl.col("span_ns").fill_null(0).cast(pl.Int64))
+    totals = collect(
+        whole.table("losses")
+        .group_by("counter", "is_loss", "meaning")
+        .agg(pl.col("amount").sum(), start.min().alias("first_ts"), pl.col("ts").max().alias("last_ts"))
+        .filter(pl.col("amount") > 0)
+    )
+    if _UNDECODED not in totals["counter"]:
+        totals = pl.concat([totals, _undecoded(whole).select(totals.columns)], how="vertical_relaxed")
+    order = ("counter", "amount", "is_loss", "meaning", "first_ts", "last_ts")
+    return totals.select(order).sort(["is_loss", "counter"], descending=[True, False])
+
+
+def _undecoded(capture: Capture) -> pl.DataFrame:
+    """The one counter that is counted while reading; a local packet seen twice counts once."""
+    stopped = capture.rows("packet").filter(pl.col("stop_layer").is_not_null())
+    counter = load.counters()[_UNDECODED]
+    return collect(
+        stopped.select(
+            pl.lit(counter.name).alias("counter"),
+            pl.col("frame").n_unique().cast(pl.UInt64).alias("amount"),
+            pl.lit(counter.loss).alias("is_loss"),
+            pl.lit(counter.doc).alias("meaning"),
+            pl.col("ts").min().alias("first_ts"),
+            pl.col("ts").max().alias("last_ts"),
+        ).filter(pl.col("amount") > 0)
+    )

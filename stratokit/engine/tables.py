@@ -1,0 +1,100 @@
+"""Every table that a capture can give: the raw ones, those of streams/, and one for each protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from stratokit.engine.flow_fields import FLOW_FIELDS
+from stratokit.engine.raw_fields import RAW_FIELDS
+from stratokit.engine.raw_tables import RAW_TABLES, wide_rows
+from stratokit.errors import UsageError
+from stratokit.filters.catalogue import FieldSpec
+from stratokit.schema.model import Column
+from stratokit.schema.tables import FilterField, Table
+
+if TYPE_CHECKING:
+    from stratokit.engine.capture import Capture
+
+# Fields whose column holds data of any kind, of which they mean the addresses.
+_ANSWER_ADDRESSES = {"dns.a": "ipv4", "dns.aaaa": "ipv6"}
+_NUMBERS = frozenset(("u8", "u16", "u32", "u64", "s32", "s64", "f64"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A table with what makes it: `build` may give more columns than the table shows, for filters.
+
+    `kind` names the rows without which the table has nothing to say.
+    """
+
+    table: Table
+    kind: str
+    build: Callable[[Capture], pl.LazyFrame]
+    fields: tuple[FieldSpec, ...]
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Columns by name."""
+        return {column.name: column for column in self.table.columns}
+
+
+@functools.cache
+def entries() -> dict[str, Entry]:
+    """All tables by name: raw ones first, then streams, then protocols."""
+    found = {}
+    for kind, table in RAW_TABLES.items():
+        build = functools.partial(wide_rows, kind=kind)
+        found[table.name] = Entry(table, kind, build, RAW_FIELDS.get(table.name, ()))
+    for entry in _derived():
+        found[entry.table.name] = entry
+    return found
+
+
+def entry(name: str) -> Entry:
+    """The table of that name, or a UsageError that lists what there is."""
+    found = entries().get(name)
+    if found is None:
+        near = difflib.get_close_matches(name, entries(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"there is no table {name!r}; {hint}there are {', '.join(entries())}")
+    return found
+
+
+def _derived() -> Iterator[Entry]:
+    from stratokit.protocols.registry import protocols
+    from stratokit.streams import conversations, tcp
+
+    for module in (conversations, tcp):
+        yield Entry(module.TABLE, "packet", module.build, _specs(module.TABLE))
+    for protocol in protocols().values():
+        yield Entry(protocol.table, "packet", protocol.build, _specs(protocol.table))
+
+
+def _specs(table: Table) -> tuple[FieldSpec, ...]:
+    declared = {field.name: field_spec(field, table) for field in table.fields}
+    extra = {spec.name: spec for spec in FLOW_FIELDS} if table.name == "flows" else {}
+    return tuple((declared | extra).values())
+
+
+def field_spec(field: FilterField, table: Table) -> FieldSpec:
+    """A declared filter field with its type, which follows from that of its columns."""
+    columns = {column.name: column for column in table.columns}
+    first = columns[field.columns[0]]
+    values = tuple(pl.col(name) for name in field.columns)
+    return FieldSpec(field.name, _type(field.name, first), values, field.doc, many=first.type == "list<text>")
+
+
+def _type(name: str, column: Column) -> str:
+    if name in _ANSWER_ADDRESSES:
+        return _ANSWER_ADDRESSES[name]
+    if column.name.endswith("_ip"):
+        return {"ip": "ipv4", "ipv6": "ipv6"}.get(name.partition(".")[0], "address")
+    if column.type in _NUMBERS:
+        return "duration" if column.unit == "ns" else "number"
+    return {"time": "time", "bool": "bool", "bytes": "bytes"}.get(column.type, "text")

@@ -1,0 +1,152 @@
+"""`stratokit record` around the recorder, which has its own tests: options, files, status, conversion."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from stratokit.cli import record as verb
+from stratokit.cli.status import StatusLine, line
+from stratokit.record.options import RecordOptions, Result, Status
+
+STATUS = Status(2_000_000_000, {"packet": 1500, "syscall": 90_000}, 12_345_678, {})
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """A recorder that only notes what it was asked, and what commands the conversion was."""
+    asked = {"exit_code": None, "convert": [], "convert_code": 0}
+
+    def record(options, status):
+        asked["options"] = options
+        options.spool.write_bytes(b"spool")
+        status(STATUS)
+        return Result(options.spool, asked["exit_code"], "duration reached", STATUS)
+
+    def run(arguments, check):
+        assert check is False
+        asked["convert"].append(arguments[1:])
+        return type("Done", (), {"returncode": asked["convert_code"]})
+
+    monkeypatch.setattr("stratokit.record.session.record", record)
+    monkeypatch.setattr(verb.subprocess, "run", run)
+    return asked
+
+
+def test_options_reach_the_recorder(stratokit, recorder):
+    done = stratokit(
+        *(
+            "record",
+            "-o",
+            "x.parquet",
+            "--duration",
+            "1.5s",
+            "--snaplen",
+            "96",
+            "--io-bytes",
+            "0",
+            "--buffer",
+            "8M",
+        ),
+        *("--syscalls", "network,openat", "--no-packets", "--no-sockets", "--", "sleep", "-1"),
+    )
+    assert (done.code, done.out) == (0, "")
+    options = recorder["options"]
+    assert isinstance(options, RecordOptions)
+    assert (options.output.name, options.spool.name) == ("x.parquet", "x.spool")
+    assert (options.duration_ns, options.buffer_bytes) == (1_500_000_000, 8 << 20)
+    assert (options.snaplen, options.io_bytes) == (96, 0)
+    assert (options.syscalls, options.packets, options.sockets) == ("network,openat", False, False)
+    assert options.command == ("sleep", "-1")
+    assert recorder["convert"] == [["-m", "stratokit", "convert", "x.spool", "x.parquet", "--remove-input"]]
+    assert "Next: stratokit report x.parquet" in done.err
+
+
+def test_defaults_are_those_of_the_options(stratokit, recorder):
+    assert stratokit("record").code == 0
+    options = recorder["options"]
+    plain = RecordOptions(options.output, options.spool)
+    assert options == plain
+    assert options.output.suffix == ".parquet"
+
+
+def test_a_failed_command_is_told_and_no_failure_of_recording(stratokit, recorder):
+    recorder["exit_code"] = 22
+    done = stratokit("record", "-o", "x.parquet", "--", "curl", "nowhere")
+    assert done.code == 0
+    assert "curl ended with exit code 22." in done.err
+
+
+def test_a_failed_conversion_keeps_the_spool(stratokit, recorder, tmp_path):
+    recorder["convert_code"] = 1
+    done = stratokit("record", "-o", "x.parquet")
+    assert done.code == 1
+    assert "the recording is kept in x.spool" in done.err
+    assert (tmp_path / "x.spool").exists()
+
+
+@pytest.mark.usefixtures("recorder")
+def test_quiet_says_nothing(stratokit):
+    assert stratokit("record", "-o", "x.parquet", "--quiet").err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["-o", "exists.parquet"], 1, "exists; --force replaces it"),
+        (["-o", "no/folder/x.parquet"], 1, "there is no folder"),
+        (["-o", "x.pcap"], 2, "a recording is a .parquet file"),
+        (["-o", "left.parquet"], 1, "left from an earlier recording"),
+        (["--duration", "soon"], 2, "is no duration; write it as 30s"),
+        (["--duration", "0s"], 2, "is no duration"),
+        (["--buffer", "big"], 2, "is no size; write it as 64M"),
+        (["--snaplen", "x"], 2, "--snaplen"),
+    ],
+)
+def test_nothing_starts_with_wrong_options(stratokit, recorder, tmp_path, arguments, code, reason):
+    (tmp_path / "exists.parquet").write_text("precious")
+    (tmp_path / "left.spool").write_text("precious")
+    done = stratokit("record", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert reason in done.err
+    assert "options" not in recorder
+
+
+def test_force_replaces_the_output_in_the_end(stratokit, recorder, tmp_path):
+    (tmp_path / "x.parquet").write_text("old")
+    assert stratokit("record", "-o", "x.parquet", "--force").code == 0
+    assert recorder["convert"][0][-1] == "--force"
+    assert (tmp_path / "x.parquet").read_text() == "old"
+
+
+def test_the_status_line_tells_rates_and_losses():
+    before = Status(1_000_000_000, {"packet": 500, "syscall": 80_000}, 1, {})
+    assert (
+        line(STATUS, before)
+        == "2.00 s  nothing lost  12.3 MB  packet 1,000/s  syscall 10,000/s  Ctrl-C stops"
+    )
+    lossy = Status(2_000_000_000, {}, 5, {"packet_no_space": 1200})
+    assert "lost 1,200" in line(lossy, None)
+
+
+def test_the_status_line_is_for_terminals_only():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, expected in ((Terminal(), True), (io.StringIO(), False)):
+        with StatusLine(stream, quiet=False) as status_line:
+            status_line.update(STATUS)
+        assert bool(stream.getvalue()) is expected
+    assert sys.stderr is not None
+
+
+def test_losses_are_told_in_sentences_at_the_end(tmp_path):
+    out = io.StringIO()
+    StatusLine(out, quiet=False).summary(
+        Status(10**9, {"packet": 3}, 5, {"packet_no_space": 2}), tmp_path / "x.parquet"
+    )
+    assert "3 events in 1.00 s" in out.getvalue()
+    assert "lost: 2 packets were not recorded because the ring buffer was full" in out.getvalue()

@@ -1,0 +1,213 @@
+"""Every section from captures whose truth is known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import synthetic
+from synthetic import MS, T0, Network, Side, syscall
+
+from stratokit.engine.capture import Capture
+from stratokit.engine.frames import polars_schema
+from stratokit.errors import UsageError
+from stratokit.reports.base import Options, reports
+from stratokit.reports.run import run
+
+
+def section(capture: Capture, name: str) -> list[dict[str, object]]:
+    frame = run(capture, [name]).sections[0].frame
+    assert frame is not None
+    return frame.to_dicts()
+
+
+@pytest.fixture
+def shop(tmp_path) -> Capture:
+    return Capture.open(synthetic.small_shop(tmp_path / "shop.parquet"))
+
+
+def capture_of(tmp_path, **kinds) -> Capture:
+    return Capture.open(synthetic.write(tmp_path / "x.parquet", **kinds))
+
+
+def test_the_order_of_sections_is_stable():
+    names = ["protocols", "conversations", "tcp", "dns", "http", "latency", "syscalls", "processes"]
+    assert list(reports()) == names
+    assert len({report.place for report in reports().values()}) == len(names)
+
+
+def test_every_section_has_the_columns_and_types_it_declares(shop):
+    for part in run(shop).sections:
+        assert part.frame is not None, part.note
+        assert part.frame.schema == polars_schema(part.report.columns), part.report.name
+        assert part.frame.height > 0, part.report.name
+
+
+def test_every_section_of_an_empty_recording_is_empty(tmp_path):
+    for part in run(capture_of(tmp_path)).sections:
+        assert part.frame is not None
+        assert part.frame.is_empty(), part.report.name
+        assert part.frame.schema == polars_schema(part.report.columns)
+
+
+def test_what_a_file_of_packets_alone_cannot_tell(tmp_path):
+    rows = Capture.open(synthetic.small_shop(tmp_path / "shop.parquet")).rows("packet").collect()
+    path = synthetic.write(tmp_path / "packets.parquet", {}, packet=rows.drop("kind").to_dicts())
+    result = run(Capture.open(path))
+    notes = {part.report.name: part.note for part in result.sections}
+    assert notes["syscalls"] == "not recorded: this capture has no syscalls"
+    assert notes["processes"] == "not recorded: this capture has no processes"
+    assert notes["http"] == ""
+    assert not result.counts_losses
+
+
+def test_protocols_count_packets_bytes_and_conversations(shop):
+    rows = {row["protocol"]: row for row in section(shop, "protocols")}
+    assert rows["ip"] == {"protocol": "ip", "packets": 14, "bytes": 918, "flows": 3}
+    assert (rows["ip/tcp"]["packets"], rows["ip/tcp"]["flows"]) == (10, 1)
+    assert (rows["ip/tcp/http"]["packets"], rows["ip/udp/dns"]["packets"]) == (10, 4)
+    assert list(rows) == sorted(rows)
+
+
+def test_a_local_packet_seen_twice_counts_once(tmp_path):
+    net = Network()
+    net.udp(Side("127.0.0.1", 5000, 10, "a"), Side("127.0.0.1", 6000), T0, b"hi", MS, None)
+    net.rows.append(net.rows[0] | {"direction": "in", "pid": 20, "comm": "b", "ts": T0 + 1000})
+    rows = section(capture_of(tmp_path, packet=net.rows), "protocols")
+    assert [(row["protocol"], row["packets"], row["bytes"]) for row in rows] == [
+        ("ip", 1, 30),
+        ("ip/udp", 1, 30),
+    ]
+
+
+def test_packets_of_no_known_protocol_are_counted_too(tmp_path):
+    row = {"ts": T0, "frame": 1, "orig_len": 60, "cap_len": 60, "link_type": 1, "data": bytes(60)}
+    odd = row | {"frame": 2, "ip_version": 4, "ip_proto": 250, "src_ip": "1.1.1.1", "dst_ip": "2.2.2.2"}
+    rows = section(capture_of(tmp_path, packet=[row, odd]), "protocols")
+    assert [(r["protocol"], r["packets"]) for r in rows] == [("ip", 1), ("ip/ip.proto 250", 1), ("other", 1)]
+
+
+def test_conversations_have_both_ends_and_the_handshake(shop):
+    first = section(shop, "conversations")[0]
+    assert (first["proto"], first["client_ip"], first["client_port"]) == ("tcp", "10.0.0.1", 40001)
+    assert (first["server_ip"], first["server_port"], first["comm"], first["pid"]) == (
+        "10.0.0.2",
+        80,
+        "curl",
+        10,
+    )
+    assert first["handshake_rtt_ns"] == 2 * MS
+    assert (first["bytes_c2s"], first["bytes_s2c"], first["packets_c2s"]) == (365, 305, 6)
+
+
+def test_tcp_tells_connections_that_failed(tmp_path):
+    net = Network()
+    net.tcp(Side("10.0.0.1", 40001, 1, "a"), Side("10.0.0.2", 80), T0, [])
+    refused, server = Side("10.0.0.1", 40002, 1, "a"), Side("10.0.0.2", 80)
+    flow = net._flow()
+    net._tcp(flow, refused, server, T0, synthetic.SYN)
+    net._tcp(flow, server, refused, T0 + MS, synthetic.RST | synthetic.ACK)
+    (row,) = section(capture_of(tmp_path, packet=net.rows), "tcp")
+    assert (row["connections"], row["failed"], row["resets"], row["max_ns"]) == (2, 1, 1, 2 * MS)
+
+
+def test_dns_counts_errors_and_answers_that_never_came(tmp_path):
+    net = Network()
+    server = Side("10.0.0.53", 53)
+    for number, (name, address, wait) in enumerate(
+        [
+            ("a.example", "1.2.3.4", 2),
+            ("a.example", "1.2.3.4", 8),
+            ("no.example", None, 5),
+            ("a.example", "", 0),
+        ]
+    ):
+        answer = None if address == "" else synthetic.dns_answer(number, name, address)
+        client = Side("10.0.0.1", 50_000 + number, 1, "a")
+        net.udp(client, server, T0 + number * 100 * MS, synthetic.dns_query(number, name), wait * MS, answer)
+    rows = {row["qname"]: row for row in section(capture_of(tmp_path, packet=net.rows), "dns")}
+    good, bad = rows["a.example"], rows["no.example"]
+    assert (good["count"], good["errors"], good["unanswered"]) == (3, 1, 1)
+    assert (good["max_ns"], good["p99_ns"]) == (8 * MS, 8 * MS)
+    assert (bad["count"], bad["errors"], bad["unanswered"], bad["rcodes"]) == (1, 1, 0, "NXDOMAIN")
+
+
+def test_http_by_endpoint_without_the_query(tmp_path):
+    net = Network()
+    exchanges = [
+        (
+            MS,
+            synthetic.http_request(f"/item?id={n}"),
+            n * 10 * MS,
+            synthetic.http_response(404 if n == 3 else 200),
+        )
+        for n in range(1, 6)
+    ]
+    net.tcp(Side("10.0.0.1", 40001, 1, "a"), Side("10.0.0.2", 80), T0, exchanges)
+    (row,) = section(capture_of(tmp_path, packet=net.rows), "http")
+    assert (row["method"], row["host"], row["path"]) == ("GET", "shop.example", "/item")
+    assert (row["count"], row["errors"], row["unanswered"]) == (5, 1, 0)
+    assert (row["p50_ns"], row["p90_ns"], row["max_ns"]) == (30 * MS, 50 * MS, 50 * MS)
+    slowest = next(r for r in net.rows if b"id=5" in r["data"])
+    assert row["slowest_frame"] == slowest["frame"]
+
+
+def test_latency_names_each_layer_that_occurred(shop):
+    rows = {row["waiting_for"]: row for row in section(shop, "latency")}
+    assert (rows["DNS answer"]["count"], rows["DNS answer"]["errors"]) == (2, 1)
+    assert (rows["TCP handshake"]["count"], rows["TCP handshake"]["p50_ns"]) == (1, 2 * MS)
+    assert (rows["HTTP response"]["errors"], rows["HTTP response"]["max_ns"]) == (1, 250 * MS)
+    assert "TLS handshake" not in rows
+
+
+def test_system_calls_put_work_before_waiting(tmp_path):
+    calls = [
+        syscall(T0, "read", duration_ns=5 * MS),
+        syscall(T0 + MS, "read", pid=11, duration_ns=7 * MS, ret=-11, errno="EAGAIN"),
+        syscall(T0 + 2 * MS, "futex", duration_ns=1000 * MS),
+        syscall(T0 + 3 * MS, "openat", duration_ns=None),
+    ]
+    rows = section(capture_of(tmp_path, syscall=calls), "syscalls")
+    assert [row["syscall"] for row in rows] == ["read", "openat", "futex"]
+    read = rows[0]
+    assert (read["processes"], read["count"], read["errors"], read["errnos"]) == (2, 2, 1, "EAGAIN")
+    assert (read["total_ns"], read["max_ns"], read["waiting"]) == (12 * MS, 7 * MS, False)
+    assert (rows[1]["max_ns"], rows[2]["waiting"]) == (None, True)
+
+
+def test_processes_join_what_their_rows_tell(shop):
+    rows = section(shop, "processes")
+    assert [row["comm"] for row in rows] == ["curl", "nginx"]
+    curl = rows[0]
+    assert (curl["packets"], curl["bytes"], curl["exit_code"]) == (14, 918, 22)
+    assert (curl["syscalls"], curl["syscall_errors"], curl["syscall_time_ns"]) == (3, 1, 42 * MS)
+    assert rows[1]["syscall_time_ns"] == 0
+
+
+def test_a_limit_keeps_the_total(shop):
+    part = run(shop, ["conversations"], Options(limit=2)).sections[0]
+    assert part.frame is not None
+    assert (part.frame.height, part.total) == (2, 3)
+
+
+def test_unknown_sections_are_usage(shop):
+    with pytest.raises(UsageError, match="there is no section 'nope'; there are protocols, conversations"):
+        run(shop, ["nope"])
+
+
+def test_packets_that_could_not_be_decoded_are_counted_while_reading(tmp_path):
+    row = {"ts": T0, "frame": 1, "orig_len": 60, "data": b"", "stop_layer": "ip", "stop_reason": "length"}
+    result = run(capture_of(tmp_path, packet=[row, row | {"direction": "in"}]), ["protocols"])
+    assert result.losses.select("counter", "amount", "is_loss").rows() == [("packet_undecoded", 1, False)]
+
+
+def test_losses_add_up_over_their_spans(tmp_path):
+    rows = [synthetic.loss("packet_no_space", n, T0 + n * 1000 * MS) for n in (2, 5)]
+    losses = run(capture_of(tmp_path, loss=rows), ["protocols"]).losses.to_dicts()
+    assert [(row["counter"], row["amount"]) for row in losses] == [("packet_no_space", 7)]
+
+
+def test_facts_say_what_the_filter_was(shop):
+    assert run(shop.where("tcp"), ["protocols"]).facts["where"] == "tcp"
+    assert "where" not in run(shop, ["protocols"]).facts
+    assert json.dumps(run(shop, ["protocols"]).facts)
