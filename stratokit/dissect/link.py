@@ -1,0 +1,148 @@
+"""Link layers: Ethernet II and IEEE 802.3 with LLC/SNAP, 802.1Q and 802.1ad tags, Linux cooked v1 and v2,
+BSD null and loop, raw IP. Not here: Wi-Fi, PPP, MPLS, PPPoE.
+
+Link types are LINKTYPE_ numbers (https://www.tcpdump.org/linktypes.html); each kernel returns an EtherType.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from stratokit.dissect.layers import (
+    HAS_ETHER_TYPE,
+    HAS_VLAN,
+    STOP_LENGTH,
+    STOP_UNKNOWN,
+    Row,
+    be16,
+    be32,
+    lacking,
+    u8,
+)
+
+NULL, ETHERNET, COOKED, LOOP, COOKED2 = 0, 1, 113, 108, 276
+# DLT_RAW is 12 or 14 in files of some systems, LINKTYPE_RAW everywhere else; the last two fix the IP version.
+RAW_TYPES = (12, 14, 101, 228, 229)
+
+TYPE_IPV4, TYPE_IPV6, TYPE_ARP = 0x0800, 0x86DD, 0x0806
+VLAN_TYPES = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, what QinQ used before it was a standard
+# Up to here the field behind the addresses is a length (IEEE 802.3), from 0x0600 a type.
+LENGTH_MAX = 1500
+AF_INET = 2
+AF_INET6 = (10, 24, 28, 30)  # Linux, NetBSD and OpenBSD, FreeBSD, Darwin
+
+
+@njit(nogil=True, cache=True)
+def llc(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """IEEE 802.2 at `at`: DSAP, SSAP, control; with SNAP (AA AA 03) three bytes OUI and an EtherType."""
+    stop = lacking(3, at, cap, wire)
+    if stop:
+        return stop, at
+    if be16(data, at, cap) != 0xAAAA:
+        return STOP_UNKNOWN, at
+    stop = lacking(8, at, cap, wire)
+    if stop:
+        return stop, at
+    if be32(data, at + 2, cap) >> 8 != 0x030000 or u8(data, at + 5, cap) != 0:
+        return STOP_UNKNOWN, at
+    return be16(data, at + 6, cap), at + 8
+
+
+@njit(nogil=True, cache=True)
+def ethernet(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """Ethernet: destination 6, source 6, type or length 2."""
+    stop = lacking(14, at, cap, wire)
+    if stop:
+        return stop, at
+    return be16(data, at + 12, cap), at + 14
+
+
+@njit(nogil=True, cache=True)
+def cooked(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """LINUX_SLL: packet type 2, ARPHRD type 2, address length 2, address 8, protocol 2."""
+    stop = lacking(16, at, cap, wire)
+    if stop:
+        return stop, at
+    return be16(data, at + 14, cap), at + 16
+
+
+@njit(nogil=True, cache=True)
+def cooked2(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """LINUX_SLL2: protocol 2, zero 2, interface 4, ARPHRD type 2, packet type 1, length 1, address 8."""
+    stop = lacking(20, at, cap, wire)
+    if stop:
+        return stop, at
+    return be16(data, at, cap), at + 20
+
+
+@njit(nogil=True, cache=True)
+def null(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """NULL, LOOP: address family 4, in the byte order of the capturing host (NULL) or the network (LOOP)."""
+    stop = lacking(4, at, cap, wire)
+    if stop:
+        return stop, at
+    family = be32(data, at, cap)
+    if family > 0xFFFF:
+        family = (family >> 24) | (family >> 8 & 0xFF00)
+    if family == AF_INET:
+        return TYPE_IPV4, at + 4
+    if family in AF_INET6:
+        return TYPE_IPV6, at + 4
+    return STOP_UNKNOWN, at
+
+
+@njit(nogil=True, cache=True)
+def raw(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """RAW, IPV4, IPV6: no header; the first half byte is the IP version."""
+    stop = lacking(1, at, cap, wire)
+    if stop:
+        return stop, at
+    version = u8(data, at, cap) >> 4
+    if version == 4:
+        return TYPE_IPV4, at
+    if version == 6:
+        return TYPE_IPV6, at
+    return STOP_UNKNOWN, at
+
+
+@njit(nogil=True, cache=True)
+def link(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -> tuple[int, int]:
+    """The layer that `link_type` names: EtherType or stop reason, and where the next header begins."""
+    if link_type == ETHERNET:
+        return ethernet(data, at, cap, wire)
+    if link_type in RAW_TYPES:
+        return raw(data, at, cap, wire)
+    if link_type == COOKED:
+        return cooked(data, at, cap, wire)
+    if link_type == COOKED2:
+        return cooked2(data, at, cap, wire)
+    if link_type in (NULL, LOOP):
+        return null(data, at, cap, wire)
+    return STOP_UNKNOWN, at
+
+
+@njit(nogil=True, cache=True)
+def tags(data: np.ndarray, at: int, cap: int, wire: int, ether_type: int, row: Row) -> tuple[int, int, int]:
+    """Any number of VLAN tags (priority 3 bits, drop eligible 1, VLAN id 12, EtherType 16), then perhaps LLC.
+
+    Returns the EtherType or stop reason, the next `at`, and `wire`, which an 802.3 length may have shortened.
+    """
+    while ether_type in VLAN_TYPES:
+        stop = lacking(4, at, cap, wire)
+        if stop:
+            return stop, at, wire
+        if not row.layers & HAS_VLAN:
+            row.layers |= HAS_VLAN
+            row.vlan = be16(data, at, cap) & 0x0FFF
+        ether_type = be16(data, at + 2, cap)
+        at += 4
+    if 0 <= ether_type <= LENGTH_MAX:
+        if at + ether_type > wire:
+            return STOP_LENGTH, at, wire
+        wire = at + ether_type  # what follows is padding
+        ether_type, at = llc(data, at, min(cap, wire), wire)
+    if ether_type >= 0:
+        row.ether_type = ether_type
+        row.layers |= HAS_ETHER_TYPE
+    return ether_type, at, wire

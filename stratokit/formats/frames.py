@@ -1,0 +1,73 @@
+"""What readers of packet files give and writers take: windows of frames, and descriptions of interfaces."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+ETHERNET = 1
+# Raw IP: LINKTYPE_RAW, LINKTYPE_IPV4, LINKTYPE_IPV6.
+RAW_IP = (101, 228, 229)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface of a capture.
+
+    `options` are those of the pcapng block it came from, code and bytes as they stood there, in order.
+    """
+
+    name: str = ""
+    ifindex: int = 0
+    link_type: int = ETHERNET
+    snaplen: int = 0
+    description: str = ""
+    mac: str = ""
+    addresses: tuple[str, ...] = ()
+    options: tuple[tuple[int, bytes], ...] = ()
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Interface:
+        """From a row of kind `interface`."""
+        return cls(
+            name=row["interface"] or "",
+            ifindex=row["ifindex"] or 0,
+            link_type=ETHERNET if row["link_type"] is None else row["link_type"],
+            mac=row["mac"] or "",
+            addresses=tuple(row["addresses"] or ()),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Damage:
+    """Where reading a file had to end early: everything before `offset` was delivered."""
+
+    counter: str
+    offset: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """Frames within one window of a file; all arrays but `data` have one element a frame.
+
+    `data` may be kept as long as it is needed. `interfaces` are indexes of the reader's `interfaces`.
+    `options_at` and `options_end` bound the pcapng options of a frame in `data`, both zero without any;
+    `big`: in big-endian order.
+    """
+
+    data: np.ndarray
+    offsets: np.ndarray
+    cap_lens: np.ndarray
+    orig_lens: np.ndarray
+    link_types: np.ndarray
+    ts_ns: np.ndarray
+    interfaces: np.ndarray
+    options_at: np.ndarray
+    options_end: np.ndarray
+    big: bool = False

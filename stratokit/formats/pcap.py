@@ -1,0 +1,305 @@
+"""pcap: libpcap's classic format (draft-ietf-opsawg-pcap), with micro- or nanoseconds, in either byte order.
+
+File header: magic 4, version 2+2, unused 8, snap length 4, link type 4 (FCS length 4 bits, FCS present 1 bit
+at bit 26). Record: seconds 4, fraction 4, captured length 4, original length 4; Kuznetzov's variant adds 8
+bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from stratokit.errors import FormatError
+from stratokit.formats.frames import ETHERNET, RAW_IP, Damage, FrameBatch, Interface
+from stratokit.formats.output import FileWriter
+from stratokit.formats.packet_rows import (
+    BATCH_ROWS,
+    BUFFER_BYTES,
+    ETHERNET_HEADER,
+    FirstSightings,
+    pieces,
+    put_ethernet,
+    times_of,
+    value_buffers,
+)
+from stratokit.formats.registry import Format
+from stratokit.formats.source import WINDOW_BYTES, Source, open_source
+from stratokit.formats.tables import conform
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Self
+
+i64: Any = np.int64
+
+# magic: fraction of a second in ns, bytes of a record header
+VARIANTS = {
+    0xA1B2C3D4: (1000, 16),
+    0xA1B23C4D: (1, 16),
+    0xA1B2CD34: (1000, 24),  # Kuznetzov: interface 4, protocol 2, packet type 1, padding 1
+}
+HEADER = 24
+RECORD = 16
+BILLION = 1_000_000_000
+LINK_TYPE_MASK = 0x03FFFFFF
+BATCH_FRAMES = 1 << 18
+# The longest frame that libpcap and Wireshark take; a record that claims more is damage. D-Bus messages may
+# be longer.
+FRAME_MAX = 262144
+LONG_FRAMES = {231: 128 << 20}
+
+WHOLE, MORE, BAD = 0, 1, 2
+# Files before version 2.3 have the two lengths the other way round; with 2.3 both orders were written.
+NOT_SWAPPED, SWAPPED, PERHAPS = 0, 1, 2
+
+
+@njit(nogil=True, cache=True)
+def _word(data: np.ndarray, at: int, big: bool) -> Any:
+    """An unsigned 32-bit number; the caller has checked that its bytes are there."""
+    a, b, c, d = i64(data[at]), i64(data[at + 1]), i64(data[at + 2]), i64(data[at + 3])
+    if big:
+        return a << 24 | b << 16 | c << 8 | d
+    return d << 24 | c << 16 | b << 8 | a
+
+
+@njit(nogil=True, cache=True)
+def _walk(
+    data: np.ndarray,
+    at: int,
+    big: bool,
+    unit_ns: int,
+    header: int,
+    frame_max: int,
+    swapped: int,
+    offsets: np.ndarray,
+    cap_lens: np.ndarray,
+    orig_lens: np.ndarray,
+    ts_ns: np.ndarray,
+) -> tuple[int, int, int]:
+    """Walk records from `at`: their number, where the next one begins, and why the walk ended."""
+    size = len(data)
+    for i in range(len(offsets)):
+        if at + header > size:
+            return i, at, MORE
+        length, orig_len = _word(data, at + 8, big), _word(data, at + 12, big)
+        if swapped == SWAPPED or (swapped == PERHAPS and length > orig_len):
+            length, orig_len = orig_len, length
+        if length > frame_max:
+            return i, at, BAD
+        if at + header + length > size:
+            return i, at, MORE
+        ts_ns[i] = _word(data, at, big) * BILLION + _word(data, at + 4, big) * unit_ns
+        orig_lens[i] = orig_len
+        cap_lens[i] = length
+        offsets[i] = at + header
+        at += header + length
+    return len(offsets), at, WHOLE
+
+
+def _variant(head: bytes) -> tuple[bool, tuple[int, int] | None]:
+    """Whether a file that begins with `head` is big-endian, and its variant; None when it is no pcap file."""
+    for big, order in ((False, "<I"), (True, ">I")):
+        if len(head) >= 4 and (variant := VARIANTS.get(struct.unpack(order, head[:4])[0])):
+            return big, variant
+    return False, None
+
+
+class PcapReader:
+    """Reads a pcap file in windows. When it ends early, `damage` says where and why."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._source: Source = open_source(path)
+        head = self._source.window(0, HEADER).tobytes()
+        self.big, variant = _variant(head)
+        if variant is None or len(head) < HEADER:
+            self._source.close()
+            reason = "it ends inside its header" if variant else "it does not begin as one"
+            raise FormatError(f"{self._source.path} is no pcap file: {reason}")
+        self._unit_ns, self._header = variant
+        version = struct.unpack((">" if self.big else "<") + "HH", head[4:8])
+        self._swapped = SWAPPED if version < (2, 3) else PERHAPS if version == (2, 3) else NOT_SWAPPED
+        self.snaplen, network = struct.unpack((">" if self.big else "<") + "II", head[16:24])
+        self.link_type = network & LINK_TYPE_MASK & 0xFFFF
+        self.interfaces = [Interface(link_type=self.link_type, snaplen=self.snaplen)]
+        self.damage: Damage | None = None
+
+    def batches(self) -> Iterator[FrameBatch]:
+        """All frames, at most BATCH_FRAMES at once."""
+        frame_max = LONG_FRAMES.get(self.link_type, FRAME_MAX)
+        start, at, size = HEADER, 0, WINDOW_BYTES
+        window = self._source.window(start, size)
+        while True:
+            batch, at, state = self._batch(window, at, frame_max)
+            if len(batch.offsets):
+                yield batch
+            if state == BAD:
+                self.damage = Damage("file_damaged", start + at, "a record claims an impossible length")
+                return
+            if state == MORE:
+                if at == 0 and len(window) < size:
+                    break
+                # A record that does not fit the window gets a larger one.
+                size = WINDOW_BYTES if at else 2 * size
+                start, at = start + at, 0
+                window = self._source.window(start, size)
+        if len(window) or self._source.broken:
+            reason = self._source.broken or "the file ends inside a record"
+            self.damage = Damage("file_cut", start, reason)
+
+    def _batch(self, window: np.ndarray, at: int, frame_max: int) -> tuple[FrameBatch, int, int]:
+        most = min(BATCH_FRAMES, max(len(window) - at, 0) // self._header + 1)
+        offsets, ts_ns = np.empty(most, np.int64), np.empty(most, np.int64)
+        cap_lens, orig_lens = np.empty(most, np.uint32), np.empty(most, np.uint32)
+        count, at, state = _walk(
+            window,
+            at,
+            self.big,
+            self._unit_ns,
+            self._header,
+            frame_max,
+            self._swapped,
+            offsets,
+            cap_lens,
+            orig_lens,
+            ts_ns,
+        )
+        none = np.zeros(count, np.int64)
+        batch = FrameBatch(
+            window,
+            offsets[:count],
+            cap_lens[:count],
+            orig_lens[:count],
+            np.full(count, self.link_type, np.uint16),
+            ts_ns[:count],
+            np.zeros(count, np.uint32),
+            none,
+            none,
+        )
+        return batch, at, state
+
+    def position(self) -> int:
+        """How far the file was read, in bytes on disk."""
+        return self._source.position()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+COLUMNS = ("frame", "ts", "link_type", "orig_len", "data")
+
+
+@njit(nogil=True, cache=True)
+def _fill(
+    out: np.ndarray,
+    ends: np.ndarray,
+    first: int,
+    last: int,
+    data: np.ndarray,
+    starts: np.ndarray,
+    cap_lens: np.ndarray,
+    orig_lens: np.ndarray,
+    headers: np.ndarray,
+    ts_ns: np.ndarray,
+) -> None:
+    """Write the records of packets `first` to `last`, little-endian, in nanoseconds."""
+    for i in range(first, last):
+        at = ends[i] - ends[first]
+        for number in (ts_ns[i] // BILLION, ts_ns[i] % BILLION, i64(cap_lens[i]), i64(orig_lens[i])):
+            for k in range(4):
+                out[at + k] = number >> 8 * k & 255
+            at += 4
+        size = i64(cap_lens[i])
+        if headers[i]:
+            size -= ETHERNET_HEADER
+            at = put_ethernet(out, at, data, starts[i], size)
+        for k in range(size):
+            out[at + k] = data[starts[i] + k]
+
+
+class PcapWriter(FileWriter):
+    """Writes packet rows as pcap: one link type, times in nanoseconds, a packet that was seen twice once.
+
+    Args:
+        path: where the file shall be.
+        metadata: of the capture; the format has no place for it.
+        interfaces: the file has the link type of the first one when no packet comes.
+        ethernet: put an Ethernet header before raw IP, so that interfaces of both kinds agree.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        metadata: Mapping[str, str],  # noqa: ARG002
+        interfaces: Iterable[Interface] = (),
+        *,
+        ethernet: bool = True,
+    ) -> None:
+        super().__init__(path)
+        self._ethernet = ethernet
+        self._link_type: int | None = None
+        self._default = next((self._written(i.link_type) for i in interfaces), ETHERNET)
+        self._sightings = FirstSightings()
+        self._buffer = np.empty(BUFFER_BYTES, np.uint8)
+
+    def _written(self, link_type: int) -> int:
+        return ETHERNET if self._ethernet and link_type in RAW_IP else link_type
+
+    def _begin(self, link_type: int) -> None:
+        self._link_type = link_type
+        head = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, FRAME_MAX, link_type)
+        with self._output.errors():
+            self._output.file.write(head)
+
+    def write(self, table: pa.Table) -> None:
+        """Add packets, in order of time."""
+        for batch in conform(table, COLUMNS).to_batches(max_chunksize=BATCH_ROWS):
+            kept = self._sightings.of(batch)
+            if kept.num_rows:
+                self._write_batch(kept)
+
+    def _write_batch(self, batch: pa.RecordBatch) -> None:
+        link_types = batch["link_type"].fill_null(ETHERNET).to_numpy(zero_copy_only=False)
+        raw = np.isin(link_types, RAW_IP) & self._ethernet
+        written = np.unique(np.where(raw, ETHERNET, link_types)).tolist()
+        if self._link_type is None:
+            self._begin(written[0])
+        if written != [self._link_type]:
+            raise FormatError("pcap holds one link type, but this capture has several: write a .pcapng file")
+        headers = np.where(raw, ETHERNET_HEADER, 0)
+        data, starts = value_buffers(batch["data"], np.int64)
+        cap_lens = np.minimum(np.diff(starts) + headers, FRAME_MAX)
+        orig_lens = batch["orig_len"].fill_null(0).to_numpy(zero_copy_only=False) + headers
+        orig_lens = np.maximum(orig_lens, cap_lens)
+        ends = np.concatenate([[0], np.cumsum(cap_lens + RECORD)])
+        ts = times_of(batch)
+        for first, last in pieces(ends):
+            size = int(ends[last] - ends[first])
+            if size > len(self._buffer):
+                self._buffer = np.empty(size, np.uint8)
+            _fill(self._buffer, ends, first, last, data, starts, cap_lens, orig_lens, headers, ts)
+            with self._output.errors():
+                self._output.file.write(self._buffer[:size].data)
+
+    def _finish(self) -> None:
+        if self._link_type is None:
+            self._begin(self._default)
+
+
+def _is_pcap(head: bytes) -> bool:
+    return _variant(head)[1] is not None
+
+
+FORMAT = Format("pcap", (".pcap", ".cap", ".dmp"), _is_pcap, PcapReader, PcapWriter)

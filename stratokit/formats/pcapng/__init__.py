@@ -1,0 +1,25 @@
+"""pcapng, the format of Wireshark: draft-ietf-opsawg-pcapng, with process blocks as Darwin has them."""
+
+from __future__ import annotations
+
+import struct
+
+from stratokit.formats.pcapng.blocks import SCAP_BLOCKS, SECTION_MAGIC
+from stratokit.formats.pcapng.reader import PcapngReader, byte_order
+from stratokit.formats.pcapng.writer import PcapngWriter, write_pcapng
+from stratokit.formats.registry import Format
+
+__all__ = ["FORMAT", "PcapngReader", "PcapngWriter", "write_pcapng"]
+
+
+def _is_pcapng(head: bytes) -> bool:
+    """A section header, but not one of sysdig's scap, whose section goes on with blocks of its own."""
+    if not head.startswith(SECTION_MAGIC):
+        return False
+    order = byte_order(head) or "<"
+    size = struct.unpack(order + "I", head[4:8])[0]
+    following = head[size : size + 4]
+    return len(following) < 4 or struct.unpack(order + "I", following)[0] not in SCAP_BLOCKS
+
+
+FORMAT = Format("pcapng", (".pcapng", ".ntar"), _is_pcapng, PcapngReader, PcapngWriter)

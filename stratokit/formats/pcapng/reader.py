@@ -1,0 +1,305 @@
+"""Reads pcapng: packets in windows, and what rare blocks say of sections, interfaces, processes and names."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stratokit.errors import FormatError
+from stratokit.formats.frames import Damage, FrameBatch, Interface
+from stratokit.formats.pcapng import blocks, walk
+from stratokit.formats.source import WINDOW_BYTES, Source, open_source
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+    from typing import Self
+
+BATCH_FRAMES = 1 << 18
+Options = list[tuple[int, bytes]]
+
+# Without if_tsresol times count microseconds.
+MICROSECONDS = 6
+# More digits than 64 bits have; a finer clock than that has not moved yet.
+DIGITS_MAX = 19
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Statistics:
+    """An interface statistics block: interface, time, and its options as they stood there."""
+
+    interface: int
+    ts_ns: int
+    options: tuple[tuple[int, bytes], ...]
+
+
+class PcapngReader:
+    """Reads a pcapng file in windows.
+
+    `interfaces`, `processes` (pid, name), `names` (by address), `statistics`, `secrets` (type, bytes) and
+    `sections` (options) grow while `batches` goes on. When the file ends early, `damage` says where and why;
+    `skipped_blocks` counts blocks of types that are not known.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._source: Source = open_source(path)
+        self.interfaces: list[Interface] = []
+        self.processes: list[tuple[int, str]] = []
+        self.names: dict[str, list[str]] = {}
+        self.statistics: list[Statistics] = []
+        self.secrets: list[tuple[int, bytes]] = []
+        self.sections: list[Options] = []
+        self.damage: Damage | None = None
+        self.skipped_blocks = 0
+        self.big = False
+        self._clocks = np.zeros(8, walk.CLOCK)
+        self._clock_count = 0
+        self._first_interface = 0
+        head = self._source.window(0, 28).tobytes()
+        if len(head) < 28 or byte_order(head) is None:
+            self._source.close()
+            raise FormatError(f"{self._source.path} is no pcapng file: it has no complete section header")
+
+    def batches(self) -> Iterator[FrameBatch]:
+        """All packets, at most BATCH_FRAMES at once, those of a batch from one section."""
+        start, at, size = 0, 0, WINDOW_BYTES
+        window = self._source.window(start, size)
+        packets = _Packets()
+        while True:
+            at, state = self._walk(window, at, packets)
+            if state == walk.COLD:
+                order = byte_order(window[at : at + 12].tobytes())
+                if order is not None and packets.count:
+                    # A section begins: its byte order and its interfaces are its own.
+                    yield packets.batch(window, self.big)
+                    packets = _Packets()
+                end, problem = self._cold(window, at)
+                if problem:
+                    self.damage = Damage("file_damaged", start + at, problem)
+                    break
+                if end is not None:
+                    at = end
+                    continue
+                state = walk.MORE
+            if state == walk.BAD:
+                self.damage = Damage("file_damaged", start + at, "a block contradicts itself")
+                break
+            if packets.count:
+                yield packets.batch(window, self.big)
+                packets = _Packets()
+            if state == walk.MORE:
+                if at == 0 and len(window) < size:
+                    if len(window) or self._source.broken:
+                        reason = self._source.broken or "the file ends inside a block"
+                        self.damage = Damage("file_cut", start, reason)
+                    return
+                # A block that does not fit the window gets a larger one.
+                size = WINDOW_BYTES if at else 2 * size
+                start, at = start + at, 0
+                window = self._source.window(start, size)
+        if packets.count:
+            yield packets.batch(window, self.big)
+
+    def _walk(self, window: np.ndarray, at: int, packets: _Packets) -> tuple[int, int]:
+        packets.count, at, state, skipped = walk.walk(
+            window,
+            at,
+            self.big,
+            self._clocks,
+            self._clock_count,
+            self._first_interface,
+            packets.rows,
+            packets.count,
+        )
+        self.skipped_blocks += skipped
+        return at, state
+
+    def _cold(self, window: np.ndarray, at: int) -> tuple[int | None, str]:
+        """Take in a rare block: its end (None when the window ends before), or what is wrong."""
+        head = window[at : at + 12].tobytes()
+        order = byte_order(head)
+        if order is None:
+            order = ">" if self.big else "<"
+            if head[:4] == blocks.SECTION_MAGIC:
+                return None, "a section header has no byte order" if len(head) == 12 else ""
+        kind, length = struct.unpack(order + "II", head[:8])
+        if length < 12 or length & 3 or length > walk.BLOCK_MAX:
+            return None, "a block claims an impossible length"
+        if at + length > len(window):
+            return None, ""
+        body = window[at + 8 : at + length - 4].tobytes()
+        if window[at + length - 4 : at + length].tobytes() != head[4:8]:
+            return None, "the two lengths of a block differ"
+        problem = _BLOCKS[kind](self, body, order)
+        return at + length, problem
+
+    def _section(self, body: bytes, order: str) -> str:
+        if len(body) < 16:
+            return "a section header is too short"
+        if struct.unpack(order + "H", body[4:6])[0] != 1:
+            return "a section has an unknown version"
+        self.big = order == ">"
+        self._first_interface = len(self.interfaces)
+        self._clock_count = 0
+        self.sections.append(parse_options(body[16:], order))
+        return ""
+
+    def _interface(self, body: bytes, order: str) -> str:
+        if len(body) < 8:
+            return "an interface description is too short"
+        link_type, _, snaplen = struct.unpack(order + "HHI", body[:8])
+        options = parse_options(body[8:], order)
+        first: dict[int, bytes] = {}
+        for code, value in options:
+            first.setdefault(code, value)
+        self.interfaces.append(
+            Interface(
+                name=_text(first.get(blocks.IF_NAME, b"")),
+                ifindex=len(self.interfaces),
+                link_type=link_type,
+                snaplen=snaplen,
+                description=_text(first.get(blocks.IF_DESCRIPTION, b"")),
+                options=tuple(options),
+            )
+        )
+        if self._clock_count == len(self._clocks):
+            self._clocks = np.concatenate([self._clocks, np.zeros_like(self._clocks)])
+        resolution = first.get(blocks.IF_TSRESOL, b"")[:1]
+        offset = first.get(blocks.IF_TSOFFSET, b"")
+        seconds = struct.unpack(order + "q", offset)[0] if len(offset) == 8 else 0
+        mode, factor = clock(resolution[0] if resolution else MICROSECONDS)
+        self._clocks[self._clock_count] = (link_type, snaplen, mode, factor, _wrap(seconds * 10**9))
+        self._clock_count += 1
+        return ""
+
+    def _names(self, body: bytes, order: str) -> str:
+        at = 0
+        while at + 4 <= len(body):
+            kind, length = struct.unpack(order + "HH", body[at : at + 4])
+            value = body[at + 4 : at + 4 + length]
+            size = {1: 4, 2: 16}.get(kind, 0)
+            if kind == 0 or len(value) < length:
+                break
+            if size and length > size:
+                known = self.names.setdefault(str(ipaddress.ip_address(value[:size])), [])
+                known += [_text(name) for name in value[size:].split(b"\0") if name]
+            at += 4 + (length + 3 & ~3)
+        return ""
+
+    def _statistics(self, body: bytes, order: str) -> str:
+        if len(body) < 12:
+            return "interface statistics are too short"
+        number, high, low = struct.unpack(order + "III", body[:12])
+        if number >= self._clock_count:
+            return "statistics are of an unknown interface"
+        row = self._clocks[number]
+        time = nanoseconds(high << 32 | low, int(row["mode"]), int(row["factor"]), int(row["offset_ns"]))
+        options = tuple(parse_options(body[12:], order))
+        self.statistics.append(Statistics(self._first_interface + number, time, options))
+        return ""
+
+    def _secrets(self, body: bytes, order: str) -> str:
+        if len(body) < 8:
+            return "secrets are too short"
+        kind, length = struct.unpack(order + "II", body[:8])
+        self.secrets.append((kind, body[8 : 8 + length]))
+        return ""
+
+    def _process(self, body: bytes, order: str) -> str:
+        if len(body) < 4:
+            return "process information is too short"
+        options = dict(reversed(parse_options(body[4:], order)))
+        self.processes.append((struct.unpack(order + "I", body[:4])[0], _text(options.get(2, b""))))
+        return ""
+
+    def position(self) -> int:
+        """How far the file was read, in bytes on disk."""
+        return self._source.position()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_BLOCKS = {
+    blocks.SECTION: PcapngReader._section,
+    blocks.INTERFACE: PcapngReader._interface,
+    blocks.NAMES: PcapngReader._names,
+    blocks.STATISTICS: PcapngReader._statistics,
+    blocks.SECRETS: PcapngReader._secrets,
+    blocks.PROCESS: PcapngReader._process,
+}
+
+
+class _Packets:
+    """Room for the packets of one batch."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.rows = np.empty(BATCH_FRAMES, walk.FOUND)
+
+    def batch(self, window: np.ndarray, big: bool) -> FrameBatch:
+        found = {name: self.rows[name][: self.count].copy() for name in walk.FOUND.names or ()}
+        return FrameBatch(data=window, big=big, **found)
+
+
+def byte_order(head: bytes) -> str | None:
+    """The byte order that a section header states; None for anything else."""
+    if len(head) < 12 or head[:4] != blocks.SECTION_MAGIC:
+        return None
+    return {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(head[8:12])
+
+
+def parse_options(data: bytes, order: str) -> Options:
+    """Options as (code, bytes) in order; a cut one ends the list."""
+    found: Options = []
+    at = 0
+    while at + 4 <= len(data):
+        code, length = struct.unpack(order + "HH", data[at : at + 4])
+        value = data[at + 4 : at + 4 + length]
+        if code == blocks.OPT_END or len(value) < length:
+            break
+        found.append((code, value))
+        at += 4 + (length + 3 & ~3)
+    return found
+
+
+def clock(resolution: int) -> tuple[int, int]:
+    """How times of an if_tsresol become nanoseconds: bit 7 chooses powers of 2 or of 10."""
+    exponent = resolution & 0x7F
+    if resolution & 0x80:
+        # With 2^-64 and finer, 64 bits do not reach the first second.
+        return (walk.SHIFT, exponent) if exponent < 64 else (walk.DIVIDE, 10**DIGITS_MAX)
+    if exponent <= 9:
+        return walk.MULTIPLY, 10 ** (9 - exponent)
+    return walk.DIVIDE, 10 ** min(exponent - 9, DIGITS_MAX)
+
+
+def nanoseconds(time: int, mode: int, factor: int, offset_ns: int) -> int:
+    """What `walk.nanoseconds` computes for packets."""
+    if mode == walk.MULTIPLY:
+        time *= factor
+    elif mode == walk.DIVIDE:
+        time //= factor
+    else:
+        time = time * 10**9 >> factor
+    return _wrap(time + offset_ns)
+
+
+def _wrap(value: int) -> int:
+    """A number brought into 64 bits the way machine arithmetic does."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode("utf-8", "replace")

@@ -1,0 +1,72 @@
+"""Which formats there are, and which one a file has: told by its first bytes, never by its suffix.
+
+A format module ends with `FORMAT = Format(...)`; its name in MODULES is all that else is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from stratokit.errors import FormatError, UsageError
+from stratokit.formats.source import read_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MODULES = ("parquet", "pcapng", "pcap")
+# Enough for every sniffer: the longest looks at the byte-order magic of a pcapng section at byte 8.
+HEAD_BYTES = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Format:
+    """A file format; `open_reader` or `open_writer` is None where that direction does not exist."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    sniff: Callable[[bytes], bool]
+    open_reader: Callable[..., Any] | None
+    open_writer: Callable[..., Any] | None
+
+
+@functools.cache
+def load_format(name: str) -> Format:
+    """The format of one module; heavy libraries come with it, so nobody loads more than needed."""
+    form: Format = importlib.import_module(f"stratokit.formats.{name}").FORMAT
+    return form
+
+
+def formats() -> tuple[Format, ...]:
+    """All formats, in the order in which they are asked about a file."""
+    return tuple(load_format(name) for name in MODULES)
+
+
+def by_head(head: bytes) -> Format | None:
+    """The format of a file that begins with `head`, or None."""
+    return next((form for name in MODULES if (form := load_format(name)).sniff(head)), None)
+
+
+def by_content(path: str | os.PathLike[str]) -> Format:
+    """The format of the file at `path`, packed or not, or a FormatError that says what is wrong with it."""
+    head = read_head(path, HEAD_BYTES)
+    if not head:
+        raise FormatError(f"{os.fspath(path)} is empty")
+    form = by_head(head)
+    if form is None:
+        names = ", ".join(f.name for f in formats() if f.open_reader)
+        raise FormatError(f"{os.fspath(path)} is of no known format ({names})")
+    return form
+
+
+def by_suffix(path: str | os.PathLike[str]) -> Format:
+    """The format to write to `path`, or a UsageError that lists the suffixes there are."""
+    name = os.fspath(path).lower()
+    for form in formats():
+        if form.open_writer and name.endswith(form.suffixes):
+            return form
+    known = ", ".join(suffix for f in formats() if f.open_writer for suffix in f.suffixes)
+    raise UsageError(f"cannot tell the format of {os.fspath(path)}: its name must end in one of {known}")

@@ -1,0 +1,221 @@
+"""Bytes of a file in windows, whether it is compressed or not, without ever holding more than a window.
+
+A file as it is gets mapped; a compressed one is unpacked as far as it is asked for. Both look alike: `window`
+gives bytes from a position on, and positions only ever grow.
+"""
+
+from __future__ import annotations
+
+import abc
+import bz2
+import contextlib
+import dataclasses
+import gzip
+import lzma
+import mmap
+import os
+import stat
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stratokit.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+WINDOW_BYTES = 32 << 20
+_EMPTY = np.frombuffer(b"", np.uint8)
+
+
+class Source(abc.ABC):
+    """Where a reader gets its bytes. `size` is None when only the end will tell it."""
+
+    def __init__(self, path: str, size: int | None) -> None:
+        self.path = path
+        self.size = size
+        # Why the bytes ended early; empty while they are whole.
+        self.broken = ""
+
+    @abc.abstractmethod
+    def window(self, start: int, size: int) -> np.ndarray:
+        """Bytes from `start` on, read-only, fewer than `size` only at the end; `start` never goes back."""
+
+    @abc.abstractmethod
+    def position(self) -> int:
+        """How far the file itself was read, in bytes as they stand on disk: for progress."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the file; windows that are still in use stay valid."""
+
+
+class MappedSource(Source):
+    """A file as it is, mapped window by window."""
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self._position = 0
+        super().__init__(path, self._size)
+
+    def window(self, start: int, size: int) -> np.ndarray:
+        """See `Source`."""
+        size = min(size, self._size - start)
+        if size <= 0:
+            return _EMPTY
+        self._position = start + size
+        # Mappings begin at page boundaries. The array keeps its mapping alive.
+        skip = start % mmap.ALLOCATIONGRANULARITY
+        mapping = mmap.mmap(self._file.fileno(), size + skip, offset=start - skip, access=mmap.ACCESS_READ)
+        with contextlib.suppress(OSError):
+            mapping.madvise(mmap.MADV_SEQUENTIAL)
+        return np.frombuffer(mapping, np.uint8)[skip:]
+
+    def position(self) -> int:
+        """See `Source`."""
+        return self._position
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._file.close()
+
+
+class StreamSource(Source):
+    """A stream that can only go forward: a decompressor, or a pipe."""
+
+    def __init__(self, path: str, stream: Any, raw: BinaryIO | None = None) -> None:
+        super().__init__(path, None)
+        self._stream = stream
+        self._raw = raw
+        self._held = _EMPTY
+        self._start = 0
+        self._ended = False
+
+    def window(self, start: int, size: int) -> np.ndarray:
+        """See `Source`."""
+        while self._start + len(self._held) < start and not self._ended:
+            self._start += len(self._held)
+            self._held = self._read(min(start - self._start, WINDOW_BYTES))
+        self._held = self._held[start - self._start :]
+        self._start = start
+        if len(self._held) < size and not self._ended:
+            self._held = np.concatenate([self._held, self._read(size - len(self._held))])
+            self._held.flags.writeable = False
+        return self._held[:size]
+
+    def _read(self, size: int) -> np.ndarray:
+        """Up to `size` bytes, fewer only at the end of the stream."""
+        parts = []
+        while size > 0:
+            try:
+                part = self._stream.read(min(size, 1 << 20))
+            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+                self.broken = str(error) or type(error).__name__
+                part = b""
+            if not part:
+                self._ended = True
+                break
+            parts.append(part)
+            size -= len(part)
+        return np.frombuffer(b"".join(parts), np.uint8)
+
+    def position(self) -> int:
+        """See `Source`."""
+        if self._raw is None:
+            return self._start + len(self._held)
+        return self._raw.tell()
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._stream.close()
+        if self._raw is not None:
+            self._raw.close()
+
+
+def _open_zstd(raw: BinaryIO) -> Any:
+    import zstandard
+
+    class ZstdSource:
+        """Names its error so that a cut file is no surprise."""
+
+        def __init__(self) -> None:
+            self._reader: Any = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+
+        def read(self, size: int) -> bytes:
+            try:
+                return bytes(self._reader.read(size))
+            except zstandard.ZstdError as error:
+                raise OSError(str(error)) from error
+
+        def close(self) -> None:
+            self._reader.close()
+
+    return ZstdSource()
+
+
+def _open_lz4(raw: BinaryIO) -> Any:
+    import pyarrow as pa
+
+    class Lz4Source:
+        """pyarrow's decompressor with the errors of a file."""
+
+        def __init__(self) -> None:
+            self._reader = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "lz4")
+
+        def read(self, size: int) -> bytes:
+            try:
+                return bytes(self._reader.read(size))
+            except pa.ArrowException as error:
+                raise OSError(str(error)) from error
+
+        def close(self) -> None:
+            self._reader.close()
+
+    return Lz4Source()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Compression:
+    """How a compressed file begins, and what unpacks it."""
+
+    name: str
+    magic: bytes
+    unpack: Callable[[BinaryIO], Any]
+
+
+COMPRESSIONS = (
+    Compression("gzip", b"\x1f\x8b", lambda raw: gzip.GzipFile(fileobj=raw)),
+    Compression("zstd", b"\x28\xb5\x2f\xfd", _open_zstd),
+    Compression("xz", b"\xfd7zXZ\0", lzma.LZMAFile),
+    Compression("bzip2", b"BZh", bz2.BZ2File),
+    Compression("lz4", b"\x04\x22\x4d\x18", _open_lz4),
+)
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """The bytes of the file at `path`, unpacked when it is compressed."""
+    name = os.fspath(path)
+    try:
+        file = open(name, "rb")  # noqa: SIM115
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return StreamSource(name, file)
+        head = file.read(8)
+        file.seek(0)
+    except OSError as error:
+        raise FormatError(f"cannot read {name}: {os.strerror(error.errno or 0)}") from error
+    for compression in COMPRESSIONS:
+        if head.startswith(compression.magic):
+            return StreamSource(name, compression.unpack(file), file)
+    return MappedSource(name, file)
+
+
+def read_head(path: str | os.PathLike[str], size: int) -> bytes:
+    """The first bytes of a file, unpacked."""
+    source = open_source(path)
+    try:
+        return source.window(0, size).tobytes()
+    finally:
+        source.close()

@@ -1,0 +1,76 @@
+"""Whatever a frame holds: decoding does not raise, and bytes outside the frame change nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from helpers import frames
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stratokit.dissect.columns import packet_columns
+from stratokit.dissect.packets import dissect
+
+SAMPLES = [
+    (1, frames.eth(frames.ipv4(frames.tcp(b"abcd", options=bytes(12)), options=bytes(8)))),
+    (1, frames.eth(frames.vlan(frames.vlan(frames.ipv4(frames.udp(b"abcd"), 17)), 0x8100), 0x88A8)),
+    (1, frames.eth(bytes.fromhex("aaaa030000000800") + frames.ipv4(frames.udp(b"abcd"), 17), 44)),
+    (1, frames.eth(frames.ipv6(frames.extension(frames.extension(frames.tcp(b"ab"), 6), 43, 24), 0), 0x86DD)),
+    (1, frames.eth(frames.ipv6(frames.ipv6_fragment(frames.icmp(b"ab"), 58, 0, more=True), 44), 0x86DD)),
+    (113, frames.sll(frames.ipv4(frames.sctp(b"abcd"), 132))),
+    (276, frames.sll2(frames.ipv4(frames.icmp(b"abcd"), 1))),
+    (0, b"\x02\0\0\0" + frames.ipv4(frames.tcp(b"abcd"))),
+    (101, frames.ipv6(frames.tcp(b"abcd"))),
+]
+
+
+def decode_between(frame: bytes, link_type: int, orig_len: int, outside: bytes) -> dict[str, list[object]]:
+    """Columns of `frame` in a buffer that holds `outside` before and behind it."""
+    data, offsets, cap_lens, orig_lens, link_types = frames.layout(
+        [frame], link_type, [orig_len], gap=outside
+    )
+    found = dissect(data, offsets, cap_lens, orig_lens, link_types)
+    for array in packet_columns(found).values():
+        array.validate(full=True)
+    assert found["payload_offset"][0] <= len(frame)
+    return {name: array.tolist() for name, array in found.items()}
+
+
+def check(frame: bytes, link_type: int, orig_len: int) -> None:
+    zeros = decode_between(frame, link_type, orig_len, bytes(80))
+    for outside in (b"\xff" * 80, b"\x45" * 80, b"\x06" * 80):
+        assert decode_between(frame, link_type, orig_len, outside) == zeros
+
+
+def test_every_length_of_every_sample() -> None:
+    for link_type, whole in SAMPLES:
+        for size in range(len(whole) + 1):
+            check(whole[:size], link_type, len(whole))
+            check(whole[:size], link_type, size)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([0, 1, 12, 14, 101, 108, 113, 147, 228, 229, 276, 65535]),
+    st.binary(max_size=120),
+    st.integers(0, 2**32 - 1),
+)
+def test_random_bytes(link_type: int, frame: bytes, orig_len: int) -> None:
+    check(frame, link_type, orig_len)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(SAMPLES), st.data())
+def test_damaged_samples(sample: tuple[int, bytes], data: st.DataObject) -> None:
+    link_type, whole = sample
+    frame = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    check(bytes(frame[: data.draw(st.integers(0, len(frame)))]), link_type, data.draw(st.integers(0, 200)))
+
+
+def test_frames_that_lie_outside_the_buffer_are_empty() -> None:
+    data = np.frombuffer(frames.ipv4(frames.tcp(b"abcd")), np.uint8)
+    offsets = np.array([-1, 0, 30, len(data), len(data) + 1, 2**62, -(2**62)])
+    lens = np.full(len(offsets), 2**32 - 1, np.uint32)
+    found = dissect(data, offsets, lens, lens, np.full(len(offsets), 101, np.uint16))
+    assert found["ip_version"].tolist() == [0, 4, 0, 0, 0, 0, 0]

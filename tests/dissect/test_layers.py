@@ -1,0 +1,212 @@
+"""Each layer: literal bytes and the columns they must give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from helpers import frames
+
+from stratokit.dissect import layers
+from stratokit.dissect.columns import packet_columns
+from stratokit.dissect.packets import dissect
+from stratokit.schema import load
+from stratokit.schema.arrow import ARROW_TYPES
+
+IP4 = "4500002c1234400040060000 0a000001 0a000002"  # 44 bytes, id 0x1234, DF, TTL 64, TCP
+IP6 = "6000000000181140 20010db8000000000000000000000001 fe800000000000000000000000000002"  # 24 bytes, UDP
+TCP = "9c40 0050 000003e8 000007d0 5018 01f5 0000 0000 61626364"  # 40000 > 80, PSH ACK, payload abcd
+UDP = "9c40 0035 0018 0000 00112233445566778899aabbccddeeff"  # 40000 > 53, 16 bytes
+ETH = "020000000002 020000000001"
+
+TCP4 = {
+    "ip_version": 4,
+    "src_ip": "10.0.0.1",
+    "dst_ip": "10.0.0.2",
+    "ip_ttl": 64,
+    "ip_id": 0x1234,
+    "ip_proto": 6,
+    "src_port": 40000,
+    "dst_port": 80,
+    "tcp_flags": 0x18,
+    "tcp_seq": 1000,
+    "tcp_ack": 2000,
+    "tcp_window": 501,
+    "payload_len": 4,
+}
+UDP6 = {
+    "ip_version": 6,
+    "src_ip": "2001:db8::1",
+    "dst_ip": "fe80::2",
+    "ip_ttl": 64,
+    "ip_proto": 17,
+    "src_port": 40000,
+    "dst_port": 53,
+    "payload_len": 16,
+}
+
+
+def rows(*frame: bytes, link_type: int = 1, orig_lens: list[int] | None = None) -> list[dict[str, Any]]:
+    """The filled columns of each frame."""
+    found = packet_columns(dissect(*frames.layout(frame, link_type, orig_lens, gap=b"\x45")))
+    return [
+        {k: v for k, v in row.items() if v is not None}
+        for row in pa.table(list(found.values()), list(found)).to_pylist()
+    ]
+
+
+def row(frame: str | bytes, link_type: int = 1, orig_len: int | None = None) -> dict[str, Any]:
+    data = bytes.fromhex(frame) if isinstance(frame, str) else frame
+    return rows(data, link_type=link_type, orig_lens=None if orig_len is None else [orig_len])[0]
+
+
+LINKS = [
+    (1, ETH + "0800", 14, {}),
+    (1, ETH + "8100 a007 0800", 18, {"vlan": 7}),
+    (1, ETH + "88a8 0064 8100 0007 0800", 22, {"vlan": 100}),
+    (1, ETH + "9100 0064 8100 0007 0800", 22, {"vlan": 100}),
+    (1, ETH + "0034 aaaa03000000 0800", 22, {}),
+    (113, "0004 0001 0006 0200000000010000 0800", 16, {}),
+    (113, "0004 0001 0006 0200000000010000 8100 0007 0800", 20, {"vlan": 7}),
+    (276, "0800 0000 00000003 0001 04 06 0200000000010000", 20, {}),
+    (0, "02000000", 4, {}),
+    (0, "00000002", 4, {}),
+    (108, "00000002", 4, {}),
+    (101, "", 0, {}),
+    (12, "", 0, {}),
+    (228, "", 0, {}),
+]
+
+
+@pytest.mark.parametrize(("link_type", "header", "size", "more"), LINKS)
+def test_link_layers_lead_to_ipv4(link_type: int, header: str, size: int, more: dict[str, Any]) -> None:
+    assert row(header + IP4 + TCP, link_type) == {**TCP4, **more, "payload_offset": size + 40}
+
+
+@pytest.mark.parametrize("family", ["0a000000", "18000000", "1c000000", "1e000000", "0000001e"])
+def test_null_families_of_ipv6(family: str) -> None:
+    assert row(family + IP6 + UDP, frames.NULL) == {**UDP6, "payload_offset": 52}
+
+
+def test_ipv6_udp() -> None:
+    assert row(ETH + "86dd" + IP6 + UDP) == {**UDP6, "payload_offset": 62}
+
+
+def test_arp_is_no_ip_and_no_failure() -> None:
+    assert row(ETH + "0806 0001 0800 06 04 0001" + "00" * 20) == {}
+
+
+def test_ethernet_padding_is_no_payload() -> None:
+    found = row(ETH + "0800" + "45000028123440004006 0000 0a000001 0a000002" + TCP[:-8] + "00" * 6)
+    assert found["payload_len"] == 0
+    assert found["payload_offset"] == 54
+
+
+def test_ipv4_options_are_skipped() -> None:
+    found = row(frames.eth(frames.ipv4(frames.tcp(b"abcd", options=bytes(12)), options=bytes(8))))
+    assert found == {**TCP4, "payload_offset": 14 + 28 + 32}
+
+
+def test_ipv6_extension_headers_are_walked() -> None:
+    chain = frames.extension(frames.extension(frames.extension(frames.udp(b"x" * 5), 17), 43, 24), 60)
+    authentication = bytes.fromhex("110400000000000100000001") + bytes(12) + frames.udp(b"x" * 5)
+    for payload, first in ((chain, 0), (authentication, 51)):
+        found = row(frames.eth(frames.ipv6(payload, first), 0x86DD))
+        assert (found["ip_proto"], found["dst_port"], found["payload_len"]) == (17, 53, 5)
+    assert row(frames.eth(frames.ipv4(authentication, 51)))["dst_port"] == 53
+    assert "stop_layer" not in row(frames.eth(frames.ipv6(b"", 59), 0x86DD))
+
+
+def test_segmentation_offload_leaves_lengths_zero() -> None:
+    big = frames.tcp(b"x" * 70_000)
+    assert row(frames.ipv4(big, length=0), 101)["payload_len"] == 70_000
+    assert row(frames.ipv6(big, length=0), 101)["payload_len"] == 70_000
+    assert row(frames.ipv6(frames.udp(b"x" * 70_000, length=0), 17, length=0), 101)["payload_len"] == 70_000
+
+
+def test_fragments() -> None:
+    first = row(frames.ipv4(frames.udp(b"x" * 16, length=100), 17, fragment=0x2000), 101)
+    assert (first["dst_port"], first["payload_len"], first.get("stop_layer")) == (53, 16, None)
+    later = row(frames.ipv4(b"x" * 24, 17, fragment=3), 101)
+    assert later["ip_proto"] == 17
+    assert (later["stop_layer"], later["stop_reason"]) == ("ipv4", "fragment")
+    assert "dst_port" not in later
+    last6 = row(frames.ipv6(frames.ipv6_fragment(b"x" * 24, 17, 24, more=False), 44), 101)
+    assert (last6["stop_layer"], last6["stop_reason"], last6["ip_proto"]) == ("ipv6", "fragment", 17)
+    first6 = row(frames.ipv6(frames.ipv6_fragment(frames.udp(b"x" * 24), 17, 0, more=True), 44), 101)
+    assert (first6["dst_port"], first6.get("stop_layer")) == (53, None)
+    columns = dissect(
+        *frames.layout([frames.ipv4(frames.udp(), 17, fragment=0x2000), frames.ipv4(frames.udp(), 17)], 101)
+    )
+    assert [bool(bits & layers.IS_FRAGMENT) for bits in columns["layers"]] == [True, False]
+
+
+def test_icmp_and_sctp() -> None:
+    found = row(frames.ipv4(frames.icmp(b"x" * 56, 3, 1), 1), 101)
+    assert (found["icmp_type"], found["icmp_code"], found["payload_offset"], found["payload_len"]) == (
+        3,
+        1,
+        28,
+        56,
+    )
+    assert "src_port" not in found
+    assert row(frames.ipv6(frames.icmp(b"x", 128), 58), 101)["icmp_type"] == 128
+    found = row(frames.ipv4(frames.sctp(b"x" * 20), 132), 101)
+    assert (found["src_port"], found["dst_port"], found["payload_len"]) == (5000, 6000, 20)
+
+
+STOPS = [
+    (frames.eth(b"", 0x88CC), 1, "link", "unknown"),
+    (frames.eth(frames.vlan(b"", 0x88CC), 0x8100), 1, "vlan", "unknown"),
+    (b"\x02\0\0\0\0\2", 1, "link", "length"),
+    (frames.eth(b"", 0x8100), 1, "vlan", "length"),
+    (frames.eth(b"\x42\x42\x03", 3), 1, "link", "unknown"),
+    (frames.eth(b"", 500), 1, "link", "length"),
+    (b"\x00" * 40, 101, "link", "unknown"),
+    (b"\x00" * 40, 0, "link", "unknown"),
+    (b"\x00" * 40, 147, "link", "unknown"),
+    (frames.eth(frames.ipv6(b""), 0x0800), 1, "ipv4", "unknown"),
+    (frames.eth(frames.ipv4(b""), 0x86DD), 1, "ipv6", "length"),
+    (frames.ipv4(frames.tcp())[:19], 101, "ipv4", "length"),
+    (b"\x41" + frames.ipv4(frames.tcp())[1:], 101, "ipv4", "length"),
+    (frames.ipv4(frames.tcp(), length=19), 101, "ipv4", "length"),
+    (frames.ipv4(b"\0" * 8, 47), 101, "ipv4", "unknown"),
+    (frames.ipv6(b"\0" * 7, 0), 101, "ipv6", "length"),
+    (frames.ipv4(frames.tcp()[:19]), 101, "tcp", "length"),
+    (frames.ipv4(frames.tcp()[:12] + b"\x40" + frames.tcp()[13:]), 101, "tcp", "length"),
+    (frames.ipv4(frames.udp(length=7), 17), 101, "udp", "length"),
+    (frames.ipv4(b"\1", 1), 101, "icmp", "length"),
+    (frames.ipv6(b"", 58), 101, "icmpv6", "length"),
+    (frames.ipv4(b"\0" * 11, 132), 101, "sctp", "length"),
+]
+
+
+@pytest.mark.parametrize(("frame", "link_type", "layer", "reason"), STOPS)
+def test_where_and_why_decoding_stops(frame: bytes, link_type: int, layer: str, reason: str) -> None:
+    found = row(frame, link_type)
+    assert (found["stop_layer"], found["stop_reason"]) == (layer, reason)
+
+
+def test_snaplen_cuts_keep_what_is_there() -> None:
+    whole = frames.eth(frames.ipv4(frames.tcp(b"abcd", options=bytes(12))))
+    found = row(whole[:54], orig_len=len(whole))  # the options are cut off
+    assert (found["tcp_seq"], found["payload_len"], found["payload_offset"]) == (1000, 4, 54)
+    assert (found["stop_layer"], found["stop_reason"]) == ("tcp", "snaplen")
+    found = row(whole[:38], orig_len=len(whole))  # the ports are left
+    assert (found["src_port"], found["dst_port"]) == (40000, 80)
+    assert "tcp_seq" not in found
+    found = row(whole[:30], orig_len=len(whole))
+    assert (found["stop_layer"], found["stop_reason"]) == ("ipv4", "snaplen")
+    found = row(whole[:66], orig_len=len(whole))  # only the payload is cut: nothing stopped
+    assert (found["payload_offset"], found["payload_len"], found.get("stop_layer")) == (66, 4, None)
+
+
+def test_columns_have_the_types_of_the_schema() -> None:
+    types = {column.name: ARROW_TYPES[column.type] for column in load.capture().columns}
+    found = packet_columns(dissect(*frames.layout([frames.eth(frames.ipv4(frames.tcp()))])))
+    assert {name: array.type for name, array in found.items()} == {name: types[name] for name in found}
+
+
+def test_no_frames() -> None:
+    assert all(len(array) == 0 for array in packet_columns(dissect(*frames.layout([]))).values())
