@@ -30,7 +30,7 @@ def convert_files(inputs: Sequence[Path], output: Path, progress: Progress | Non
     if not spools:
         capture = Capture.open(inputs)
         convert(capture, output, progress)
-        return loss_totals(capture)
+        return {row["counter"]: row["amount"] for row in loss_totals(capture).to_dicts()}
     if len(inputs) > 1:
         raise UsageError(f"{spools[0]} is a spool: convert it alone")
     if registry.by_suffix(output).name != "parquet":
