@@ -33,7 +33,15 @@ def tcpdump(path, expression):
 
 def packets(path, expression=""):
     """(time in ns, frame length, captured bytes) of each frame, and what tshark complained about."""
-    fields = ["frame.time_epoch", "frame.len", "frame.cap_len", "tcp.seq_raw", "tcp.ack_raw", "udp.checksum", "ip.id"]
+    fields = [
+        "frame.time_epoch",
+        "frame.len",
+        "frame.cap_len",
+        "tcp.seq_raw",
+        "tcp.ack_raw",
+        "udp.checksum",
+        "ip.id",
+    ]
     arguments = [word for field in fields for word in ("-e", field)]
     command = ["tshark", "-n", "-r", path, "-Y", expression, "-T", "fields", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
