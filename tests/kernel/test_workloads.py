@@ -45,6 +45,10 @@ def test_each_openat_is_a_row_with_its_path(tmp_path):
     opened = mine.filter(pl.col("syscall") == "openat").sort("ts")
     assert opened.filter(pl.col("ret") >= 0)["path"].to_list() == did.opened
     assert opened.filter(pl.col("errno") == "ENOENT")["path"].to_list() == did.missing
+    # File structures are reused all the time: each name must still be the one that was opened last.
+    assert opened.filter(pl.col("ret") >= 0)["fd_name"].to_list() == did.opened
+    closed = calls.filter(syscall="close").sort("ts")
+    assert closed.filter(pl.col("fd_name").is_in(did.opened))["fd_name"].to_list() == did.opened
     renamed = mine.filter(pl.col("syscall").str.starts_with("rename")).sort("ts")
     assert renamed.select("path", "path2").rows() == did.renamed
     assert (

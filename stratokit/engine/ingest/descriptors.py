@@ -19,8 +19,12 @@ GENERATIONS = 16
 
 
 def file_names(found: Survey, processes: pl.DataFrame) -> pl.DataFrame:
-    """(identity, ts, name) sorted by ts, for `join_asof`: what an open file was called from `ts` on."""
-    opened = found.files.select("identity", "ts", "name")
+    """(identity, ts, name, named_inode) sorted by ts, for `join_asof`: an open file's name from `ts` on.
+
+    A name holds for a file with that inode only: a pointer may be used again by a file that nobody was seen
+    to open.
+    """
+    opened = found.files.select("identity", "ts", "name", pl.col("inode").alias("named_inode"))
     older = _older(found, processes)
     return pl.concat([older, opened]).sort("ts")
 
@@ -47,7 +51,8 @@ def _older(found: Survey, processes: pl.DataFrame) -> pl.DataFrame:
     inode = pl.col("name").str.extract(r"^(?:socket|pipe):\[(\d+)\]$", 1).cast(pl.UInt64)
     same = candidates.filter(inode.is_null() | (inode == pl.col("inode")))
     # The file was open under this name since before the recording, whoever used it first.
-    return same.select("identity", pl.lit(0, pl.Int64).alias("ts"), "name").unique("identity")
+    start = pl.lit(0, pl.Int64).alias("ts")
+    return same.select("identity", start, "name", pl.col("inode").alias("named_inode")).unique("identity")
 
 
 def _origins(processes: pl.DataFrame, snapshot: pl.DataFrame) -> pl.DataFrame:

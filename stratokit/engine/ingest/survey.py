@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from stratokit.engine.ingest.clock import Clock
+from stratokit.engine.ingest.evidence import Evidence
 from stratokit.errors import FormatError
 from stratokit.formats import events, spool
 from stratokit.schema import load
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
 
     from stratokit.formats.events import Batch, Layout
 
-# Evidence frames are reduced to their distinct rows whenever this many have come together.
-COMPACT_ROWS = 1 << 20
+OWNER: dict[str, Any] = {
+    "socket_cookie": pl.UInt64,
+    "ts": pl.Int64,
+    "pid": pl.UInt32,
+    "tid": pl.UInt32,
+    "comm": pl.Binary,
+}
 
 
 @dataclasses.dataclass
@@ -43,8 +49,8 @@ class Survey:
     processes: list[Batch]
     sockets: list[Batch]
     owners: pl.DataFrame  # socket_cookie, ts, pid, tid, comm
-    files: pl.DataFrame  # identity, ts, name: which path an open file had
-    users: pl.DataFrame  # pid, fd, identity, ts, inode, device, kind of the first use of an fd for a file
+    files: pl.DataFrame  # identity, ts, name, inode: which path an open file had from ts on
+    users: pl.DataFrame  # pid, fd, ts, identity, inode: which file an fd was from ts on
     closes: pl.DataFrame  # pid, fd, ts of the first close
 
 
@@ -61,30 +67,6 @@ class Reader:
             if self._progress:
                 self._progress((part * self.spool.size + chunk.offset) // 2, self.spool.size)
             yield chunk
-
-
-class _Evidence:
-    """Rows of one kind that pile up, kept distinct: of rows alike but for `ts` the first stays."""
-
-    def __init__(self, schema: dict[str, Any]) -> None:
-        self._schema = schema
-        self._parts: list[pl.DataFrame] = []
-        self._rows = 0
-
-    def add(self, columns: dict[str, Any]) -> None:
-        part = pl.DataFrame(columns, schema=self._schema)
-        self._parts.append(part)
-        self._rows += part.height
-        if self._rows > COMPACT_ROWS:
-            self._parts = [self.frame()]
-            self._rows = self._parts[0].height // 2
-
-    def frame(self) -> pl.DataFrame:
-        if not self._parts:
-            return pl.DataFrame(schema=self._schema)
-        keys = [name for name in self._schema if name != "ts"]
-        frame = pl.concat(self._parts)
-        return frame.group_by(keys).agg(pl.col("ts").min()).select(list(self._schema)).sort("ts")
 
 
 def survey(reader: Reader) -> Survey:
@@ -156,14 +138,13 @@ class _Gathered:
     """Evidence about sockets and files that events carry."""
 
     def __init__(self) -> None:
-        who = {"pid": pl.UInt32, "tid": pl.UInt32, "comm": pl.Binary}
-        self._owners = _Evidence({"socket_cookie": pl.UInt64, "ts": pl.Int64, **who})
-        self._files = _Evidence({"identity": pl.UInt64, "ts": pl.Int64, "name": pl.Binary})
-        where = {"pid": pl.UInt32, "fd": pl.Int32}
-        self._users = _Evidence(
-            {**where, "identity": pl.UInt64, "ts": pl.Int64, "inode": pl.UInt64, "device": pl.UInt32}
+        self._owners = Evidence(("socket_cookie",), OWNER)
+        self._files = Evidence(
+            ("identity",), {"identity": pl.UInt64, "ts": pl.Int64, "name": pl.Binary, "inode": pl.UInt64}
         )
-        self._closes = _Evidence({**where, "ts": pl.Int64})
+        where = {"pid": pl.UInt32, "fd": pl.Int32, "ts": pl.Int64}
+        self._users = Evidence(("pid", "fd"), {**where, "identity": pl.UInt64, "inode": pl.UInt64})
+        self._closes = Evidence(("pid", "fd"), where)
         numbers = load.syscalls()
         self._close = next((n for n, call in numbers.items() if call.name == "close"), -1)
         self._fd_arg = fd_arguments()
@@ -205,10 +186,9 @@ class _Gathered:
                 {
                     "pid": fixed["pid"][used],
                     "fd": fd[used],
-                    "identity": file["identity"][used],
                     "ts": end[used],
+                    "identity": file["identity"][used],
                     "inode": file["inode"][used],
-                    "device": file["device"][used],
                 }
             )
         opened = with_file & self._opens[fixed["syscall"]] & (fixed["ret"] >= 0)
@@ -220,6 +200,7 @@ class _Gathered:
                     "identity": file["identity"][opened],
                     "ts": end[opened],
                     "name": binary(data, offsets),
+                    "inode": file["inode"][opened],
                 }
             )
         closed = (fixed["syscall"] == self._close) & (fixed["ret"] == 0)

@@ -163,6 +163,7 @@ class Syscalls:
         socket = pl.col("fd_kind") == "socket"
         inode = pl.col("inode").cast(pl.String)
         pair = pl.format("{}->{}", "local", "remote")
+        rows = rows.with_columns(pl.when(pl.col("inode") == pl.col("named_inode")).then("name").alias("name"))
         return rows.with_columns(
             pl.when(socket)
             .then(pl.coalesce(pair, "local", pl.format("socket:[{}]", inode)))
