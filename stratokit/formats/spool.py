@@ -94,6 +94,11 @@ class SpoolWriter:
         """Append a chunk that holds a JSON object."""
         self.write(chunk_type, json.dumps(value, separators=(",", ":")).encode())
 
+    def room(self) -> int:
+        """Bytes that the file system still has for us."""
+        found = os.fstatvfs(self._fd)
+        return found.f_bavail * found.f_frsize
+
     def close(self) -> None:
         """Close the file. Call it once."""
         os.close(self._fd)

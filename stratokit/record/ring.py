@@ -39,6 +39,20 @@ def barrier_number() -> int | None:
     return None
 
 
+def records_within(span: memoryview, most: int) -> int:
+    """Bytes of the records at the start of `span` that fit in `most` bytes. Walks them one by one: for
+    emergencies.
+    """
+    position = 0
+    while position < len(span):
+        (head,) = struct.unpack_from("<I", span, position)
+        after = position + HEAD_BYTES + ((head & LENGTH_MASK) + 7 & ~7)
+        if after > most:
+            break
+        position = after
+    return position
+
+
 class Ring:
     """A mapped ring buffer of `size` bytes (a power of two)."""
 

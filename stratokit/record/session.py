@@ -15,6 +15,7 @@ from stratokit.formats import spool
 from stratokit.record import cgroups, host, procfs, sockdiag
 from stratokit.record.loader import Kernel
 from stratokit.record.options import IO_BYTES_MOST, SNAPLEN_MOST, RecordOptions, Result, Status
+from stratokit.record.ring import records_within
 from stratokit.schema import load
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ CLOCK_INTERVAL_NS = 10_000_000_000
 # A ring this full is drained again at once instead of after the interval.
 BUSY_SHARE = 8
 DISK_FULL = "disk full"
+# Left free for the last counters and the closing chunk when the disk is full.
+ENDING_BYTES = 64 << 10
 
 
 def check(options: RecordOptions) -> None:
@@ -68,6 +71,7 @@ class Session:
         self._stop = ""
         self._started_ns = time.monotonic_ns()
         self._recorder_counts: dict[str, int] = {}
+        self._kept_bytes = 0  # of the span that did not fit on the disk
         self._kernel = Kernel(options)
         try:
             self._spool = spool.SpoolWriter(options.spool)
@@ -186,7 +190,15 @@ class Session:
         return _end_command(command)
 
     def _write_events(self, span: memoryview) -> None:
-        self._spool.write(spool.EVENTS, span)
+        try:
+            self._spool.write(spool.EVENTS, span)
+        except OSError as error:
+            if spool.is_disk_full(error):
+                with contextlib.suppress(OSError):
+                    whole = records_within(span, self._spool.room() - ENDING_BYTES)
+                    self._spool.write(spool.EVENTS, span[:whole])
+                    self._kept_bytes = whole
+            raise
 
     def _finish(self) -> None:
         self._kernel.detach()
@@ -206,7 +218,7 @@ class Session:
         lost = 0
         while self._kernel.ring.pending():
             lost += self._kernel.ring.discard()
-        self._recorder_counts["disk_full_bytes"] = lost
+        self._recorder_counts["disk_full_bytes"] = lost - self._kept_bytes
         with contextlib.suppress(OSError):
             self._counters()
             self._clock()

@@ -160,8 +160,7 @@ def test_a_full_disk_ends_the_recording_and_keeps_what_was_written(tmp_path, siz
         done = run("convert", kept, path)
         assert done.returncode == 0, done.stderr
     rows = pl.read_parquet(path)
-    # The chunk that did not fit is lost whole, so on the smaller disk little was kept.
-    assert rows.filter(syscall="write").height > 0
+    assert rows.filter(syscall="write").height > 1000
     assert rows.filter(counter="disk_full_bytes").height == 1
 
 
