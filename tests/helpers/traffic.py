@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -75,7 +76,17 @@ class Packets:
             self.added.append(row | {"ts": self.now} | columns)
         self.now += self.step_ns
 
-    def segment(self, src: End, dst: End, seq: int, payload: bytes = b"", flags: int = ACK, flow: int = 0, /, **columns: Any) -> None:
+    def segment(
+        self,
+        src: End,
+        dst: End,
+        seq: int,
+        payload: bytes = b"",
+        flags: int = ACK,
+        flow: int = 0,
+        /,
+        **columns: Any,
+    ) -> None:
         numbers = {"tcp_seq": seq % 2**32, "tcp_flags": flags, "tcp_ack": 0, "tcp_window": 64000}
         self.add(src, dst, 6, payload, flow, **(numbers | columns))
 
@@ -91,7 +102,12 @@ class Connection:
     """A TCP connection whose sides count their own bytes."""
 
     def __init__(
-        self, packets: Packets, client: End = CLIENT, server: End = SERVER, flow: int = 0, handshake: bool = True
+        self,
+        packets: Packets,
+        client: End = CLIENT,
+        server: End = SERVER,
+        flow: int = 0,
+        handshake: bool = True,
     ) -> None:
         self.packets, self.client, self.server, self.flow = packets, client, server, flow
         self.next = {client: ISN, server: 7000}
@@ -128,4 +144,4 @@ class Connection:
 def cut(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     """`data` in parts that end at the given places."""
     places = sorted({0, len(data), *(c for c in cuts if 0 < c < len(data))})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]

@@ -1,0 +1,33 @@
+"""What every protocol of this room is: the same few things, so that two of them can be laid side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import polars as pl
+
+    from stratokit.schema.tables import Table
+    from stratokit.streams.source import PacketSource
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Protocol:
+    """An application protocol.
+
+    Attributes:
+        name: lower case, as in the table `flows` and as a filter.
+        doc: what is implemented, with the RFC.
+        recognised: by which bytes a conversation is known to speak it.
+        table: the rows it gives, with their filter fields.
+        build: from packets to those rows; nothing is computed before they are collected.
+    """
+
+    name: str
+    doc: str
+    recognised: str
+    table: Table
+    build: Callable[[PacketSource], pl.LazyFrame]

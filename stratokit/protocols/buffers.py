@@ -1,0 +1,27 @@
+"""What the kernels of several protocols share: reading numbers, and byte buffers that grow by doubling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from stratokit.dissect.layers import i64
+
+
+@njit(nogil=True, cache=True)
+def be16(data: np.ndarray, p: int) -> Any:
+    """Two bytes in network order; the caller knows that they are there."""
+    return i64(data[p]) << 8 | i64(data[p + 1])
+
+
+@njit(nogil=True, cache=True)
+def with_room(out: np.ndarray, n: int, more: int) -> np.ndarray:
+    """`out`, or a larger copy where `more` bytes would not fit behind n."""
+    if n + more <= out.size:
+        return out
+    larger = np.empty(max(2 * out.size, n + more), np.uint8)
+    for k in range(n):
+        larger[k] = out[k]
+    return larger

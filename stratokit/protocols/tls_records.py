@@ -1,0 +1,156 @@
+"""TLS records and hello messages as kernels (RFC 8446 sections 4 and 5; RFC 5246 for what went before).
+
+A stream is read from its first byte to the first gap. What its plaintext handshake records hold is copied
+together, for a message may begin in one record and end in another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from stratokit.dissect.layers import i64
+from stratokit.protocols.buffers import be16, with_room
+
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
+CLIENT_HELLO, SERVER_HELLO, CERTIFICATE, SERVER_KEY_EXCHANGE = 1, 2, 11, 12
+SERVER_NAME, ALPN, PRE_SHARED_KEY, EARLY_DATA, SUPPORTED_VERSIONS = 0, 16, 41, 42, 43
+
+RECORD_HEADER_BYTES = 5
+# A stream's row: places in the buffer, -1 where there is none. HELLO_START is where its hello's record
+# begins, FINISHED the last byte of the first handshake record after ChangeCipherSpec, PROTECTED that of the
+# first record of application data. PLAIN is where its handshake bytes begin in the copy, with their size;
+# CHANGED_AT how many of them came before ChangeCipherSpec.
+HELLO_START, FINISHED, PROTECTED, ALERT_CODE, PLAIN, PLAIN_SIZE, CHANGED_AT = range(7)
+STREAM_COLUMNS = 7
+
+# A hello's row; places are in the copy, each with its size behind it.
+VERSION, CIPHER, NAME, ALPN_LIST, SESSION, RESUMES, EARLY = 0, 1, 2, 4, 6, 8, 9
+HELLO_COLUMNS = 10
+
+# The random of a ServerHello that asks for another ClientHello (RFC 8446 section 4.1.3).
+_RETRY = np.frombuffer(
+    bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c"), np.uint8
+)
+
+
+@njit(nogil=True, cache=True)
+def is_hello(data: np.ndarray, p: int, end: int, kind: int) -> Any:
+    """Whether a handshake record with a hello of that kind begins at p."""
+    if p + 11 > end or data[p] != HANDSHAKE or data[p + 1] != 3 or data[p + 2] > 4:
+        return False
+    size = be16(data, p + 3)
+    return 4 <= size <= 1 << 14 and data[p + 5] == kind and data[p + 6] == 0 and data[p + 9] == 3
+
+
+@njit(nogil=True, cache=True)
+def read_records(data: np.ndarray, p: int, end: int, row: np.ndarray, out: np.ndarray, n: int) -> Any:
+    """Walk the records of a stream, copying plaintext handshake bytes to out[n:]: (out, new n)."""
+    for k in range(STREAM_COLUMNS):
+        row[k] = -1
+    row[HELLO_START], row[PLAIN], row[CHANGED_AT] = p, n, -1
+    while p + RECORD_HEADER_BYTES <= end:
+        kind, size = data[p], be16(data, p + 3)
+        body = p + RECORD_HEADER_BYTES
+        if data[p + 1] != 3 or not CHANGE_CIPHER_SPEC <= kind <= APPLICATION_DATA:
+            break
+        last = min(body + size, end)
+        if kind == HANDSHAKE:
+            out = with_room(out, n, last - body)
+            for k in range(body, last):
+                out[n] = data[k]
+                n += 1
+        if last < body + size:
+            break
+        if kind == CHANGE_CIPHER_SPEC and row[CHANGED_AT] < 0:
+            row[CHANGED_AT] = n - row[PLAIN]
+        elif kind == HANDSHAKE and row[CHANGED_AT] >= 0 and row[FINISHED] < 0:
+            row[FINISHED] = last - 1
+        elif kind == ALERT and size == 2 and data[body + 1] and row[ALERT_CODE] < 0:  # 0 is close_notify
+            row[ALERT_CODE] = data[body + 1]
+        elif kind == APPLICATION_DATA:
+            row[PROTECTED] = last - 1
+            break
+        p = last
+    row[PLAIN_SIZE] = n - row[PLAIN]
+    return out, n
+
+
+@njit(nogil=True, cache=True)
+def _read_extension(
+    data: np.ndarray, kind: int, p: int, end: int, is_client: bool, hello: np.ndarray
+) -> None:
+    if kind == SERVER_NAME and p + 5 <= end and data[p + 2] == 0:  # RFC 6066 section 3: list, type, name
+        hello[NAME], hello[NAME + 1] = p + 5, min(be16(data, p + 3), end - p - 5)
+    elif kind == ALPN and p + 2 <= end:  # RFC 7301 section 3.1
+        hello[ALPN_LIST], hello[ALPN_LIST + 1] = p + 2, end - p - 2
+    elif kind == SUPPORTED_VERSIONS and not is_client and p + 2 <= end:
+        hello[VERSION] = be16(data, p)
+    elif kind == PRE_SHARED_KEY:
+        hello[RESUMES] = 1
+    elif kind == EARLY_DATA:
+        hello[EARLY] = 1
+
+
+@njit(nogil=True, cache=True)
+def read_hello(data: np.ndarray, p: int, end: int, hello: np.ndarray) -> Any:
+    """Read the hello message at p: the position behind it, or -1 where there is none in full."""
+    for k in range(HELLO_COLUMNS):
+        hello[k] = -1
+    if p + 4 > end or data[p] not in (CLIENT_HELLO, SERVER_HELLO):
+        return -1
+    is_client = data[p] == CLIENT_HELLO
+    behind = p + 4 + (i64(data[p + 1]) << 16 | be16(data, p + 2))
+    if behind > end:
+        return -1
+    end = behind
+    p += 4
+    if p + 35 > end:
+        return -1
+    hello[VERSION] = be16(data, p)
+    p += 34  # version and random
+    hello[SESSION], hello[SESSION + 1] = p + 1, data[p]
+    p += 1 + data[p]
+    if p + 3 > end:
+        return -1
+    if is_client:
+        p += 2 + be16(data, p)
+        if p >= end:
+            return -1
+        p += 1 + data[p]  # compression methods
+    else:
+        hello[CIPHER] = be16(data, p)
+        p += 3
+    if p + 2 > end:
+        return behind  # no extensions
+    p += 2
+    while p + 4 <= end:
+        size = be16(data, p + 2)
+        if p + 4 + size > end:
+            break
+        _read_extension(data, be16(data, p), p + 4, p + 4 + size, is_client, hello)
+        p += 4 + size
+    return behind
+
+
+@njit(nogil=True, cache=True)
+def asks_again(data: np.ndarray, p: int, end: int) -> bool:
+    """Whether the ServerHello at p is a HelloRetryRequest."""
+    if p + 6 + _RETRY.size > end:
+        return False
+    k = 0
+    while k < _RETRY.size and data[p + 6 + k] == _RETRY[k]:
+        k += 1
+    return k == _RETRY.size
+
+
+@njit(nogil=True, cache=True)
+def has_message(data: np.ndarray, p: int, end: int, kind: int) -> bool:
+    """Whether a handshake message of that kind begins among those from p on."""
+    while p + 4 <= end:
+        if data[p] == kind:
+            return True
+        p += 4 + (i64(data[p + 1]) << 16 | be16(data, p + 2))
+    return False

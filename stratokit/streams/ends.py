@@ -1,0 +1,98 @@
+"""Both ends of a message: when its packet was seen at either socket, and whose socket that was.
+
+A packet between two local sockets has one frame number and two rows: out of the sender's socket, in to the
+receiver's. Given the frames of requests and of their responses, `with_ends` adds what either end knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from stratokit.schema.model import Column
+from stratokit.streams.conversations import OWNER
+
+if TYPE_CHECKING:
+    from stratokit.streams.source import PacketSource
+
+_SEEN = ("ts", *OWNER)
+_ADDRESSES = ("src_ip", "src_port", "dst_ip", "dst_port")
+
+END_COLUMNS = (
+    Column("client_ip", "text", "Address of the client."),
+    Column("client_port", "u16", "Port of the client."),
+    Column("server_ip", "text", "Address of the server."),
+    Column("server_port", "u16", "Port of the server."),
+    Column("pid", "u32", "Process of the client; null unless it was recorded."),
+    Column("comm", "text", "Its thread name."),
+    Column("pod", "text", "Its pod."),
+    Column("namespace", "text", "Kubernetes namespace of that pod."),
+    Column("container_id", "text", "Its container."),
+    Column("server_pid", "u32", "Process of the server; null unless it was recorded."),
+    Column("server_comm", "text", "Its thread name."),
+    Column("server_pod", "text", "Its pod."),
+    Column("server_namespace", "text", "Kubernetes namespace of that pod."),
+    Column("server_container_id", "text", "Its container."),
+    Column(
+        "server_latency_ns",
+        "s64",
+        "The latency at the server's own socket; the rest of it is the network's. Null unless recorded.",
+        "ns",
+    ),
+)
+
+
+def _sightings(capture: PacketSource, frames: pl.Series) -> pl.DataFrame:
+    """Rows of these frames, one for each direction."""
+    wanted = pl.LazyFrame({"frame": frames.unique()})
+    names = ["frame", "direction", *_SEEN, *_ADDRESSES]
+    rows = capture.rows("packet").select(names).join(wanted, on="frame", how="semi")
+    return rows.collect().unique(["frame", "direction"], keep="first", maintain_order=True)
+
+
+def with_ends(
+    messages: pl.DataFrame, capture: PacketSource, request_frame: str, response_frame: str
+) -> pl.DataFrame:
+    """`messages` with END_COLUMNS, from the packets whose numbers stand in the two columns."""
+    frames = pl.concat([messages[request_frame], messages[response_frame]]).drop_nulls()
+    sightings = _sightings(capture, frames)
+    for name, frame, direction in (
+        ("client_request", request_frame, "out"),
+        ("server_request", request_frame, "in"),
+        ("server_response", response_frame, "out"),
+        ("client_response", response_frame, "in"),
+    ):
+        seen = sightings.filter(pl.col("direction") == direction).select(
+            pl.col("frame").alias(frame), *(pl.col(column).alias(f"{name}_{column}") for column in _SEEN)
+        )
+        messages = messages.join(seen, on=frame, how="left", maintain_order="left")
+    messages = _with_addresses(messages, sightings, request_frame, response_frame)
+    owners = []
+    for prefix, first, second in (
+        ("", "client_request", "client_response"),
+        ("server_", "server_response", "server_request"),
+    ):
+        known = pl.col(f"{first}_pid").is_not_null()
+        for column in OWNER:
+            value = pl.when(known).then(f"{first}_{column}").otherwise(f"{second}_{column}")
+            owners.append(value.alias(prefix + column))
+    served = pl.col("server_response_ts") - pl.col("server_request_ts")
+    return messages.with_columns(*owners, server_latency_ns=served.dt.total_nanoseconds())
+
+
+def _with_addresses(
+    messages: pl.DataFrame, sightings: pl.DataFrame, request_frame: str, response_frame: str
+) -> pl.DataFrame:
+    """The request's source is the client, or, without a request, the response's destination."""
+    packets = sightings.unique("frame", keep="first").select("frame", *_ADDRESSES)
+    asked = packets.rename({"frame": request_frame})
+    told = packets.rename({"frame": response_frame})
+    messages = messages.join(asked, on=request_frame, how="left", maintain_order="left")
+    messages = messages.join(told, on=response_frame, how="left", maintain_order="left", suffix="_back")
+    return messages.with_columns(
+        client_ip=pl.coalesce("src_ip", "dst_ip_back"),
+        client_port=pl.coalesce("src_port", "dst_port_back"),
+        server_ip=pl.coalesce("dst_ip", "src_ip_back"),
+        server_port=pl.coalesce("dst_port", "src_port_back"),
+    )

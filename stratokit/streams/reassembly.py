@@ -1,0 +1,276 @@
+"""TCP payload put together: per conversation and direction, runs of bytes with a map back to the packets.
+
+Bytes that arrived twice are taken from the first segment that brought them. What nothing brought is a gap
+between two runs. A conversation that was recorded at both ends is put together for each end, and the more
+complete view is kept; the client's, when they are equal.
+
+Bounds: conversations are taken in groups of at most `BATCH_BYTES` of payload (one alone may exceed it), and
+of a stream only offsets below `segments.STREAM_LIMIT_BYTES` are kept. What that cuts is counted in `losses`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numba import njit
+
+from stratokit.dissect.layers import i64
+from stratokit.streams.assembler import assemble
+from stratokit.streams.flows import FIN, SYN, TCP
+from stratokit.streams.segments import STREAM_LIMIT_BYTES, grouped, intervals, stream_offsets
+from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from stratokit.streams.source import PacketSource
+
+BATCH_BYTES = 1 << 28
+_COLUMNS = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "payload_len"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Payload:
+    """Payloads of packets, one behind the other: that of packet i is data[bounds[i] : bounds[i + 1]]."""
+
+    data: NDArray[np.uint8]
+    bounds: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, series: pl.Series) -> Payload:
+        """From a Binary column without nulls."""
+        array = series.rechunk().to_arrow()
+        _, offsets, data = array.buffers()
+        bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        return cls(np.frombuffer(data or b"", np.uint8), bounds)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ByteRuns:
+    """Streams as bytes. Flow k has two: 2k from its client, 2k + 1 from its server.
+
+    Stream s has the runs run_bounds[s] to run_bounds[s + 1]. Run r is data[run_start[r] : run_start[r + 1]]
+    and begins at offset run_offset[r] of its stream; where the next run begins later than it ends, bytes are
+    missing.
+    """
+
+    data: NDArray[np.uint8]
+    flow_id: NDArray[np.int64]
+    began: NDArray[np.bool_]  # per stream: offset 0 is the first byte, for the SYN was seen
+    fin: NDArray[np.int64]  # per stream: offset of its FIN, or a number above all offsets
+    run_bounds: NDArray[np.int64]
+    run_start: NDArray[np.int64]
+    run_offset: NDArray[np.int64]
+    piece_start: NDArray[np.int64]  # where in data the bytes of another packet begin, ascending
+    piece_row: NDArray[np.int64]  # and which row of the packets that is
+    piece_ready: NDArray[np.int64]  # the row with which these bytes and all before them had arrived
+    frame: NDArray[np.int64]  # per row
+    ts_ns: NDArray[np.int64]  # per row
+
+    def ready_row_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the packets with which the bytes at these positions of `data` could be read."""
+        rows: NDArray[np.int64] = self.piece_ready[np.searchsorted(self.piece_start, positions, "right") - 1]
+        return rows
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Streams:
+    """Conversations put together, their bytes not yet copied. Streams are numbered as in ByteRuns."""
+
+    flow_id: NDArray[np.int64]
+    view: NDArray[np.uint8]
+    began: NDArray[np.bool_]
+    fin: NDArray[np.int64]
+    pieces: NDArray[np.int64]  # offset, size, row of the packet, where the bytes stand in payload.data
+    piece_bounds: NDArray[np.int64]
+    payload: Payload
+    frame: NDArray[np.int64]
+    ts_ns: NDArray[np.int64]
+    losses: dict[str, int]
+
+    def heads(self, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The first bytes of each stream, at most `size` and up to the first gap: (data, bounds)."""
+        return _heads(self.pieces, self.piece_bounds, self.payload.data, size)
+
+    def byte_runs(self, wanted: NDArray[np.bool_], limit_bytes: int = STREAM_LIMIT_BYTES) -> ByteRuns:
+        """The bytes of the flows that `wanted` marks; of each stream at most the first `limit_bytes`."""
+        chosen = np.repeat(wanted, 2)
+        streams = np.flatnonzero(chosen)
+        copied = _copy(self.pieces, self.piece_bounds, self.payload.data, streams, limit_bytes)
+        data, run_bounds, run_start, run_offset, piece_start, piece_row, piece_ready = copied
+        return ByteRuns(
+            data=data,
+            flow_id=self.flow_id[wanted],
+            began=self.began[chosen],
+            fin=self.fin[chosen],
+            run_bounds=run_bounds,
+            run_start=run_start,
+            run_offset=run_offset,
+            piece_start=piece_start,
+            piece_row=piece_row,
+            piece_ready=piece_ready,
+            frame=self.frame,
+            ts_ns=self.ts_ns,
+        )
+
+
+def batches(capture: PacketSource, limit_bytes: int = BATCH_BYTES) -> Iterator[Streams]:
+    """All TCP conversations of a capture with their bytes, a group after the other, by flow_id."""
+    is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null()
+    # Segments without payload or SYN or FIN say nothing about bytes.
+    matters = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) != 0)
+    packets = capture.rows("packet").filter(is_tcp & matters)
+    sizes = (
+        packets.group_by("flow_id").agg(pl.col("payload_len").cast(pl.Int64).sum()).sort("flow_id").collect()
+    )
+    group = sizes["payload_len"].cum_sum().shift(1, fill_value=0) // limit_bytes
+    payload = pl.col("data").bin.slice(pl.col("payload_offset"), pl.col("payload_len")).fill_null(b"")
+    for _, part in sizes.group_by(group, maintain_order=True):
+        low, high = part["flow_id"][0], part["flow_id"][-1]
+        rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(*_COLUMNS, payload=payload)
+        yield put_together(with_sides(rows.collect()))
+
+
+def put_together(packets: pl.DataFrame) -> Streams:
+    """Segments in capture order, with sides and `payload`, as streams."""
+    flows, index = np.unique(column(packets, "flow_id", np.int64), return_inverse=True)
+    payload = Payload.of(packets["payload"])
+    key = (index * VIEWS + column(packets, "view", np.int64)) * 2 + ~packets["from_client"].to_numpy()
+    order, bounds = grouped(key, flows.size * VIEWS * 2)
+    flags = column(packets, "tcp_flags", np.uint16)
+    size = np.diff(payload.bounds)
+    seq, length = column(packets, "tcp_seq", np.uint32), column(packets, "payload_len", np.int64)
+    offsets, began, fin, outside = stream_offsets(seq, flags, length, order, bounds)
+    starts, sizes, skips, rows, bounds, cut = intervals(offsets, size, flags, order, bounds, began)
+    pieces, piece_bounds = assemble(starts, sizes, bounds)
+    view = _best_views(pieces, piece_bounds, flows.size)
+    streams = ((np.arange(flows.size) * VIEWS + view)[:, None] * 2 + np.arange(2)).ravel()
+    chosen, chosen_bounds = _of_streams(pieces, piece_bounds, streams)
+    taken = chosen[:, 2]
+    pieces = np.column_stack(
+        [
+            chosen[:, :2],
+            rows[taken],
+            payload.bounds[rows[taken]] + skips[taken] + chosen[:, 0] - starts[taken],
+        ]
+    )
+    return Streams(
+        flows,
+        view,
+        began[streams],
+        fin[streams],
+        pieces,
+        chosen_bounds,
+        payload,
+        column(packets, "frame", np.int64),
+        packets["ts"].to_physical().to_numpy(),
+        {"segment_outside_window": int(outside), "stream_cut_bytes": int(cut)},
+    )
+
+
+@njit(nogil=True, cache=True)
+def _best_views(pieces: np.ndarray, piece_bounds: np.ndarray, flows: int) -> np.ndarray:
+    """The view of each flow that holds most bytes of both directions; of equal ones client, server, wire."""
+    view = np.empty(flows, np.uint8)
+    for f in range(flows):
+        most = -1
+        for v in (CLIENT, SERVER, WIRE):
+            stream = (f * VIEWS + v) * 2
+            total = 0
+            for p in range(piece_bounds[stream], piece_bounds[stream + 2]):
+                total += pieces[p, 1]
+            if total > most:
+                most = total
+                view[f] = v
+    return view
+
+
+@njit(nogil=True, cache=True)
+def _of_streams(
+    pieces: np.ndarray, piece_bounds: np.ndarray, streams: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of some streams, one stream behind the other."""
+    bounds = np.zeros(streams.size + 1, np.int64)
+    for k, s in enumerate(streams):
+        bounds[k + 1] = bounds[k] + piece_bounds[s + 1] - piece_bounds[s]
+    out = np.empty((bounds[-1], 3), np.int64)
+    n = 0
+    for s in streams:
+        for p in range(piece_bounds[s], piece_bounds[s + 1]):
+            out[n, 0], out[n, 1], out[n, 2] = pieces[p, 0], pieces[p, 1], pieces[p, 2]
+            n += 1
+    return out, bounds
+
+
+@njit(nogil=True, cache=True)
+def _heads(
+    pieces: np.ndarray, piece_bounds: np.ndarray, payload: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    bounds = np.zeros(piece_bounds.size, np.int64)
+    for copying in range(2):
+        out = np.empty(bounds[-1] if copying else 0, np.uint8)
+        n = 0
+        for s in range(piece_bounds.size - 1):
+            room = size
+            for p in range(piece_bounds[s], piece_bounds[s + 1]):
+                after_gap = p > piece_bounds[s] and pieces[p - 1, 0] + pieces[p - 1, 1] != pieces[p, 0]
+                if room == 0 or after_gap:
+                    break
+                take = min(room, pieces[p, 1])
+                if copying:
+                    for i in range(take):
+                        out[n + i] = payload[pieces[p, 3] + i]
+                n += take
+                room -= take
+            bounds[s + 1] = n
+    return out, bounds
+
+
+@njit(nogil=True, cache=True)
+def _copy(
+    pieces: np.ndarray, piece_bounds: np.ndarray, payload: np.ndarray, streams: np.ndarray, limit: int
+) -> Any:
+    """(data, run_bounds, run_start, run_offset, piece_start, piece_row, piece_ready) of some streams."""
+    total, count = 0, 0
+    for s in streams:
+        count += piece_bounds[s + 1] - piece_bounds[s]
+        room = i64(limit)
+        for p in range(piece_bounds[s], piece_bounds[s + 1]):
+            total += min(pieces[p, 1], room)
+            room -= min(pieces[p, 1], room)
+    data = np.empty(total, np.uint8)
+    run_bounds = np.zeros(streams.size + 1, np.int64)
+    run_start = np.empty(count + 1, np.int64)
+    run_offset = np.empty(count, np.int64)
+    piece_start = np.empty(count, np.int64)
+    piece_row = np.empty(count, np.int64)
+    piece_ready = np.empty(count, np.int64)
+    at, runs, n = 0, 0, 0
+    for k, s in enumerate(streams):
+        ready, room = i64(-1), i64(limit)
+        for p in range(piece_bounds[s], piece_bounds[s + 1]):
+            offset, size, row, source = pieces[p, 0], min(pieces[p, 1], room), pieces[p, 2], pieces[p, 3]
+            if size == 0:
+                break
+            room -= size
+            if p == piece_bounds[s] or pieces[p - 1, 0] + pieces[p - 1, 1] != offset:
+                run_start[runs] = at
+                run_offset[runs] = offset
+                runs += 1
+            piece_start[n] = at
+            piece_row[n] = row
+            ready = max(ready, row)
+            piece_ready[n] = ready
+            n += 1
+            for i in range(size):
+                data[at + i] = payload[source + i]
+            at += size
+        run_bounds[k + 1] = runs
+    run_start[runs] = at
+    runs_found = (data, run_bounds, run_start[: runs + 1], run_offset[:runs])
+    return *runs_found, piece_start[:n], piece_row[:n], piece_ready[:n]

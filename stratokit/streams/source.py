@@ -1,0 +1,56 @@
+"""What the tables of `streams` and `protocols` are built from, and how rows take their declared form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stratokit.schema.tables import Table
+
+POLARS_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "u8": pl.UInt8,
+    "u16": pl.UInt16,
+    "u32": pl.UInt32,
+    "u64": pl.UInt64,
+    "s32": pl.Int32,
+    "s64": pl.Int64,
+    "f64": pl.Float64,
+    "bool": pl.Boolean,
+    "text": pl.String,
+    "name": pl.Categorical,
+    "bytes": pl.Binary,
+    "time": pl.Datetime("ns", "UTC"),
+    "list<text>": pl.List(pl.String),
+}
+
+
+class PacketSource(Protocol):
+    """Anything with rows of packets: a capture, or a test's stand-in."""
+
+    def rows(self, kind: str) -> pl.LazyFrame:
+        """Rows of one kind with the columns that schemas/capture.toml gives it, in capture order."""
+        ...
+
+
+def frame_schema(table: Table) -> pl.Schema:
+    """Column names and polars types of a declared table."""
+    return pl.Schema({column.name: POLARS_TYPES[column.type] for column in table.columns})
+
+
+def shaped(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """`frame` with exactly the columns of `schema`, in order and in type; what it lacks is null."""
+    exprs = []
+    for name, dtype in schema.items():
+        column = pl.col(name) if name in frame.columns else pl.lit(None)
+        exprs.append(column.cast(dtype).alias(name))
+    return frame.select(exprs)
+
+
+def deferred(schema: pl.Schema, build: Callable[[], pl.DataFrame]) -> pl.LazyFrame:
+    """A LazyFrame of `schema` whose rows are made when it is collected."""
+    frame: pl.LazyFrame = pl.defer(lambda: shaped(build(), schema), schema=schema)
+    return frame
