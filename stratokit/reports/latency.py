@@ -43,7 +43,7 @@ REPORT = Report(
     title="Latency",
     doc="How long each layer kept its user waiting.",
     place=70,
-    needs=("dns", "tcp", "http"),
+    needs=("dns", "tcp", "http", "tls"),
     columns=(
         Column("waiting_for", "text", "What was waited for."),
         Column("count", "u64", "How often."),

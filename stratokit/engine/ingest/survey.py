@@ -279,16 +279,15 @@ def binary(data: Any, offsets: Any) -> pl.Series:
 
 
 def text(series: pl.Series) -> pl.Series:
-    """Text of a Binary column; bytes that are no UTF-8 become U+FFFD (one decode for each distinct bad
-    value).
-    """
-    result = series.cast(pl.String, strict=False)
-    bad = result.is_null() & series.is_not_null()
-    if not bad.any():
-        return result
-    distinct = series.filter(bad).unique()
-    mended = pl.Series([bytes(value).decode("utf-8", "replace") for value in distinct], dtype=pl.String)
-    return pl.select(pl.coalesce(result, series.replace_strict(distinct, mended, default=None))).to_series()
+    """Text of a Binary column; bytes that are no UTF-8 become U+FFFD (one decode for each distinct value)."""
+    try:
+        return series.cast(pl.String)
+    except pl.exceptions.ComputeError:
+        distinct = series.drop_nulls().unique()
+        mended = pl.Series([value.decode("utf-8", "replace") for value in distinct], dtype=pl.String)
+        names = pl.DataFrame({"bytes": distinct, "text": mended})
+        rows = pl.DataFrame({"bytes": series})
+        return rows.join(names, on="bytes", how="left", maintain_order="left")["text"].alias(series.name)
 
 
 def _named(*names: str, **renamed: str) -> list[tuple[str, str]]:

@@ -1,0 +1,19 @@
+"""Names are bytes to the kernel: whatever they hold, they become text."""
+
+import polars as pl
+import pytest
+
+from stratokit.engine.ingest.survey import text
+
+
+@pytest.mark.parametrize("values", [[], [None], [b"ok", None, "caf\u00e9".encode()]])
+def test_text_stays(values):
+    result = text(pl.Series("a", values, dtype=pl.Binary))
+    assert result.to_list() == [None if value is None else value.decode() for value in values]
+
+
+def test_other_bytes_are_replaced_and_the_rest_stays():
+    values = [b"\xff\xfeab", b"ok", None, b"x" * 20 + b"\xff", b"ok", b"\xff\xfeab"]
+    result = text(pl.Series("a", values, dtype=pl.Binary))
+    expected = ["\ufffd\ufffdab", "ok", None, "x" * 20 + "\ufffd", "ok", "\ufffd\ufffdab"]
+    assert result.to_list() == expected
