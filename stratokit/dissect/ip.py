@@ -1,7 +1,7 @@
 """IPv4 (RFC 791) with options, IPv6 (RFC 8200) with extension headers (RFC 7045, AH: RFC 4302).
 
-Fragments are flagged, not put together; a later fragment stops here, as its bytes are the middle of
-something.
+A fragment is described here and put together in `fragments`; a later one stops, as its bytes are the middle
+of something.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from stratokit.dissect.layers import (
     STOP_UNKNOWN,
     Row,
     be16,
+    be32,
     lacking,
     le64,
     u8,
@@ -25,12 +26,23 @@ from stratokit.dissect.layers import (
 )
 
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT, DESTINATION = 0, 43, 44, 51, 59, 60
+MOBILITY, HIP, SHIM6 = 135, 139, 140  # RFC 6275, RFC 7401, RFC 5533
 MAPPED = u64(0xFFFF0000)
-MOBILITY, HIP, SHIM6 = 135, 139, 140
 
 
 @njit(nogil=True, cache=True)
-def ipv4(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int, int]:
+def _fragment(start: int, at: int, cap: int, wire: int, bits: int, row: Row) -> None:
+    """Fields that both versions have: offset in 8 bytes, more fragments; what follows is the fragment."""
+    row.layers |= IS_FRAGMENT
+    row.fragment_offset = bits >> 1
+    row.fragment_more = bits & 1
+    row.fragment_at = min(at, cap) - start
+    row.fragment_len = max(wire - at, 0)
+    row.fragment_whole = wire <= cap
+
+
+@njit(nogil=True, cache=True)
+def ipv4(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int, int]:
     """Version 4 bits, header length in words 4, TOS 8, total length 16, id 16, flags 3, fragment offset 13,
     TTL 8, protocol 8, checksum 16, source 32, destination 32, options.
     """
@@ -40,18 +52,18 @@ def ipv4(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int,
     first = u8(data, at, cap)
     if first >> 4 != 4:
         return STOP_UNKNOWN, at, cap, wire
-    row.layers |= HAS_IP
+    row.layers |= HAS_IP | HAS_IP_PROTO
     row.ip_version = 4
     row.ip_id = be16(data, at + 4, cap)
     row.ip_ttl = u8(data, at + 8, cap)
     # Source and destination stand side by side; each goes behind the ten zeros and two ones of
     # ::ffff:a.b.c.d.
     both = le64(data, at + 12, cap)
+    row.src_ip[0] = row.dst_ip[0] = u64(0)
     row.src_ip[1] = MAPPED | both << u64(32)
     row.dst_ip[1] = MAPPED | (both >> u64(32)) << u64(32)
     proto = u8(data, at + 9, cap)
     row.ip_proto = proto
-    row.layers |= HAS_IP_PROTO
 
     header = (first & 15) * 4
     total = be16(data, at + 2, cap)
@@ -66,18 +78,20 @@ def ipv4(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int,
     stop = lacking(header, at, cap, wire)
     if stop:
         return stop, at, cap, wire
-    fragment = be16(data, at + 6, cap)
-    if fragment & 0x3FFF:  # more fragments, or not the first
-        row.layers |= IS_FRAGMENT
-        if fragment & 0x1FFF:
+    bits = be16(data, at + 6, cap)
+    if bits & 0x3FFF:  # more fragments, or not the first
+        _fragment(start, at + header, cap, wire, (bits & 0x1FFF) << 4 | bits >> 13 & 1, row)
+        row.fragment_id = row.ip_id
+        row.fragment_proto = proto
+        if bits & 0x1FFF:
             return STOP_FRAGMENT, at, cap, wire
     if proto == AUTHENTICATION:
-        return extensions(data, at + header, cap, wire, proto, row)
+        return _extensions(data, start, at + header, cap, wire, proto, row)
     return proto, at + header, cap, wire
 
 
 @njit(nogil=True, cache=True)
-def ipv6(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int, int]:
+def ipv6(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int, int]:
     """Version 4 bits, traffic class 8, flow label 20, payload length 16, next header 8, hop limit 8,
     source 128, destination 128.
     """
@@ -88,6 +102,7 @@ def ipv6(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int,
         return STOP_UNKNOWN, at, cap, wire
     row.layers |= HAS_IP
     row.ip_version = 6
+    row.ip_id = 0
     row.ip_ttl = u8(data, at + 7, cap)
     for k in range(2):
         row.src_ip[k] = le64(data, at + 8 + 8 * k, cap)
@@ -97,14 +112,38 @@ def ipv6(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int,
     if length:
         wire = min(wire, at + 40 + length)
         cap = min(cap, wire)
-    return extensions(data, at + 40, cap, wire, u8(data, at + 6, cap), row)
+    return _extensions(data, start, at + 40, cap, wire, u8(data, at + 6, cap), row)
 
 
 @njit(nogil=True, cache=True)
-def extensions(
-    data: np.ndarray, at: int, cap: int, wire: int, proto: int, row: Row
+def _extensions(
+    data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, row: Row
 ) -> tuple[int, int, int, int]:
-    """Walk extension headers to the transport protocol. Each is at least 8 bytes long, so the walk ends."""
+    """The chain up to the transport header, or to where it is cut or a later fragment begins."""
+    proto, at, fragment_at = walk(data, at, cap, wire, proto)
+    if fragment_at >= 0:
+        bits = be16(data, fragment_at + 2, cap)
+        if bits & 0xFFF9:  # an atomic fragment is whole (RFC 6946)
+            _fragment(start, fragment_at + 8, cap, wire, (bits >> 3) << 4 | bits & 1, row)
+            row.fragment_id = be32(data, fragment_at + 4, cap)
+            row.fragment_proto = u8(data, fragment_at, cap)
+            if bits & 0xFFF8:
+                row.ip_proto = row.fragment_proto
+                row.layers |= HAS_IP_PROTO
+                return STOP_FRAGMENT, at, cap, wire
+    if proto >= 0:
+        row.ip_proto = proto
+        row.layers |= HAS_IP_PROTO
+    return proto, at, cap, wire
+
+
+@njit(nogil=True, cache=True)
+def walk(data: np.ndarray, at: int, cap: int, wire: int, proto: int) -> tuple[int, int, int]:
+    """Walk extension headers: the transport protocol or a stop reason, where it begins, and where the last
+    fragment header stands (-1: none). Each header is at least 8 bytes long, so the walk ends; it ends at the
+    header of a later fragment, too.
+    """
+    fragment_at = -1
     while True:
         if proto in (HOP_BY_HOP, ROUTING, DESTINATION, MOBILITY, HIP, SHIM6):
             # next header 8, length in 8 bytes without the first 8
@@ -116,22 +155,17 @@ def extensions(
             # next header 8, reserved 8, offset 13, reserved 2, more fragments 1, identification 32
             unit, base = 0, 8
         else:
-            row.ip_proto = proto
-            row.layers |= HAS_IP_PROTO
-            return proto, at, cap, wire
+            return proto, at, fragment_at
         stop = lacking(8, at, cap, wire)
         if stop:
-            return stop, at, cap, wire
-        following = u8(data, at, cap)
-        if proto == FRAGMENT and be16(data, at + 2, cap) & 0xFFF9:
-            row.layers |= IS_FRAGMENT
+            return stop, at, fragment_at
+        if proto == FRAGMENT:
+            fragment_at = at
             if be16(data, at + 2, cap) & 0xFFF8:
-                row.ip_proto = following
-                row.layers |= HAS_IP_PROTO
-                return STOP_FRAGMENT, at, cap, wire
+                return u8(data, at, cap), at + 8, fragment_at
         size = base + unit * u8(data, at + 1, cap)
         stop = lacking(size, at, cap, wire)
         if stop:
-            return stop, at, cap, wire
-        proto = following
+            return stop, at, fragment_at
+        proto = u8(data, at, cap)
         at += size

@@ -1,5 +1,5 @@
 """Link layers: Ethernet II and IEEE 802.3 with LLC/SNAP, 802.1Q and 802.1ad tags, Linux cooked v1 and v2,
-BSD null and loop, raw IP. Not here: Wi-Fi, PPP, MPLS, PPPoE.
+BSD null and loop, raw IP, PPP, Cisco HDLC. Not here: Wi-Fi, frame relay.
 
 Link types are LINKTYPE_ numbers (https://www.tcpdump.org/linktypes.html); each kernel returns an EtherType.
 """
@@ -10,11 +10,7 @@ import numpy as np
 from numba import njit
 
 from stratokit.dissect.layers import (
-    HAS_ETHER_TYPE,
-    HAS_VLAN,
-    STOP_LENGTH,
     STOP_UNKNOWN,
-    Row,
     be16,
     be32,
     lacking,
@@ -22,10 +18,14 @@ from stratokit.dissect.layers import (
 )
 
 NULL, ETHERNET, COOKED, LOOP, COOKED2 = 0, 1, 113, 108, 276
+PPP_TYPES = (9, 50)  # with and without HDLC framing; in framing of HDLC
+CISCO_HDLC = 104
 # DLT_RAW is 12 or 14 in files of some systems, LINKTYPE_RAW everywhere else; the last two fix the IP version.
 RAW_TYPES = (12, 14, 101, 228, 229)
 
-TYPE_IPV4, TYPE_IPV6, TYPE_ARP = 0x0800, 0x86DD, 0x0806
+TYPE_IPV4, TYPE_IPV6, TYPE_ARP, TYPE_RARP = 0x0800, 0x86DD, 0x0806, 0x8035
+TYPE_MPLS, TYPE_MPLS_UPSTREAM, TYPE_PPPOE, TYPE_PPP = 0x8847, 0x8848, 0x8864, 0x880B
+TYPE_BRIDGED = 0x6558  # an Ethernet frame within something
 VLAN_TYPES = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, what QinQ used before it was a standard
 # Up to here the field behind the addresses is a length (IEEE 802.3), from 0x0600 a type.
 LENGTH_MAX = 1500
@@ -39,12 +39,16 @@ def llc(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     stop = lacking(3, at, cap, wire)
     if stop:
         return stop, at
-    if be16(data, at, cap) != 0xAAAA:
+    service = be16(data, at, cap)
+    if service == 0x0606 and u8(data, at + 2, cap) == 3:  # IP without SNAP (RFC 948)
+        return TYPE_IPV4, at + 3
+    if service != 0xAAAA:
         return STOP_UNKNOWN, at
     stop = lacking(8, at, cap, wire)
     if stop:
         return stop, at
-    if be32(data, at + 2, cap) >> 8 != 0x030000 or u8(data, at + 5, cap) != 0:
+    # The OUIs of encapsulated Ethernet (RFC 1042) and of IEEE 802.1H.
+    if be32(data, at + 2, cap) not in (0x03000000, 0x030000F8):
         return STOP_UNKNOWN, at
     return be16(data, at + 6, cap), at + 8
 
@@ -93,6 +97,15 @@ def null(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True)
+def cisco(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """Cisco HDLC: address 1, control 1, EtherType 2."""
+    stop = lacking(4, at, cap, wire)
+    if stop:
+        return stop, at
+    return be16(data, at + 2, cap), at + 4
+
+
+@njit(nogil=True, cache=True)
 def raw(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """RAW, IPV4, IPV6: no header; the first half byte is the IP version."""
     stop = lacking(1, at, cap, wire)
@@ -119,30 +132,9 @@ def link(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -> tupl
         return cooked2(data, at, cap, wire)
     if link_type in (NULL, LOOP):
         return null(data, at, cap, wire)
+    if link_type in PPP_TYPES:
+        # Cisco's framing is told from that of PPP by its address.
+        return cisco(data, at, cap, wire) if u8(data, at, cap) in (0x0F, 0x8F) else (TYPE_PPP, at)
+    if link_type == CISCO_HDLC:
+        return cisco(data, at, cap, wire)
     return STOP_UNKNOWN, at
-
-
-@njit(nogil=True, cache=True)
-def tags(data: np.ndarray, at: int, cap: int, wire: int, ether_type: int, row: Row) -> tuple[int, int, int]:
-    """Any number of VLAN tags (priority 3 bits, drop eligible 1, VLAN id 12, EtherType 16), then perhaps LLC.
-
-    Returns the EtherType or stop reason, the next `at`, and `wire`, which an 802.3 length may have shortened.
-    """
-    while ether_type in VLAN_TYPES:
-        stop = lacking(4, at, cap, wire)
-        if stop:
-            return stop, at, wire
-        if not row.layers & HAS_VLAN:
-            row.layers |= HAS_VLAN
-            row.vlan = be16(data, at, cap) & 0x0FFF
-        ether_type = be16(data, at + 2, cap)
-        at += 4
-    if 0 <= ether_type <= LENGTH_MAX:
-        if at + ether_type > wire:
-            return STOP_LENGTH, at, wire
-        wire = at + ether_type  # what follows is padding
-        ether_type, at = llc(data, at, min(cap, wire), wire)
-    if ether_type >= 0:
-        row.ether_type = ether_type
-        row.layers |= HAS_ETHER_TYPE
-    return ether_type, at, wire

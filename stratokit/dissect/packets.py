@@ -1,106 +1,166 @@
-"""Frames to columns: one pass over a buffer of frames, each through its layers, no object a packet."""
+"""Frames to columns: one pass over a buffer of frames, each through its layers, no object a packet.
+
+Of IP packets within each other the innermost one that can be decoded gives addresses, ports and payload; the
+one right around it stays as the outer one.
+"""
 
 from __future__ import annotations
 
-import collections
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from stratokit.dissect import layers
+from stratokit.dissect import layers, tunnels
+from stratokit.dissect.arp import arp
+from stratokit.dissect.emit import IS_RARE, clean, empty_columns, finished
+from stratokit.dissect.gtpu import PORT as GTPU_PORT
+from stratokit.dissect.icmp import icmp
 from stratokit.dissect.ip import NO_NEXT, ipv4, ipv6
-from stratokit.dissect.layers import ROW, STOP_UNKNOWN, Row, i64
-from stratokit.dissect.link import TYPE_ARP, TYPE_IPV4, TYPE_IPV6, VLAN_TYPES, link, tags
+from stratokit.dissect.layers import (
+    HAS_ETHER_TYPE,
+    HAS_IP,
+    HAS_IP_PROTO,
+    HAS_OUTER,
+    HAS_PAYLOAD,
+    HAS_TCP_OPTIONS,
+    HAS_TIMESTAMPS,
+    IS_FRAGMENT,
+    MAX_TUNNELS,
+    OF_PACKET,
+    ROW,
+    STOP_DEPTH,
+    STOP_ENCRYPTED,
+    STOP_FRAGMENT,
+    STOP_UNKNOWN,
+    Row,
+    i64,
+    lacking,
+)
+from stratokit.dissect.link import TYPE_ARP, TYPE_IPV4, TYPE_IPV6, TYPE_RARP, link
+from stratokit.dissect.shims import shims
+from stratokit.dissect.tcp import tcp
 from stratokit.dissect.transport import (
+    PROTO_ESP,
     PROTO_ICMP,
     PROTO_ICMPV6,
     PROTO_SCTP,
     PROTO_TCP,
     PROTO_UDP,
-    icmp,
+    PROTO_UDPLITE,
     sctp,
-    tcp,
-    udp,
 )
+from stratokit.dissect.udp import udp, udplite
+
+# UDP ports below have no tunnels.
+LOWEST_TUNNEL_PORT = GTPU_PORT
 
 
 @njit(nogil=True, cache=True)
 def _transport(
     data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, row: Row
 ) -> tuple[int, int]:
-    """The layer that was entered (0: none) and 0 or the stop reason."""
-    if proto == PROTO_TCP:
-        return layers.TCP, tcp(data, start, at, cap, wire, row)
-    if proto == PROTO_UDP:
-        return layers.UDP, udp(data, start, at, cap, wire, row)
+    """The layer that was entered (0: none) and 0 or the stop reason. TCP and UDP are decoded elsewhere."""
     if proto == PROTO_ICMP:
-        return layers.ICMP, icmp(data, start, at, cap, wire, row)
+        return layers.ICMP, icmp(data, start, at, cap, wire, proto, row)
     if proto == PROTO_ICMPV6:
-        return layers.ICMPV6, icmp(data, start, at, cap, wire, row)
+        return layers.ICMPV6, icmp(data, start, at, cap, wire, proto, row)
     if proto == PROTO_SCTP:
         return layers.SCTP, sctp(data, start, at, cap, wire, row)
+    if proto == PROTO_UDPLITE:
+        return layers.UDPLITE, udplite(data, start, at, cap, wire, row)
+    if proto == PROTO_ESP:
+        return layers.ESP, lacking(8, at, cap, wire) or STOP_ENCRYPTED
     if proto == NO_NEXT:
         return 0, 0
     return 0, STOP_UNKNOWN
 
 
 @njit(nogil=True, cache=True)
+def _inner(
+    data: np.ndarray, start: int, at: int, cap: int, wire: int, six: bool, row: Row
+) -> tuple[int, int, int, int]:
+    """An IP packet within another one: it takes the row over if its fixed header can be read."""
+    kept, version = row.layers, row.ip_version
+    source, destination = (row.src_ip[0], row.src_ip[1]), (row.dst_ip[0], row.dst_ip[1])
+    row.layers &= ~(HAS_IP | OF_PACKET)
+    if six:
+        proto, at, cap, wire = ipv6(data, start, at, cap, wire, row)
+    else:
+        proto, at, cap, wire = ipv4(data, start, at, cap, wire, row)
+    if not row.layers & HAS_IP:
+        row.layers = kept
+        return proto, at, cap, wire
+    row.layers |= HAS_OUTER
+    row.outer_ip_version = version
+    row.outer_src_ip[0], row.outer_src_ip[1] = source
+    row.outer_dst_ip[0], row.outer_dst_ip[1] = destination
+    if not row.layers & HAS_IP_PROTO:
+        row.ip_proto = 0
+    row.src_port = row.dst_port = 0
+    row.payload_offset = row.payload_len = 0
+    return proto, at, cap, wire
+
+
+@njit(nogil=True, cache=True)
+def _above(
+    data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, layer: int, row: Row
+) -> tuple[int, int, int, int, int]:
+    """What an IP packet of `layer` carries: the layer that decoding came to, then the EtherType of what a
+    tunnel carries, 0 at the end of the packet, or a stop reason; `at`, `cap`, `wire`.
+    """
+    if proto == PROTO_TCP:
+        return layers.TCP, tcp(data, start, at, cap, wire, row), at, cap, wire
+    if proto == PROTO_UDP:
+        stop, wire = udp(data, start, at, cap, wire, row)
+        if max(row.src_port, row.dst_port) < LOWEST_TUNNEL_PORT or not row.layers & HAS_PAYLOAD:
+            return layers.UDP, stop, at, cap, wire
+        cap = min(cap, wire)
+        tunnel, ether_type, at = tunnels.of_udp(data, at + 8, cap, wire, row)
+        return (tunnel if ether_type else layers.UDP), ether_type, at, cap, wire
+    if proto in (tunnels.PROTO_IPV4, tunnels.PROTO_IPV6, tunnels.PROTO_GRE):
+        if row.layers & IS_FRAGMENT:
+            return layer, STOP_FRAGMENT, at, cap, wire
+        tunnel, ether_type, at = tunnels.of_ip(data, at, cap, wire, proto, row)
+        return tunnel, ether_type, at, cap, wire
+    transport, stop = _transport(data, start, at, cap, wire, proto, row)
+    return transport or layer, stop, at, cap, wire
+
+
+@njit(nogil=True, cache=True)
 def _packet(data: np.ndarray, start: int, cap: int, wire: int, link_type: int, row: Row) -> tuple[int, int]:
     """Decode one frame; returns the layer at which decoding ended and 0 or the stop reason."""
     ether_type, at = link(data, start, cap, wire, link_type)
-    if ether_type < 0:
-        return layers.LINK, ether_type
-    link_layer = layers.VLAN if ether_type in VLAN_TYPES else layers.LINK
-    ether_type, at, wire = tags(data, at, cap, wire, ether_type, row)
-    cap = min(cap, wire)
-    if ether_type < 0:
-        return link_layer, ether_type
-    if ether_type == TYPE_IPV4:
-        network = layers.IPV4
-        proto, at, cap, wire = ipv4(data, at, cap, wire, row)
-    elif ether_type == TYPE_IPV6:
-        network = layers.IPV6
-        proto, at, cap, wire = ipv6(data, at, cap, wire, row)
-    elif ether_type == TYPE_ARP:
-        return link_layer, 0
-    else:
-        return link_layer, STOP_UNKNOWN
-    if proto < 0:
-        return network, proto
-    transport, stop = _transport(data, start, at, cap, wire, proto, row)
-    return transport or network, stop
-
-
-# One array a column. numba looks into named tuples, so the kernels below take all of them as one argument.
-Columns: Any = collections.namedtuple("Columns", ROW.names or ())  # type: ignore[misc]
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _emit(row: Row, columns: Any, i: int) -> None:
-    """Spread the finished row over the columns."""
-    for k in range(2):
-        columns.src_ip[i, k] = row.src_ip[k]
-        columns.dst_ip[i, k] = row.dst_ip[k]
-    columns.ether_type[i] = row.ether_type
-    columns.vlan[i] = row.vlan
-    columns.ip_version[i] = row.ip_version
-    columns.ip_ttl[i] = row.ip_ttl
-    columns.ip_id[i] = row.ip_id
-    columns.ip_proto[i] = row.ip_proto
-    columns.src_port[i] = row.src_port
-    columns.dst_port[i] = row.dst_port
-    columns.icmp_type[i] = row.icmp_type
-    columns.icmp_code[i] = row.icmp_code
-    columns.tcp_flags[i] = row.tcp_flags
-    columns.tcp_seq[i] = row.tcp_seq
-    columns.tcp_ack[i] = row.tcp_ack
-    columns.tcp_window[i] = row.tcp_window
-    columns.payload_offset[i] = row.payload_offset
-    columns.payload_len[i] = row.payload_len
-    columns.stop_layer[i] = row.stop_layer
-    columns.stop_reason[i] = row.stop_reason
-    columns.layers[i] = row.layers
+    layer, depth = layers.LINK, 0
+    while True:
+        if ether_type not in (TYPE_IPV4, TYPE_IPV6):
+            layer, ether_type, at, cap, wire = shims(data, at, cap, wire, ether_type, layer, row)
+        if ether_type < 0:
+            return layer, ether_type
+        if not depth:
+            row.ether_type = ether_type
+            row.layers |= HAS_ETHER_TYPE
+        six = ether_type == TYPE_IPV6
+        if not six and ether_type != TYPE_IPV4:
+            if ether_type in (TYPE_ARP, TYPE_RARP):
+                return layers.ARP, arp(data, at, cap, wire, row)
+            return layer, STOP_UNKNOWN
+        layer = layers.IPV6 if six else layers.IPV4
+        if depth:
+            proto, at, cap, wire = _inner(data, start, at, cap, wire, six, row)
+        elif six:
+            proto, at, cap, wire = ipv6(data, start, at, cap, wire, row)
+        else:
+            proto, at, cap, wire = ipv4(data, start, at, cap, wire, row)
+        if proto < 0:
+            return layer, proto
+        layer, ether_type, at, cap, wire = _above(data, start, at, cap, wire, proto, layer, row)
+        if ether_type <= 0:
+            return layer, ether_type
+        depth += 1
+        row.tunnel_depth = depth
+        if depth > MAX_TUNNELS:
+            return layer, STOP_DEPTH
 
 
 @njit(nogil=True, cache=True)
@@ -112,11 +172,41 @@ def _dissect(
     link_types: np.ndarray,
     scratch: np.ndarray,
     columns: Any,
-) -> None:
-    size = len(data)
+    rare: np.ndarray,
+    rare_at: np.ndarray,
+) -> int:
+    """How many rows have rare fields; those are kept whole."""
+    # Arrays by themselves: those of a tuple would have their references counted for every packet.
+    (
+        ether_type,
+        vlan,
+        src_ip,
+        dst_ip,
+        ip_version,
+        ip_ttl,
+        ip_id,
+        ip_proto,
+        src_port,
+        dst_port,
+        icmp_type,
+        icmp_code,
+        tcp_flags,
+        tcp_seq,
+        tcp_ack,
+        tcp_window,
+        payload_offset,
+        payload_len,
+        stop_layer,
+        stop_reason,
+        filled,
+        tcp_options,
+        tcp_tsval,
+        tcp_tsecr,
+    ) = columns
+    size, rares = len(data), 0
     row = scratch[0]
     for i in range(len(offsets)):
-        scratch[0] = scratch[1]  # which nothing fills: a clean row
+        clean(row)
         # Here the frame is put inside the buffer; no layer can leave [start, cap) afterwards.
         start = i64(offsets[i])
         if start < 0 or start > size:
@@ -127,7 +217,38 @@ def _dissect(
         if stop:
             row.stop_layer = layer
             row.stop_reason = -stop
-        _emit(row, columns, i)
+        for k in range(2):
+            src_ip[i, k] = row.src_ip[k]
+            dst_ip[i, k] = row.dst_ip[k]
+        ether_type[i] = row.ether_type
+        vlan[i] = row.vlan
+        ip_version[i] = row.ip_version
+        ip_ttl[i] = row.ip_ttl
+        ip_id[i] = row.ip_id
+        ip_proto[i] = row.ip_proto
+        src_port[i] = row.src_port
+        dst_port[i] = row.dst_port
+        icmp_type[i] = row.icmp_type
+        icmp_code[i] = row.icmp_code
+        tcp_flags[i] = row.tcp_flags
+        tcp_seq[i] = row.tcp_seq
+        tcp_ack[i] = row.tcp_ack
+        tcp_window[i] = row.tcp_window
+        payload_offset[i] = row.payload_offset
+        payload_len[i] = row.payload_len
+        stop_layer[i] = row.stop_layer
+        stop_reason[i] = row.stop_reason
+        filled[i] = row.layers
+        if row.layers & HAS_TCP_OPTIONS:
+            tcp_options[i] = row.tcp_options
+        if row.layers & HAS_TIMESTAMPS:
+            tcp_tsval[i] = row.tcp_tsval
+            tcp_tsecr[i] = row.tcp_tsecr
+        if row.layers & IS_RARE:
+            rare[rares] = row
+            rare_at[rares] = i
+            rares += 1
+    return rares
 
 
 def dissect(
@@ -147,25 +268,25 @@ def dissect(
         link_types: u2, LINKTYPE_ number of each frame.
 
     Returns:
-        Columns by the names of schemas/capture.toml, zero where a packet has none: `layers` has a bit for
-        each group that was filled (layers.HAS_...). Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
-        stop_layer and stop_reason are indexes of layers.LAYER_NAMES and layers.REASON_NAMES.
+        Columns by the names of layers.ROW, zero where a packet has none: `layers` has a bit for each group
+        that was filled (layers.HAS_...). Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. stop_layer,
+        stop_reason and tunnel are indexes of layers.LAYER_NAMES, layers.REASON_NAMES and TUNNEL_NAMES.
         `columns.packet_columns` makes Arrow arrays of them.
     """
     count = len(offsets)
     data = np.ascontiguousarray(data, np.uint8).view()
     data.flags.writeable = False  # so that mapped files and buffers share one compiled kernel
-    columns = Columns(*(np.empty((count, *ROW[name].shape), ROW[name].base) for name in (ROW.names or ())))
-    _dissect(
+    columns = empty_columns(count)
+    rare, rare_at = np.empty(count, ROW), np.empty(count, np.int64)
+    rares = _dissect(
         data,
         np.ascontiguousarray(offsets, np.int64),
         np.ascontiguousarray(cap_lens, np.uint32),
         np.ascontiguousarray(orig_lens, np.uint32),
         np.ascontiguousarray(link_types, np.uint16),
-        np.zeros(2, ROW),
+        np.zeros(1, ROW),
         columns,
+        rare,
+        rare_at,
     )
-    result: dict[str, np.ndarray] = columns._asdict()
-    for name in ("src_ip", "dst_ip"):
-        result[name] = result[name].view(np.uint8)
-    return result
+    return finished(columns, rare[:rares], rare_at[:rares])

@@ -8,7 +8,7 @@ import pytest
 import synthetic
 from synthetic import MS, T0
 
-SECTIONS = ["protocols", "conversations", "tcp", "dns", "http", "latency", "syscalls", "processes"]
+SECTIONS = ["protocols", "conversations", "tcp", "dns", "http", "tls", "latency", "syscalls", "processes"]
 
 
 def times(value: object) -> list[object]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stratokit.dissect.columns import packet_columns
 from stratokit.dissect.packets import dissect
 
+INNER = frames.ipv4(frames.udp(b"abcd"), 17, "192.168.0.1", "192.168.0.2")
 SAMPLES = [
     (1, frames.eth(frames.ipv4(frames.tcp(b"abcd", options=bytes(12)), options=bytes(8)))),
     (1, frames.eth(frames.vlan(frames.vlan(frames.ipv4(frames.udp(b"abcd"), 17)), 0x8100), 0x88A8)),
@@ -20,6 +21,22 @@ SAMPLES = [
     (276, frames.sll2(frames.ipv4(frames.icmp(b"abcd"), 1))),
     (0, b"\x02\0\0\0" + frames.ipv4(frames.tcp(b"abcd"))),
     (101, frames.ipv6(frames.tcp(b"abcd"))),
+    (1, frames.eth(frames.ipv4(frames.tcp(b"ab", options=b"\2\4\5\xb4\4\2\1\1\5\x12" + bytes(18))))),
+    (1, frames.eth(frames.ipv4(frames.vxlan(frames.eth(frames.vlan(INNER), 0x8100)), 17))),
+    (101, frames.ipv6(frames.geneve(frames.eth(INNER), options=bytes(8)), 17)),
+    (101, frames.ipv4(frames.gtpu(INNER, flags=0x34, more=b"\0\0\0\x85\1\0\0\0"), 17)),
+    (101, frames.ipv4(frames.gre(frames.eth(INNER), 0x6558, 0xB000, bytes(12)), 47)),
+    (
+        101,
+        frames.ipv4(frames.gre(b"\x10\0\0\x2a" + bytes(4) + frames.eth(INNER), 0x88BE, 0x1000, bytes(4)), 47),
+    ),
+    (101, frames.ipv6(frames.ipv4(frames.ipv6(frames.icmp(b"ab", 128), 58), 41), 4)),
+    (101, frames.ipv4(frames.icmp(INNER, 3), 1)),
+    (101, frames.ipv6(frames.icmp(bytes(32) + b"\4\x08" + bytes(6) + frames.ipv6(INNER, 17), 137), 58)),
+    (1, frames.eth(bytes.fromhex("00064040 000c8140") + INNER, 0x8847)),
+    (1, frames.eth(bytes.fromhex("1100 1234 00ff 0021") + INNER, 0x8864)),
+    (9, b"\xff\3\0\x21" + INNER),
+    (1, frames.eth(bytes.fromhex("0001 0800 06 04 0002") + bytes(20), 0x0806)),
 ]
 
 
@@ -50,7 +67,7 @@ def test_every_length_of_every_sample() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.sampled_from([0, 1, 12, 14, 101, 108, 113, 147, 228, 229, 276, 65535]),
+    st.sampled_from([0, 1, 9, 12, 14, 50, 101, 104, 108, 113, 147, 228, 229, 276, 65535]),
     st.binary(max_size=120),
     st.integers(0, 2**32 - 1),
 )

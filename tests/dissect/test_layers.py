@@ -64,9 +64,21 @@ def row(frame: str | bytes, link_type: int = 1, orig_len: int | None = None) -> 
 LINKS = [
     (1, ETH + "0800", 14, {}),
     (1, ETH + "8100 a007 0800", 18, {"vlan": 7}),
-    (1, ETH + "88a8 0064 8100 0007 0800", 22, {"vlan": 100}),
-    (1, ETH + "9100 0064 8100 0007 0800", 22, {"vlan": 100}),
+    (1, ETH + "88a8 0064 8100 0007 0800", 22, {"vlan": 100, "vlan_inner": 7}),
+    (1, ETH + "9100 0064 8100 0007 0800", 22, {"vlan": 100, "vlan_inner": 7}),
     (1, ETH + "0034 aaaa03000000 0800", 22, {}),
+    (1, ETH + "0034 aaaa030000f8 0800", 22, {}),
+    (1, ETH + "002f 060603", 17, {}),
+    (1, ETH + "8847 00064040 000c8140", 22, {"mpls_label": 100}),
+    (1, ETH + "8847 00064140 00000000" + ETH + "0800", 36, {"mpls_label": 100}),
+    (1, ETH + "8864 1100 1234 002e 0021", 22, {"pppoe_session": 0x1234}),
+    (1, ETH + "8864 1100 1234 002d 21", 21, {"pppoe_session": 0x1234}),
+    (1, ETH + "8864 1100 1234 0032 0281 00064140", 26, {"pppoe_session": 0x1234, "mpls_label": 100}),
+    (9, "0021", 2, {}),
+    (9, "ff030021", 4, {}),
+    (50, "ff0321", 3, {}),
+    (50, "0f000800", 4, {}),
+    (104, "8f000800", 4, {}),
     (113, "0004 0001 0006 0200000000010000 0800", 16, {}),
     (113, "0004 0001 0006 0200000000010000 8100 0007 0800", 20, {"vlan": 7}),
     (276, "0800 0000 00000003 0001 04 06 0200000000010000", 20, {}),
@@ -94,7 +106,11 @@ def test_ipv6_udp() -> None:
 
 
 def test_arp_is_no_ip_and_no_failure() -> None:
-    assert row(ETH + "0806 0001 0800 06 04 0001" + "00" * 20) == {}
+    found = row(ETH + "0806 0001 0800 06 04 0002 020000000001 0a000001 020000000002 0a0000fe")
+    assert found == {"arp_op": 2, "arp_sender_ip": "10.0.0.1", "arp_target_ip": "10.0.0.254"}
+    assert row(ETH + "0806 0001 86dd 06 10 0001" + "00" * 44) == {"arp_op": 1}
+    found = row(ETH + "8035 0001 0800 06 04 0003" + "00" * 19)
+    assert found == {"arp_op": 3, "stop_layer": "arp", "stop_reason": "length"}
 
 
 def test_ethernet_padding_is_no_payload() -> None:
@@ -105,7 +121,7 @@ def test_ethernet_padding_is_no_payload() -> None:
 
 def test_ipv4_options_are_skipped() -> None:
     found = row(frames.eth(frames.ipv4(frames.tcp(b"abcd", options=bytes(12)), options=bytes(8))))
-    assert found == {**TCP4, "payload_offset": 14 + 28 + 32}
+    assert found == {**TCP4, "payload_offset": 14 + 28 + 32, "tcp_options": 1}
 
 
 def test_ipv6_extension_headers_are_walked() -> None:
@@ -154,6 +170,9 @@ def test_icmp_and_sctp() -> None:
     assert row(frames.ipv6(frames.icmp(b"x", 128), 58), 101)["icmp_type"] == 128
     found = row(frames.ipv4(frames.sctp(b"x" * 20), 132), 101)
     assert (found["src_port"], found["dst_port"], found["payload_len"]) == (5000, 6000, 20)
+    assert (found["sctp_tag"], found["sctp_chunk"]) == (1, ord("x"))
+    found = row(frames.ipv6(frames.udp(b"x" * 20, length=8), 136), 101)
+    assert (found["ip_proto"], found["src_port"], found["payload_len"]) == (136, 40000, 20)
 
 
 STOPS = [
@@ -171,7 +190,20 @@ STOPS = [
     (frames.ipv4(frames.tcp())[:19], 101, "ipv4", "length"),
     (b"\x41" + frames.ipv4(frames.tcp())[1:], 101, "ipv4", "length"),
     (frames.ipv4(frames.tcp(), length=19), 101, "ipv4", "length"),
-    (frames.ipv4(b"\0" * 8, 47), 101, "ipv4", "unknown"),
+    (frames.ipv4(b"\0" * 8, 99), 101, "ipv4", "unknown"),
+    (frames.ipv4(b"\0" * 8, 47), 101, "gre", "unknown"),
+    (frames.ipv4(b"\0\2\x08\0", 47), 101, "gre", "unknown"),
+    (frames.ipv4(b"\0" * 3, 47), 101, "gre", "length"),
+    (frames.ipv4(b"\0" * 8, 50), 101, "esp", "encrypted"),
+    (frames.ipv6(b"\0" * 7, 50), 101, "esp", "length"),
+    (frames.ipv4(frames.udp()[:7], 136), 101, "udplite", "length"),
+    (frames.ipv4(frames.tcp(options=b"\2\5\5\5")), 101, "tcp", "length"),
+    (frames.eth(b"\0\0\1", 0x8847), 1, "mpls", "length"),
+    (frames.eth(b"\0\0\1\0\x11", 0x8847), 1, "mpls", "unknown"),
+    (frames.eth(b"\x11\0\0\1\0", 0x8864), 1, "pppoe", "length"),
+    (frames.eth(b"\x11\7\0\1\0\0", 0x8864), 1, "pppoe", "unknown"),
+    (frames.eth(b"\x11\0\0\1\0\2\xc0\x21", 0x8864), 1, "ppp", "unknown"),
+    (b"\xff\x03", 9, "ppp", "length"),
     (frames.ipv6(b"\0" * 7, 0), 101, "ipv6", "length"),
     (frames.ipv4(frames.tcp()[:19]), 101, "tcp", "length"),
     (frames.ipv4(frames.tcp()[:12] + b"\x40" + frames.tcp()[13:]), 101, "tcp", "length"),

@@ -43,6 +43,7 @@ def ipv4(
     options: bytes = b"",
     fragment: int = 0,
     length: int | None = None,
+    number: int = 0x1234,
 ) -> bytes:
     size = 20 + len(options)
     header = struct.pack(
@@ -50,7 +51,7 @@ def ipv4(
         0x40 | size // 4,
         0,
         size + len(payload) if length is None else length,
-        0x1234,
+        number,
         fragment,
         64,
         proto,
@@ -79,8 +80,52 @@ def extension(payload: bytes, following: int, size: int = 8) -> bytes:
     return struct.pack(">BBBB", following, size // 8 - 1, 1, size - 4) + bytes(size - 4) + payload
 
 
-def ipv6_fragment(payload: bytes, following: int, offset: int, more: bool) -> bytes:
-    return struct.pack(">BBHI", following, 0, offset | more, 99) + payload
+def ipv6_fragment(payload: bytes, following: int, offset: int, more: bool, number: int = 99) -> bytes:
+    return struct.pack(">BBHI", following, 0, offset | more, number) + payload
+
+
+def fragments4(payload: bytes, proto: int, size: int, number: int = 1) -> list[bytes]:
+    """An IPv4 packet in fragments of `size` bytes."""
+    starts = range(0, len(payload), size)
+    return [
+        ipv4(
+            payload[at : at + size],
+            proto,
+            fragment=at // 8 | (0x2000 if at + size < len(payload) else 0),
+            number=number,
+        )
+        for at in starts
+    ]
+
+
+def fragments6(payload: bytes, proto: int, size: int, number: int = 1) -> list[bytes]:
+    """An IPv6 packet in fragments of `size` bytes."""
+    return [
+        ipv6(ipv6_fragment(payload[at : at + size], proto, at, at + size < len(payload), number), 44)
+        for at in range(0, len(payload), size)
+    ]
+
+
+def vxlan(frame: bytes, network: int = 42, port: int = 4789) -> bytes:
+    return udp(struct.pack(">II", 0x08000000, network << 8) + frame, destination=port)
+
+
+def gpe(payload: bytes, protocol: int, network: int = 42) -> bytes:
+    return udp(struct.pack(">II", 0x0C000000 | protocol, network << 8) + payload, destination=4790)
+
+
+def geneve(payload: bytes, ether_type: int = 0x6558, network: int = 42, options: bytes = b"") -> bytes:
+    header = struct.pack(">BBHI", len(options) // 4, 0, ether_type, network << 8)
+    return udp(header + options + payload, destination=6081)
+
+
+def gtpu(payload: bytes, endpoint: int = 42, flags: int = 0x30, more: bytes = b"") -> bytes:
+    header = struct.pack(">BBHI", flags, 255, len(more) + len(payload), endpoint)
+    return udp(header + more + payload, source=2152, destination=2152)
+
+
+def gre(payload: bytes, ether_type: int = 0x0800, flags: int = 0, more: bytes = b"") -> bytes:
+    return struct.pack(">HH", flags, ether_type) + more + payload
 
 
 def tcp(

@@ -1,0 +1,114 @@
+"""The finished row of a packet, spread over one array a column; rows with rare fields are kept whole."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from stratokit.dissect.layers import (
+    HAS_ARP,
+    HAS_ARP_IP,
+    HAS_ICMP_ID,
+    HAS_ICMP_IP,
+    HAS_ICMP_PORTS,
+    HAS_MPLS,
+    HAS_MSS,
+    HAS_OUTER,
+    HAS_PPPOE,
+    HAS_SACK,
+    HAS_SCTP,
+    HAS_SCTP_CHUNK,
+    HAS_TUNNEL,
+    HAS_TUNNEL_ID,
+    HAS_VLAN_INNER,
+    HAS_WINDOW_SCALE,
+    HOT,
+    IS_FRAGMENT,
+    OPTIONS,
+    RARE,
+    ROW,
+    Row,
+)
+
+IS_RARE = (
+    HAS_VLAN_INNER | HAS_MPLS | HAS_PPPOE | HAS_ARP | HAS_ICMP_ID | HAS_ICMP_IP | HAS_SCTP | HAS_TUNNEL
+) | (HAS_MSS | HAS_WINDOW_SCALE | HAS_SACK | IS_FRAGMENT)
+
+# numba looks into named tuples, so the kernel takes all columns as one argument. It copies their reference
+# counts with every function that is inlined into it: keep `emit` in one piece.
+Columns: Any = collections.namedtuple(  # type: ignore[misc]
+    "Columns", [name for name, *_ in HOT + OPTIONS]
+)
+
+
+# Rare fields, and the bits of `layers` that say that they were filled.
+GROUPS: tuple[tuple[tuple[str, ...], int], ...] = (
+    (("vlan_inner",), HAS_VLAN_INNER),
+    (("mpls_label",), HAS_MPLS),
+    (("pppoe_session",), HAS_PPPOE),
+    (("arp_op",), HAS_ARP),
+    (("arp_sender_ip", "arp_target_ip"), HAS_ARP_IP),
+    (("tcp_mss",), HAS_MSS),
+    (("tcp_window_scale",), HAS_WINDOW_SCALE),
+    (("tcp_sack_count", "tcp_sack_left", "tcp_sack_right"), HAS_SACK),
+    (("icmp_id", "icmp_seq"), HAS_ICMP_ID),
+    (("icmp_ip_version", "icmp_ip_proto", "icmp_src_ip", "icmp_dst_ip"), HAS_ICMP_IP),
+    (("icmp_src_port", "icmp_dst_port"), HAS_ICMP_PORTS),
+    (("sctp_tag",), HAS_SCTP),
+    (("sctp_chunk",), HAS_SCTP_CHUNK),
+    (("tunnel", "tunnel_depth"), HAS_TUNNEL),
+    (("tunnel_id",), HAS_TUNNEL_ID),
+    (("outer_ip_version", "outer_src_ip", "outer_dst_ip"), HAS_OUTER),
+    (tuple(name for name, *_ in RARE if name.startswith("fragment_")), IS_FRAGMENT),
+)
+
+
+def _zeros(name: str, count: int) -> np.ndarray:
+    """Costs nothing until it is written: the system hands such memory out page by page."""
+    return np.zeros((count, *ROW[name].shape), ROW[name].base)
+
+
+def empty_columns(count: int) -> Any:
+    """Arrays for `count` packets."""
+    hot = [np.empty((count, *ROW[name].shape), ROW[name].base) for name, *_ in HOT]
+    options = [_zeros(name, count) for name, *_ in OPTIONS]
+    return Columns(*hot, *options)
+
+
+def finished(columns: Any, rows: np.ndarray, at: np.ndarray) -> dict[str, np.ndarray]:
+    """All columns by name, with the rare fields of `rows`, which belong to the packets `at`."""
+    found: dict[str, np.ndarray] = columns._asdict()
+    for name, *_ in RARE:
+        found[name] = _zeros(name, len(found["layers"]))
+    for names, bits in GROUPS:
+        has = rows["layers"] & bits != 0
+        if has.any():
+            for name in names:
+                found[name][at[has]] = rows[name][has]
+    for name in ADDRESSES:
+        found[name] = found[name].view(np.uint8)
+    return found
+
+
+@njit(nogil=True, cache=True, inline="always")
+def clean(row: Row) -> None:
+    """Zero what `emit` copies from every row."""
+    for k in range(2):
+        row.src_ip[k] = 0
+        row.dst_ip[k] = 0
+    row.ether_type = row.vlan = 0
+    row.ip_version = row.ip_ttl = row.ip_proto = 0
+    row.ip_id = 0
+    row.src_port = row.dst_port = 0
+    row.icmp_type = row.icmp_code = 0
+    row.tcp_flags = row.tcp_window = 0
+    row.tcp_seq = row.tcp_ack = 0
+    row.payload_offset = row.payload_len = 0
+    row.stop_layer = row.stop_reason = 0
+    row.layers = 0
+
+
+ADDRESSES = tuple(name for name in ROW.names or () if name.endswith("_ip"))

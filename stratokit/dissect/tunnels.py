@@ -1,0 +1,79 @@
+"""Which tunnel a packet carries, by IP protocol or UDP port, and what lies in it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from stratokit.dissect.geneve import PORT as GENEVE_PORT
+from stratokit.dissect.geneve import geneve
+from stratokit.dissect.gre import PORT as GRE_PORT
+from stratokit.dissect.gre import gre
+from stratokit.dissect.gtpu import PORT as GTPU_PORT
+from stratokit.dissect.gtpu import gtpu
+from stratokit.dissect.layers import (
+    GENEVE,
+    GRE,
+    GTPU,
+    HAS_TUNNEL,
+    HAS_TUNNEL_ID,
+    IPV4,
+    IPV6,
+    IS_FRAGMENT,
+    T_4IN6,
+    T_6IN4,
+    T_6IN6,
+    T_IPIP,
+    VXLAN,
+    Row,
+)
+from stratokit.dissect.link import TYPE_IPV4, TYPE_IPV6
+from stratokit.dissect.vxlan import GPE_PORT as VXLAN_GPE_PORT
+from stratokit.dissect.vxlan import PORTS as VXLAN_PORTS
+from stratokit.dissect.vxlan import gpe, vxlan
+
+PROTO_IPV4, PROTO_IPV6, PROTO_GRE = 4, 41, 47  # RFC 2003, RFC 4213 and RFC 2473, RFC 2784
+
+
+@njit(nogil=True, cache=True)
+def of_ip(data: np.ndarray, at: int, cap: int, wire: int, proto: int, row: Row) -> tuple[int, int, int]:
+    """The layer, the EtherType of what it carries or the stop reason, and where that begins."""
+    four = row.ip_version == 4
+    row.layers = row.layers & ~HAS_TUNNEL_ID | HAS_TUNNEL
+    if proto == PROTO_IPV4:
+        row.tunnel = T_IPIP if four else T_4IN6
+        return IPV4 if four else IPV6, TYPE_IPV4, at
+    if proto == PROTO_IPV6:
+        row.tunnel = T_6IN4 if four else T_6IN6
+        return IPV4 if four else IPV6, TYPE_IPV6, at
+    kind, at = gre(data, at, cap, wire, row)
+    return GRE, kind, at
+
+
+@njit(nogil=True, cache=True)
+def of_udp(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int]:
+    """As `of_ip`, for the payload of UDP; the EtherType is 0 for anything but a tunnel."""
+    port = row.dst_port
+    kept = row.layers
+    if kept & IS_FRAGMENT:  # its packet will be put together
+        return 0, 0, at
+    row.layers = kept & ~HAS_TUNNEL_ID | HAS_TUNNEL
+    layer, kind = 0, 0
+    if port in VXLAN_PORTS:
+        layer = VXLAN
+        kind, at = vxlan(data, at, cap, row)
+    elif VXLAN_GPE_PORT in (port, row.src_port):
+        layer = VXLAN
+        kind, at = gpe(data, at, cap, row)
+    elif GENEVE_PORT in (port, row.src_port):
+        layer = GENEVE
+        kind, at = geneve(data, at, cap, wire, row)
+    elif port == GRE_PORT:
+        layer = GRE
+        kind, at = gre(data, at, cap, wire, row)
+    elif GTPU_PORT in (port, row.src_port):
+        layer = GTPU
+        kind, at = gtpu(data, at, cap, wire, row)
+    if kind == 0:
+        row.layers = kept
+    return layer, kind, at
