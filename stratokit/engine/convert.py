@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from stratokit.engine.capture import Capture
 from stratokit.engine.frames import collect
 from stratokit.engine.losses import loss_totals
-from stratokit.engine.scan import is_spool
+from stratokit.engine.scan import is_spool, open_source, resolve
 from stratokit.errors import UsageError
 from stratokit.formats import registry
+
+if TYPE_CHECKING:
+    from stratokit.engine.packet_files import PacketSource
 
 Progress = Callable[[int, int], None]
 _BATCH_ROWS = 1 << 17
@@ -28,6 +32,8 @@ def convert_files(inputs: Sequence[Path], output: Path, progress: Progress | Non
     """Convert what `inputs` name to `output`; returns what is missing in it, by counter."""
     spools = [path for path in inputs if is_spool(path)]
     if not spools:
+        if registry.by_suffix(output).name == "parquet" and (source := _packet_file(inputs)):
+            return _stream(source, output, progress)
         capture = Capture.open(inputs)
         convert(capture, output, progress)
         return {row["counter"]: row["amount"] for row in loss_totals(capture).to_dicts()}
@@ -38,6 +44,28 @@ def convert_files(inputs: Sequence[Path], output: Path, progress: Progress | Non
     from stratokit.engine.ingest import ingest
 
     return ingest(spools[0], output, progress)
+
+
+def _packet_file(inputs: Sequence[Path]) -> PacketSource | None:
+    """The one packet file that `inputs` are, if they are."""
+    from stratokit.engine.packet_files import PacketSource
+
+    files = resolve(inputs)
+    source = open_source(files[0]) if len(files) == 1 else None
+    return source if isinstance(source, PacketSource) else None
+
+
+def _stream(source: PacketSource, output: Path, progress: Progress | None) -> dict[str, int]:
+    """A packet file to a capture in one pass, whatever its size."""
+    from stratokit.engine.packet_files import Survey, capture_tables
+    from stratokit.formats.parquet import CaptureWriter
+
+    survey = Survey()
+    with CaptureWriter(output, {}) as writer:
+        for kind, table in capture_tables(source.path, source.form, survey, progress):
+            writer.write(kind, table)
+        writer.metadata |= survey.carried | {"host": "{}"}
+    return {survey.damage.counter: 1} if survey.damage else {}
 
 
 def convert(capture: Capture, output: Path, progress: Progress | None = None) -> None:
@@ -55,7 +83,9 @@ def _metadata(capture: Capture) -> dict[str, str]:
     found = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.extra.items()
     }
-    return found | {"host": json.dumps(facts.host)}
+    # What is carried names packets by their number in their file.
+    carried = facts.carried if len(capture.files) == 1 else {}
+    return found | {"host": json.dumps(facts.host)} | carried
 
 
 def _to_parquet(capture: Capture, output: Path, progress: Progress | None) -> None:
@@ -79,6 +109,21 @@ def _batches(capture: Capture, kind: str) -> Iterator[pa.Table]:
         yield frame.to_arrow()
 
 
+def _packets(capture: Capture) -> Iterator[pa.Table]:
+    """Packets by number: a packet file keeps the order in which they were recorded."""
+    if len(capture.files) == 1 and capture.files[0].format == "parquet" and capture.filter_text is None:
+        from stratokit.formats.parquet import CaptureReader
+        from stratokit.formats.tables import kind_columns
+
+        names = [name for name in kind_columns("packet") if name != "kind"]
+        with CaptureReader(capture.paths[0]) as reader:
+            yield from reader.iter_packets(names)
+        return
+    # With a filter, or several files, they come as they stand there: at most sorted by time in a row group.
+    for batch in _batches(capture, "packet"):
+        yield batch.sort_by("frame")
+
+
 def _to_packets(capture: Capture, form: registry.Format, output: Path, progress: Progress | None) -> None:
     from stratokit.formats.frames import Interface
 
@@ -91,7 +136,7 @@ def _to_packets(capture: Capture, form: registry.Format, output: Path, progress:
     total = sum(file.rows.get("packet", 0) for file in capture.files)
     done = 0
     with form.open_writer(output, _metadata(capture), known, **more) as writer:
-        for batch in _batches(capture, "packet"):
+        for batch in _packets(capture):
             writer.write(batch)
             done += batch.num_rows
             if progress:

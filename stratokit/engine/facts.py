@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stratokit.formats.parquet import CaptureReader
 
+# As formats.pcapng.cold names it; not imported, because few captures need what comes with it.
+_CARRIED = frozenset(("pcapng",))
 # Kinds whose times say when the capture took place. Processes and sockets found at the start may be older.
 _SPAN_KINDS = frozenset(("packet", "syscall", "clock"))
 
@@ -30,6 +32,8 @@ class FileFacts:
     version: str | None = None
     host: dict[str, Any] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # Metadata that are of no interest but to a writer of the format that the packets came from.
+    carried: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def is_recording(self) -> bool:
@@ -56,7 +60,8 @@ class FileFacts:
 
 def capture_facts(path: Path, reader: CaptureReader) -> FileFacts:
     """Facts of a capture.parquet."""
-    values = {key: _value(text) for key, text in reader.metadata.items()}
+    carried = {key: text for key, text in reader.metadata.items() if key in _CARRIED}
+    values = {key: _value(text) for key, text in reader.metadata.items() if key not in carried}
     rows: dict[str, int] = dict(values.pop("rows", None) or {})
     if all(group.kind is not None for group in reader.row_groups):
         rows = {}
@@ -76,6 +81,7 @@ def capture_facts(path: Path, reader: CaptureReader) -> FileFacts:
         version=values.pop("version", None),
         host=dict(values.pop("host", None) or {}),
         extra=values,
+        carried=carried,
     )
 
 

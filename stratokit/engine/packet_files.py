@@ -1,140 +1,240 @@
-"""Packet files of other programs: their frames become the rows of a capture while they are read."""
+"""Packet files of other programs as a source of rows: read anew for each query, no more than is asked for.
+
+A file goes through in windows, so memory does not grow with it. What takes no look into frames (how many,
+from when to when, which interfaces, where reading had to end) comes from a walk over the records alone.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
+from polars.io.plugins import register_io_source
 
-from stratokit.dissect.columns import packet_columns
-from stratokit.dissect.layers import HAS_IP, HAS_PORTS
-from stratokit.dissect.packets import dissect
 from stratokit.engine.facts import FileFacts
-from stratokit.engine.frames import conform
-from stratokit.formats.events import gather
-from stratokit.formats.frames import FrameBatch
+from stratokit.engine.frames import conform, polars_schema
+from stratokit.engine.packet_windows import SIMPLE_PACKET, Columns, columns_of
+from stratokit.errors import FormatError
+from stratokit.formats.frames import Damage, FrameBatch, Interface
 from stratokit.formats.registry import Format
+from stratokit.formats.views import spread
 from stratokit.schema import load
-from stratokit.streams.flows import FlowTable
 
 Tables = Iterator[tuple[str, pa.Table]]
+Progress = Callable[[int, int], None]
+TIME = pa.timestamp("ns", "UTC")
 
 
-def capture_tables(path: Path, form: Format, progress: Callable[[int, int], None] | None = None) -> Tables:
-    """(kind, rows) of a packet file: packets batch by batch, then interfaces and what was lost in reading."""
+@dataclasses.dataclass(slots=True)
+class Survey:
+    """What is known of a packet file when all of it was walked over."""
+
+    packets: int = 0
+    first_ns: int | None = None
+    last_ns: int | None = None
+    interfaces: list[Interface] = dataclasses.field(default_factory=list)
+    damage: Damage | None = None
+    # Metadata that let a writer of the same format write the file again.
+    carried: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def add(self, batch: FrameBatch) -> None:
+        """Count a batch."""
+        self.packets += len(batch.offsets)
+        times = batch.ts_ns[batch.blocks != SIMPLE_PACKET] if batch.blocks.any() else batch.ts_ns
+        if len(times):
+            first, last = int(times.min()), int(times.max())
+            self.first_ns = first if self.first_ns is None else min(self.first_ns, first)
+            self.last_ns = last if self.last_ns is None else max(self.last_ns, last)
+
+    def end(self, reader: Any, path: Path) -> Survey:
+        """Take what the reader knows at its end.
+
+        Raises:
+            FormatError: it could read nothing at all.
+        """
+        self.interfaces, self.damage = reader.interfaces, reader.damage
+        if self.damage is not None and not self.packets:
+            raise FormatError(
+                f"{path}: nothing could be read: {self.damage.reason} (byte {self.damage.offset})"
+            )
+        blocks = getattr(reader, "cold", None)
+        if blocks:
+            from stratokit.formats.pcapng import cold
+
+            self.carried = {cold.METADATA_KEY: cold.to_text(blocks)}
+        return self
+
+    def tables(self) -> Tables:
+        """Rows of the kinds interface and loss."""
+        if self.interfaces:
+            yield "interface", _interface_rows(self.interfaces, self.last_ns)
+        if self.damage is not None:
+            yield (
+                "loss",
+                pa.table(
+                    {
+                        "ts": pa.array([self.last_ns], TIME),
+                        "counter": [self.damage.counter],
+                        "amount": [1],
+                        "span_ns": [0],
+                        "file_offset": [self.damage.offset],
+                        "reason": [self.damage.reason],
+                    }
+                ),
+            )
+
+
+def capture_tables(path: Path, form: Format, survey: Survey, progress: Progress | None = None) -> Tables:
+    """(kind, rows) of a packet file in one pass: packets, then interfaces and where reading ended.
+
+    `survey` is complete when the iteration ends.
+    """
     assert form.open_reader is not None
     size = path.stat().st_size
-    flows, frames, last_ns = FlowTable(), 0, 0
+    names = [column.name for column in load.capture().of_kind("packet")]
     with form.open_reader(path) as reader:
-        for batch in reader.batches():
-            yield "packet", _rows(batch, reader.interfaces, flows, frames)
-            frames += len(batch.offsets)
-            last_ns = max(last_ns, int(batch.ts_ns.max()))
-            if progress:
-                progress(reader.position(), size)
-        yield "interface", _interfaces(reader.interfaces, last_ns)
-        if reader.damage is not None:
-            lost = {"ts": [last_ns], "counter": [reader.damage.counter], "amount": [1], "span_ns": [0]}
-            yield "loss", pa.table(lost)
+        tell = (lambda: progress(reader.position(), size)) if progress else None
+        for columns in columns_of(_Surveyed(reader, survey), names, copy=True, progress=tell):
+            yield "packet", pa.table(columns)
+        survey.end(reader, path)
+        yield from survey.tables()
+        if progress:
+            progress(size, size)
 
 
-def _rows(batch: FrameBatch, interfaces: list[Any], flows: FlowTable, before: int) -> pa.Table:
-    """Rows of kind packet in the order of the file, whose frames are numbered so too."""
-    found = dissect(batch.data, batch.offsets, batch.cap_lens, batch.orig_lens, batch.link_types)
-    layers = found["layers"]
-    flow_id, _ = flows.assign(
-        found["src_ip"],
-        found["dst_ip"],
-        found["src_port"],
-        found["dst_port"],
-        found["ip_proto"],
-        found["vlan"],
-        found["tcp_flags"],
-        found["tcp_seq"],
-        batch.ts_ns,
-        (layers & HAS_PORTS) != 0,
-        tcp_ack=found["tcp_ack"],
-        icmp_type=found["icmp_type"],
-        valid=(layers & HAS_IP) != 0,
-    )
-    count = len(batch.offsets)
-    data, offsets = gather(batch.data, batch.offsets, batch.cap_lens.astype(np.int64))
-    names = pa.array([interface.name or None for interface in interfaces], pa.string())
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    columns = {
-        "ts": pa.array(batch.ts_ns, pa.timestamp("ns", "UTC")),
-        "frame": pa.array(np.arange(before + 1, before + 1 + count, dtype=np.uint64)),
-        "interface": pa.DictionaryArray.from_arrays(pa.array(batch.interfaces.astype(np.int32)), names),
-        "ifindex": pa.array(batch.interfaces),
-        "link_type": pa.array(batch.link_types),
-        "orig_len": pa.array(batch.orig_lens),
-        "cap_len": pa.array(batch.cap_lens),
-        "flow_id": pa.array(flow_id.astype(np.uint64), mask=flow_id < 0),
-        "data": pa.Array.from_buffers(pa.large_binary(), count, buffers),
-    }
-    for name, column in packet_columns(found).items():
-        columns.setdefault(name, column)
-    return pa.table(columns)
+class _Surveyed:
+    """A reader whose batches are counted on their way."""
+
+    def __init__(self, reader: Any, survey: Survey) -> None:
+        self._reader, self._survey = reader, survey
+
+    def batches(self) -> Iterator[FrameBatch]:
+        for batch in self._reader.batches():
+            self._survey.add(batch)
+            yield batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
 
 
-def _interfaces(interfaces: list[Any], last_ns: int) -> pa.Table:
+def _interface_rows(interfaces: list[Interface], last_ns: int | None) -> pa.Table:
     return pa.table(
         {
-            "ts": pa.array([last_ns] * len(interfaces), pa.timestamp("ns", "UTC")),
+            "ts": pa.array([last_ns] * len(interfaces), TIME),
             "interface": pa.array([i.name or None for i in interfaces], pa.string()),
-            "ifindex": pa.array(range(len(interfaces)), pa.uint32()),
+            "ifindex": pa.array([i.ifindex for i in interfaces], pa.uint32()),
             "link_type": pa.array([i.link_type for i in interfaces], pa.uint16()),
             "mac": pa.array([i.mac or None for i in interfaces], pa.string()),
             "addresses": pa.array([list(i.addresses) for i in interfaces], pa.list_(pa.string())),
+            "interface_info": pa.array([_info(i) for i in interfaces], pa.string()),
         }
     )
 
 
+def _info(interface: Interface) -> str:
+    options = [{"code": code, "hex": value.hex()} for code, value in interface.options]
+    return json.dumps({"snaplen": interface.snaplen, "options": options})
+
+
 class PacketSource:
-    """A packet file as a source of rows; it is read whole, once, when the first of them is wanted."""
+    """A packet file as a source of rows."""
 
     def __init__(self, path: Path, form: Format) -> None:
         self.path = path
         self.form = form
 
     @functools.cached_property
-    def _frames(self) -> dict[str, pl.DataFrame]:
-        found: dict[str, list[pl.DataFrame]] = {}
-        for kind, table in capture_tables(self.path, self.form):
-            frame = pl.DataFrame(pl.from_arrow(table))
-            found.setdefault(kind, []).append(_typed(frame, kind))
-        return {kind: pl.concat(frames) for kind, frames in found.items()}
+    def survey(self) -> Survey:
+        """One walk over the records."""
+        assert self.form.open_reader is not None
+        survey = Survey()
+        with self.form.open_reader(self.path) as reader:
+            for batch in reader.batches():
+                survey.add(batch)
+            return survey.end(reader, self.path)
 
     @functools.cached_property
     def facts(self) -> FileFacts:
-        """See `Source`; for these files the rows have to be read."""
-        rows = {kind: frame.height for kind, frame in self._frames.items()}
-        times = (
-            self._frames["packet"]["ts"].to_physical()
-            if rows.get("packet")
-            else pl.Series([], dtype=pl.Int64)
-        )
-        losses = self._frames["loss"] if "loss" in rows else None
+        """See `Source`."""
+        survey = self.survey
+        found = {"packet": survey.packets, "interface": len(survey.interfaces)}
+        damage = survey.damage
         return FileFacts(
             path=self.path,
             format=self.form.name,
             size_bytes=self.path.stat().st_size,
-            rows=rows,
-            first_ns=int(times.min()) if len(times) else None,  # type: ignore[arg-type]
-            last_ns=int(times.max()) if len(times) else None,  # type: ignore[arg-type]
-            losses=dict(losses.select("counter", "amount").iter_rows()) if losses is not None else {},
+            rows={kind: count for kind, count in found.items() if count} | ({"loss": 1} if damage else {}),
+            first_ns=survey.first_ns,
+            last_ns=survey.last_ns,
+            losses={damage.counter: 1} if damage else {},
+            extra={"damage": dataclasses.asdict(damage)} if damage else {},
+            carried=survey.carried,
         )
 
     def rows(self, kind: str) -> pl.LazyFrame:
         """See `Source`."""
         columns = load.capture().of_kind(kind)
-        return conform(self._frames.get(kind, pl.DataFrame()).lazy(), columns)
+        if kind == "packet":
+            scan: pl.LazyFrame = register_io_source(
+                self._scan, schema=polars_schema(columns), is_pure=True, validate_schema=False
+            )
+            return scan
+        if kind not in ("interface", "loss"):
+            return conform(pl.LazyFrame(), columns)
+        found = [pl.DataFrame(pl.from_arrow(table)) for name, table in self.survey.tables() if name == kind]
+        return conform(found[0].lazy() if found else pl.LazyFrame(), columns)
+
+    def _scan(
+        self,
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,  # noqa: ARG002
+    ) -> Iterator[pl.DataFrame]:
+        """What polars calls: rows with the columns that a query needs, until it has enough of them.
+
+        Only Arrow and numba run in threads of our own. polars waits for this generator in one of its
+        threads, and would wait for ever if it needed that thread to filter what another one made.
+        """
+        assert self.form.open_reader is not None
+        schema = polars_schema(load.capture().of_kind("packet"))
+        shown = list(schema.names()) if with_columns is None else with_columns
+        names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
+        read = names if names != {"kind"} else {"kind", "cap_len"}
+        with self.form.open_reader(self.path) as reader:
+            given = 0
+            for columns in columns_of(reader, read, copy=False):
+                frame = _frame(columns, names, schema)
+                if predicate is not None:
+                    frame = frame.filter(predicate)
+                if n_rows is not None:
+                    frame = frame.head(n_rows - given)
+                given += frame.height
+                yield frame.select(shown)
+                if n_rows is not None and given >= n_rows:
+                    return
+            if not given:
+                yield pl.DataFrame(schema={name: schema[name] for name in shown})
 
 
-def _typed(frame: pl.DataFrame, kind: str) -> pl.DataFrame:
-    return conform(frame.lazy(), load.capture().of_kind(kind)).collect()
+def _frame(columns: Columns, names: Collection[str], schema: pl.Schema) -> pl.DataFrame:
+    """Arrow columns as polars has them: names as text, absent ones null."""
+    height = len(next(iter(columns.values())))
+    found = {}
+    for name in names:
+        column = columns.get(name)
+        if name == "kind":
+            found[name] = pl.repeat("packet", height, dtype=schema[name], eager=True)
+        elif column is None:
+            found[name] = pl.Series(name, dtype=schema[name]).clear(height)
+        else:
+            text = isinstance(column, pa.DictionaryArray)
+            series = pl.Series(name, spread(column) if text else column)
+            found[name] = series if series.dtype == schema[name] else series.cast(schema[name])
+    return pl.DataFrame(found)

@@ -56,9 +56,10 @@ class Damage:
 class FrameBatch:
     """Frames within one window of a file; all arrays but `data` have one element a frame.
 
-    `data` may be kept as long as it is needed. `interfaces` are indexes of the reader's `interfaces`.
-    `options_at` and `options_end` bound the pcapng options of a frame in `data`, both zero without any;
-    `big`: in big-endian order.
+    `data` may be kept as long as it is needed. `interfaces` are indexes of the reader's `interfaces`. The
+    rest is of pcapng: `blocks` is the type of the block that a frame stood in; `options_at` and `options_end`
+    bound its options in `data`, both zero without any; `big`: they are in big-endian order; `drops`: packets
+    lost before it, as an obsolete packet block says, -1 where it does not.
     """
 
     data: np.ndarray
@@ -70,4 +71,6 @@ class FrameBatch:
     interfaces: np.ndarray
     options_at: np.ndarray
     options_end: np.ndarray
-    big: bool = False
+    big: np.ndarray
+    blocks: np.ndarray
+    drops: np.ndarray

@@ -148,6 +148,7 @@ class RowGroup:
     rows: int
     first_ns: int
     last_ns: int
+    first_frame: int = 0
 
 
 class CaptureReader:
@@ -181,7 +182,7 @@ class CaptureReader:
     def _describe(self, index: int) -> RowGroup:
         group = self._parquet.metadata.row_group(index)
         kind: str | None = None
-        first, last = 0, 0
+        first, last, frame = 0, 0, 0
         for number in range(group.num_columns):
             column = group.column(number)
             statistics = column.statistics
@@ -191,7 +192,9 @@ class CaptureReader:
                 kind = str(statistics.min)
             elif column.path_in_schema == "ts":
                 first, last = statistics.min_raw, statistics.max_raw
-        return RowGroup(index, kind, group.num_rows, first, last)
+            elif column.path_in_schema == "frame":
+                frame = statistics.min
+        return RowGroup(index, kind, group.num_rows, first, last, frame)
 
     def groups_of(self, kind: str) -> list[RowGroup]:
         """Row groups that may hold rows of `kind`, in order of their first time."""
@@ -202,16 +205,39 @@ class CaptureReader:
         """A table a row group, with `columns` (default: all of the kind); those the file lacks are null."""
         wanted = kind_columns(kind) if columns is None else list(columns)
         for group in self.groups_of(kind):
-            present = {name for name in wanted if name in self.schema.names} | {"kind"}
-            try:
-                table = self._parquet.read_row_group(group.index, columns=sorted(present))
-            except (pa.ArrowException, OSError) as error:
-                raise FormatError(
-                    f"{os.fspath(self.path)} is damaged in row group {group.index}: {error}"
-                ) from error
-            if group.kind is None:
-                table = table.filter(pc.equal(table["kind"].cast(pa.string()), kind))
-            yield conform(table, wanted)
+            yield self._read(group, kind, wanted)
+
+    def _read(self, group: RowGroup, kind: str, wanted: Sequence[str]) -> pa.Table:
+        present = {name for name in wanted if name in self.schema.names} | {"kind"}
+        try:
+            table = self._parquet.read_row_group(group.index, columns=sorted(present))
+        except (pa.ArrowException, OSError) as error:
+            raise FormatError(
+                f"{os.fspath(self.path)} is damaged in row group {group.index}: {error}"
+            ) from error
+        if group.kind is None:
+            table = table.filter(pc.equal(table["kind"].cast(pa.string()), kind))
+        return conform(table, wanted)
+
+    def iter_packets(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Packets by number, that is in the order of the file they came from, where times may go back.
+
+        Row groups are sorted by time, so rows wait until no later group can have lower numbers.
+        """
+        groups = sorted(self.groups_of("packet"), key=lambda group: (group.first_frame, group.index))
+        ends = [group.first_frame for group in groups[1:]]
+        waiting = None
+        for group, end in itertools.zip_longest(groups, ends):
+            table = self._read(group, "packet", columns)
+            if waiting is not None and waiting.num_rows:
+                table = pa.concat_tables([waiting, table]).unify_dictionaries()
+            frames = table["frame"].fill_null(0).to_numpy()
+            if np.any(frames[1:] < frames[:-1]):
+                order = np.argsort(frames, kind="stable")
+                table, frames = table.take(pa.array(order)), frames[order]
+            ready = table.num_rows if end is None else int(np.searchsorted(frames, end))
+            yield table.slice(0, ready)
+            waiting = table.slice(ready)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -1,8 +1,7 @@
 """pcap: libpcap's classic format (draft-ietf-opsawg-pcap), with micro- or nanoseconds, in either byte order.
 
-File header: magic 4, version 2+2, unused 8, snap length 4, link type 4 (FCS length 4 bits, FCS present 1 bit
-at bit 26). Record: seconds 4, fraction 4, captured length 4, original length 4; Kuznetzov's variant adds 8
-bytes.
+Behind the header (pcap_header) a record: seconds 4, fraction 4, captured length 4, original length 4;
+Kuznetzov's variant adds 8 bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import pyarrow as pa
 from numba import njit
 
 from stratokit.errors import FormatError
+from stratokit.formats import pcap_header
 from stratokit.formats.frames import ETHERNET, RAW_IP, Damage, FrameBatch, Interface
 from stratokit.formats.output import FileWriter
 from stratokit.formats.packet_rows import (
@@ -27,6 +27,7 @@ from stratokit.formats.packet_rows import (
     times_of,
     value_buffers,
 )
+from stratokit.formats.pcap_header import FRAME_MAX, HEADER, PERHAPS, SWAPPED
 from stratokit.formats.registry import Format
 from stratokit.formats.source import WINDOW_BYTES, Source, open_source
 from stratokit.formats.tables import conform
@@ -38,25 +39,11 @@ if TYPE_CHECKING:
 
 i64: Any = np.int64
 
-# magic: fraction of a second in ns, bytes of a record header
-VARIANTS = {
-    0xA1B2C3D4: (1000, 16),
-    0xA1B23C4D: (1, 16),
-    0xA1B2CD34: (1000, 24),  # Kuznetzov: interface 4, protocol 2, packet type 1, padding 1
-}
-HEADER = 24
 RECORD = 16
 BILLION = 1_000_000_000
-LINK_TYPE_MASK = 0x03FFFFFF
+IF_FCSLEN = 13
 BATCH_FRAMES = 1 << 18
-# The longest frame that libpcap and Wireshark take; a record that claims more is damage. D-Bus messages may
-# be longer.
-FRAME_MAX = 262144
-LONG_FRAMES = {231: 128 << 20}
-
 WHOLE, MORE, BAD = 0, 1, 2
-# Files before version 2.3 have the two lengths the other way round; with 2.3 both orders were written.
-NOT_SWAPPED, SWAPPED, PERHAPS = 0, 1, 2
 
 
 @njit(nogil=True, cache=True)
@@ -102,44 +89,35 @@ def _walk(
     return len(offsets), at, WHOLE
 
 
-def _variant(head: bytes) -> tuple[bool, tuple[int, int] | None]:
-    """Whether a file that begins with `head` is big-endian, and its variant; None when it is no pcap file."""
-    for big, order in ((False, "<I"), (True, ">I")):
-        if len(head) >= 4 and (variant := VARIANTS.get(struct.unpack(order, head[:4])[0])):
-            return big, variant
-    return False, None
-
-
 class PcapReader:
     """Reads a pcap file in windows. When it ends early, `damage` says where and why."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._source: Source = open_source(path)
         head = self._source.window(0, HEADER).tobytes()
-        self.big, variant = _variant(head)
-        if variant is None or len(head) < HEADER:
+        header = pcap_header.parse(head)
+        if header is None:
             self._source.close()
-            reason = "it ends inside its header" if variant else "it does not begin as one"
+            begins = pcap_header.is_pcap(head)
+            reason = "it ends inside its header" if begins else "it does not begin as one"
             raise FormatError(f"{self._source.path} is no pcap file: {reason}")
-        self._unit_ns, self._header = variant
-        version = struct.unpack((">" if self.big else "<") + "HH", head[4:8])
-        self._swapped = SWAPPED if version < (2, 3) else PERHAPS if version == (2, 3) else NOT_SWAPPED
-        self.snaplen, network = struct.unpack((">" if self.big else "<") + "II", head[16:24])
-        self.link_type = network & LINK_TYPE_MASK & 0xFFFF
-        self.interfaces = [Interface(link_type=self.link_type, snaplen=self.snaplen)]
+        self.header = header
+        self.link_type, self.snaplen = header.link_type, header.snaplen
+        # As pcapng's if_fcslen.
+        options = ((IF_FCSLEN, bytes([header.fcs_bytes])),) if header.fcs_bytes else ()
+        self.interfaces = [Interface(link_type=self.link_type, snaplen=self.snaplen, options=options)]
         self.damage: Damage | None = None
 
     def batches(self) -> Iterator[FrameBatch]:
         """All frames, at most BATCH_FRAMES at once."""
-        frame_max = LONG_FRAMES.get(self.link_type, FRAME_MAX)
         start, at, size = HEADER, 0, WINDOW_BYTES
         window = self._source.window(start, size)
         while True:
-            batch, at, state = self._batch(window, at, frame_max)
+            batch, at, state = self._batch(window, at)
             if len(batch.offsets):
                 yield batch
             if state == BAD:
-                self.damage = Damage("file_damaged", start + at, "a record claims an impossible length")
+                self.damage = Damage("file_damaged", start + at, pcap_header.IMPOSSIBLE)
                 return
             if state == MORE:
                 if at == 0 and len(window) < size:
@@ -149,27 +127,28 @@ class PcapReader:
                 start, at = start + at, 0
                 window = self._source.window(start, size)
         if len(window) or self._source.broken:
-            reason = self._source.broken or "the file ends inside a record"
+            reason = self._source.broken or pcap_header.CUT
             self.damage = Damage("file_cut", start, reason)
 
-    def _batch(self, window: np.ndarray, at: int, frame_max: int) -> tuple[FrameBatch, int, int]:
-        most = min(BATCH_FRAMES, max(len(window) - at, 0) // self._header + 1)
+    def _batch(self, window: np.ndarray, at: int) -> tuple[FrameBatch, int, int]:
+        header = self.header
+        most = min(BATCH_FRAMES, max(len(window) - at, 0) // header.record + 1)
         offsets, ts_ns = np.empty(most, np.int64), np.empty(most, np.int64)
         cap_lens, orig_lens = np.empty(most, np.uint32), np.empty(most, np.uint32)
         count, at, state = _walk(
             window,
             at,
-            self.big,
-            self._unit_ns,
-            self._header,
-            frame_max,
-            self._swapped,
+            header.big,
+            header.unit_ns,
+            header.record,
+            header.frame_max,
+            header.swapped,
             offsets,
             cap_lens,
             orig_lens,
             ts_ns,
         )
-        none = np.zeros(count, np.int64)
+        none, unset = np.zeros(count, np.int64), np.zeros(count, np.uint8)
         batch = FrameBatch(
             window,
             offsets[:count],
@@ -180,6 +159,9 @@ class PcapReader:
             np.zeros(count, np.uint32),
             none,
             none,
+            unset.astype(np.bool_),
+            unset,
+            np.full(count, -1, np.int32),
         )
         return batch, at, state
 
@@ -298,8 +280,4 @@ class PcapWriter(FileWriter):
             self._begin(self._default)
 
 
-def _is_pcap(head: bytes) -> bool:
-    return _variant(head)[1] is not None
-
-
-FORMAT = Format("pcap", (".pcap", ".cap", ".dmp"), _is_pcap, PcapReader, PcapWriter)
+FORMAT = Format("pcap", (".pcap", ".cap", ".dmp"), pcap_header.is_pcap, PcapReader, PcapWriter)

@@ -13,7 +13,8 @@ from helpers import frames, tshark
 from stratokit.errors import FormatError
 from stratokit.formats.frames import Interface
 from stratokit.formats.pcapng import PcapngReader, PcapngWriter, write_pcapng
-from stratokit.formats.pcapng.options import packet_options, split_compact
+from stratokit.formats.pcapng.comment_fields import split_comment
+from stratokit.formats.pcapng.options import packet_options
 from stratokit.formats.pcapng.writer import compact_comment
 from stratokit.formats.tables import conform
 
@@ -245,7 +246,7 @@ def test_an_empty_capture_has_an_interface(tmp_path: Path) -> None:
     ],
 )
 def test_compact_comments_can_be_taken_apart(row: dict[str, Any]) -> None:
-    found, rest = split_compact(compact_comment(row) + "\nother")
+    found, rest = split_comment(compact_comment(row) + "\nother")
     assert rest == "other"
     expected = {
         "pid": row["pid"] and str(row["pid"]),

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from stratokit.formats.pcapng.blocks import SCAP_BLOCKS, SECTION_MAGIC
+from stratokit.formats.pcapng.cold import METADATA_KEY
 from stratokit.formats.pcapng.reader import PcapngReader, byte_order
+from stratokit.formats.pcapng.rewrite import PcapngRewriter
 from stratokit.formats.pcapng.writer import PcapngWriter, write_pcapng
 from stratokit.formats.registry import Format
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["FORMAT", "PcapngReader", "PcapngWriter", "write_pcapng"]
 
@@ -22,4 +29,12 @@ def _is_pcapng(head: bytes) -> bool:
     return len(following) < 4 or struct.unpack(order + "I", following)[0] not in SCAP_BLOCKS
 
 
-FORMAT = Format("pcapng", (".pcapng", ".ntar"), _is_pcapng, PcapngReader, PcapngWriter)
+def open_writer(
+    path: str | os.PathLike[str], metadata: Mapping[str, str], *arguments: Any, **options: Any
+) -> PcapngWriter | PcapngRewriter:
+    """The writer for a capture: what came from a pcapng file goes back as it was."""
+    rewrites = METADATA_KEY in metadata
+    return (PcapngRewriter if rewrites else PcapngWriter)(path, metadata, *arguments, **options)
+
+
+FORMAT = Format("pcapng", (".pcapng", ".ntar"), _is_pcapng, PcapngReader, open_writer)

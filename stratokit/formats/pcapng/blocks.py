@@ -28,7 +28,9 @@ SECTION, INTERFACE, OBSOLETE_PACKET, SIMPLE_PACKET, NAMES, STATISTICS, ENHANCED_
     5,
     6,
 )
+JOURNAL = 9  # an entry of the systemd journal
 SECRETS = 10
+CUSTOM = (0xBAD, 0x40000BAD)  # of a private enterprise; the second shall not be copied to files that differ
 SCAP_BLOCKS = range(0x201, 0x223)  # sysdig: machine, processes, files, events
 PROCESS = 0x80000001
 # The type of the section header is the same in both byte orders.
@@ -37,7 +39,8 @@ SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
 OPT_END, OPT_COMMENT = 0, 1
 EPB_FLAGS, EPB_DROPCOUNT, EPB_PID_TID, EPB_PROCESS = 2, 4, 8, 0x8001
 FLAG_IN, FLAG_OUT, FLAG_SEGMENTED = 1, 2, 1 << 11
-IF_NAME, IF_DESCRIPTION, IF_TSRESOL, IF_FCSLEN, IF_TSOFFSET = 2, 3, 9, 13, 14
+IF_NAME, IF_DESCRIPTION, IF_IPV4, IF_IPV6, IF_MAC = 2, 3, 4, 5, 6
+IF_TSRESOL, IF_FCSLEN, IF_TSOFFSET = 9, 13, 14
 
 # The largest snap length that libpcap takes for Ethernet; a packet above its interface's would stop it.
 SNAPLEN = 262144

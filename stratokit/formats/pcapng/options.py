@@ -6,7 +6,6 @@ a line, with further lines of the same comment behind a tab.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from stratokit.formats.pcapng.blocks import (
     OPT_COMMENT,
     OPT_END,
 )
+from stratokit.formats.pcapng.comment_fields import ANY, split_comment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,28 +79,33 @@ def _option(data: np.ndarray, code: int, at: int, length: int, big: bool, row: A
 
 
 @njit(nogil=True, cache=True)
-def _read(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, big: bool, rows: np.ndarray) -> None:
+def _read(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, big: np.ndarray, rows: np.ndarray) -> None:
     for i in range(len(starts)):
         at = starts[i]
         while at + 4 <= ends[i]:
-            code = _number(data, at, 2, big)
-            length = _number(data, at + 2, 2, big)
+            code = _number(data, at, 2, big[i])
+            length = _number(data, at + 2, 2, big[i])
             if code == OPT_END or at + 4 + length > ends[i]:
                 break
-            _option(data, code, at + 4, length, big, rows[i])
+            _option(data, code, at + 4, length, big[i], rows[i])
             at += 4 + (length + 3 & ~3)
 
 
 @njit(nogil=True, cache=True)
 def _copy_comments(
-    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, big: bool, out: np.ndarray, out_starts: np.ndarray
+    data: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    big: np.ndarray,
+    out: np.ndarray,
+    out_starts: np.ndarray,
 ) -> None:
     """Comments of each packet to `out` from out_starts[i] to out_starts[i + 1]; no more fits there."""
     for i in range(len(starts)):
         at, to = starts[i], out_starts[i]
         while at + 4 <= ends[i] and to < out_starts[i + 1]:
-            code = _number(data, at, 2, big)
-            length = _number(data, at + 2, 2, big)
+            code = _number(data, at, 2, big[i])
+            length = _number(data, at + 2, 2, big[i])
             if code == OPT_COMMENT:
                 if to > out_starts[i]:
                     out[to] = NEWLINE
@@ -131,24 +136,6 @@ def _comments(batch: FrameBatch, found: np.ndarray) -> pa.Array:
             [None if v is None else v.decode("utf-8", "replace") for v in raw], pa.large_string()
         )
     return comments
-
-
-# What writer.compact_comment writes. Values may hold spaces, but none holds a further key.
-COMPACT = re.compile(
-    r"(?:pid=(?P<pid>\d+))(?: tid=(?P<tid>\d+))?(?: comm=(?P<comm>.*?))?(?: ctr=(?P<ctr>\S+))?"
-    r"(?: pod=(?:(?P<namespace>[^/ ]+)/)?(?P<pod>\S+))?(?: dir=(?:in|out))?"
-)
-
-
-def split_compact(comment: str) -> tuple[dict[str, str | None], str | None]:
-    """The fields of the first compact comment in `comment`, and what else stands there."""
-    lines = comment.split("\n")
-    for number, line in enumerate(lines):
-        match = COMPACT.fullmatch(line)
-        if match:
-            del lines[number]
-            return match.groupdict(), "\n".join(lines) or None
-    return {}, comment
 
 
 def packet_options(batch: FrameBatch, processes: Sequence[tuple[int, str]]) -> dict[str, pa.Array]:
@@ -182,20 +169,28 @@ def packet_options(batch: FrameBatch, processes: Sequence[tuple[int, str]]) -> d
 
 
 def _from_comments(comments: pa.Array, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """Take compact comments apart, once per distinct text; they fill what the options left open."""
+    """Take comments apart, once per distinct text; they fill what the options left open."""
     coded = comments.dictionary_encode()
-    split = [split_compact(text) for text in coded.dictionary.to_pylist()]
+    telling = pc.match_substring_regex(coded.dictionary, ANY)
+    numbers = np.flatnonzero(telling.to_numpy(zero_copy_only=False))
+    split = [split_comment(text) for text in coded.dictionary.take(pa.array(numbers)).to_pylist()]
+    # From a row to its entry in `split`.
+    place = np.full(len(coded.dictionary) + 1, -1, np.int64)
+    place[numbers] = np.arange(len(numbers))
+    rows = place[coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)]
+    index = pa.array(rows, mask=rows < 0)
 
     def column(values: list[Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind).take(coded.indices)
+        return pa.array(values, kind).take(index)
 
     def field(name: str) -> list[str | None]:
         return [fields.get(name) for fields, _ in split]
 
     def number(name: str) -> pa.Array:
-        values = (int(text) if text else 0 for text in field(name))
+        values = (int(text) if text and text.isdecimal() else 0 for text in field(name))
         return column([value if 0 < value < 1 << 32 else None for value in values], pa.uint32())
 
+    rest = column([rest for _, rest in split], pa.large_string())
     return {
         "pid": pc.coalesce(columns["pid"], number("pid")),
         "tid": pc.coalesce(columns["tid"], number("tid")),
@@ -203,5 +198,5 @@ def _from_comments(comments: pa.Array, columns: dict[str, pa.Array]) -> dict[str
         "container_id": column(field("ctr"), pa.string()),
         "pod": column(field("pod"), pa.string()),
         "namespace": column(field("namespace"), pa.string()),
-        "comment": column([rest for _, rest in split], pa.string()),
+        "comment": pc.if_else(pc.is_valid(index), rest, comments).cast(pa.string()),
     }

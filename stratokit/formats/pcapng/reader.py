@@ -11,7 +11,7 @@ import numpy as np
 
 from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage, FrameBatch, Interface
-from stratokit.formats.pcapng import blocks, walk
+from stratokit.formats.pcapng import blocks, cold, walk
 from stratokit.formats.source import WINDOW_BYTES, Source, open_source
 
 if TYPE_CHECKING:
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from typing import Self
 
 BATCH_FRAMES = 1 << 18
+# So many are more than any file has for a reason; what each costs is bounded by this.
+INTERFACES_MAX = PROCESSES_MAX = 1 << 20
+# Blocks that no packet needs: passed over when a file has more of them than is kept.
+INFORMATIVE = (blocks.NAMES, blocks.STATISTICS, blocks.SECRETS, blocks.JOURNAL, *blocks.CUSTOM)
+# What a block costs beside its body.
+COLD_OVERHEAD = 100
 Options = list[tuple[int, bytes]]
+ClockRow = tuple[int, int, int, int, int]
+_NO_INTERFACE: tuple[tuple[bytes, str], tuple[Interface, ClockRow]] = ((b"", ""), (Interface(), (0,) * 5))
 
 # Without if_tsresol times count microseconds.
 MICROSECONDS = 6
@@ -42,7 +50,8 @@ class PcapngReader:
 
     `interfaces`, `processes` (pid, name), `names` (by address), `statistics`, `secrets` (type, bytes) and
     `sections` (options) grow while `batches` goes on. When the file ends early, `damage` says where and why;
-    `skipped_blocks` counts blocks of types that are not known.
+    `skipped_blocks` counts blocks of types that are not known. `cold` are all blocks but packets, as they can
+    be written again; empty when they were more than cold.BYTES_MAX.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -53,12 +62,17 @@ class PcapngReader:
         self.statistics: list[Statistics] = []
         self.secrets: list[tuple[int, bytes]] = []
         self.sections: list[Options] = []
+        self.cold: list[cold.ColdBlock] = []
+        self._cold_bytes = 0
+        self._packets_before = 0
         self.damage: Damage | None = None
         self.skipped_blocks = 0
         self.big = False
         self._clocks = np.zeros(8, walk.CLOCK)
         self._clock_count = 0
         self._first_interface = 0
+        # Files that describe very many interfaces describe the same one again and again.
+        self._last_interface: tuple[tuple[bytes, str], tuple[Interface, ClockRow]] = _NO_INTERFACE
         head = self._source.window(0, 28).tobytes()
         if len(head) < 28 or byte_order(head) is None:
             self._source.close()
@@ -72,12 +86,7 @@ class PcapngReader:
         while True:
             at, state = self._walk(window, at, packets)
             if state == walk.COLD:
-                order = byte_order(window[at : at + 12].tobytes())
-                if order is not None and packets.count:
-                    # A section begins: its byte order and its interfaces are its own.
-                    yield packets.batch(window, self.big)
-                    packets = _Packets()
-                end, problem = self._cold(window, at)
+                end, problem = self._cold(window, at, self._packets_before + packets.count)
                 if problem:
                     self.damage = Damage("file_damaged", start + at, problem)
                     break
@@ -89,7 +98,8 @@ class PcapngReader:
                 self.damage = Damage("file_damaged", start + at, "a block contradicts itself")
                 break
             if packets.count:
-                yield packets.batch(window, self.big)
+                self._packets_before += packets.count
+                yield packets.batch(window)
                 packets = _Packets()
             if state == walk.MORE:
                 if at == 0 and len(window) < size:
@@ -102,7 +112,7 @@ class PcapngReader:
                 start, at = start + at, 0
                 window = self._source.window(start, size)
         if packets.count:
-            yield packets.batch(window, self.big)
+            yield packets.batch(window)
 
     def _walk(self, window: np.ndarray, at: int, packets: _Packets) -> tuple[int, int]:
         packets.count, at, state, skipped = walk.walk(
@@ -118,7 +128,7 @@ class PcapngReader:
         self.skipped_blocks += skipped
         return at, state
 
-    def _cold(self, window: np.ndarray, at: int) -> tuple[int | None, str]:
+    def _cold(self, window: np.ndarray, at: int, packets_before: int) -> tuple[int | None, str]:
         """Take in a rare block: its end (None when the window ends before), or what is wrong."""
         head = window[at : at + 12].tobytes()
         order = byte_order(head)
@@ -134,8 +144,21 @@ class PcapngReader:
         body = window[at + 8 : at + length - 4].tobytes()
         if window[at + length - 4 : at + length].tobytes() != head[4:8]:
             return None, "the two lengths of a block differ"
+        if self._cold_bytes > cold.BYTES_MAX and kind in INFORMATIVE:
+            self.skipped_blocks += 1
+            return at + length, ""
         problem = _BLOCKS[kind](self, body, order)
+        if not problem and self._cold_bytes <= cold.BYTES_MAX:
+            self._keep(cold.ColdBlock(kind, packets_before, cold.little(kind, body, order)))
         return at + length, problem
+
+    def _keep(self, block: cold.ColdBlock) -> None:
+        """Keep a block to be written again, or none of them when they are too many."""
+        self._cold_bytes += len(block.body) + COLD_OVERHEAD
+        if self._cold_bytes > cold.BYTES_MAX:
+            self.cold.clear()
+        else:
+            self.cold.append(block)
 
     def _section(self, body: bytes, order: str) -> str:
         if len(body) < 16:
@@ -145,34 +168,22 @@ class PcapngReader:
         self.big = order == ">"
         self._first_interface = len(self.interfaces)
         self._clock_count = 0
-        self.sections.append(parse_options(body[16:], order))
+        if self._cold_bytes <= cold.BYTES_MAX:
+            self.sections.append(parse_options(body[16:], order))
         return ""
 
     def _interface(self, body: bytes, order: str) -> str:
         if len(body) < 8:
             return "an interface description is too short"
-        link_type, _, snaplen = struct.unpack(order + "HHI", body[:8])
-        options = parse_options(body[8:], order)
-        first: dict[int, bytes] = {}
-        for code, value in options:
-            first.setdefault(code, value)
-        self.interfaces.append(
-            Interface(
-                name=_text(first.get(blocks.IF_NAME, b"")),
-                ifindex=len(self.interfaces),
-                link_type=link_type,
-                snaplen=snaplen,
-                description=_text(first.get(blocks.IF_DESCRIPTION, b"")),
-                options=tuple(options),
-            )
-        )
+        if len(self.interfaces) >= INTERFACES_MAX:
+            return f"more than {INTERFACES_MAX} interfaces are described"
+        if self._last_interface[0] != (body, order):
+            self._last_interface = ((body, order), read_interface(body, order))
+        interface, row = self._last_interface[1]
+        self.interfaces.append(dataclasses.replace(interface, ifindex=len(self.interfaces)))
         if self._clock_count == len(self._clocks):
             self._clocks = np.concatenate([self._clocks, np.zeros_like(self._clocks)])
-        resolution = first.get(blocks.IF_TSRESOL, b"")[:1]
-        offset = first.get(blocks.IF_TSOFFSET, b"")
-        seconds = struct.unpack(order + "q", offset)[0] if len(offset) == 8 else 0
-        mode, factor = clock(resolution[0] if resolution else MICROSECONDS)
-        self._clocks[self._clock_count] = (link_type, snaplen, mode, factor, _wrap(seconds * 10**9))
+        self._clocks[self._clock_count] = row
         self._clock_count += 1
         return ""
 
@@ -209,9 +220,16 @@ class PcapngReader:
         self.secrets.append((kind, body[8 : 8 + length]))
         return ""
 
+    def _other(self, body: bytes, order: str) -> str:  # noqa: ARG002
+        """Custom blocks and journal entries: kept, not understood."""
+        self.skipped_blocks += 1
+        return ""
+
     def _process(self, body: bytes, order: str) -> str:
         if len(body) < 4:
             return "process information is too short"
+        if len(self.processes) >= PROCESSES_MAX:
+            return f"more than {PROCESSES_MAX} processes are described"
         options = dict(reversed(parse_options(body[4:], order)))
         self.processes.append((struct.unpack(order + "I", body[:4])[0], _text(options.get(2, b""))))
         return ""
@@ -238,6 +256,8 @@ _BLOCKS = {
     blocks.STATISTICS: PcapngReader._statistics,
     blocks.SECRETS: PcapngReader._secrets,
     blocks.PROCESS: PcapngReader._process,
+    blocks.JOURNAL: PcapngReader._other,
+    **dict.fromkeys(blocks.CUSTOM, PcapngReader._other),
 }
 
 
@@ -248,9 +268,9 @@ class _Packets:
         self.count = 0
         self.rows = np.empty(BATCH_FRAMES, walk.FOUND)
 
-    def batch(self, window: np.ndarray, big: bool) -> FrameBatch:
+    def batch(self, window: np.ndarray) -> FrameBatch:
         found = {name: self.rows[name][: self.count].copy() for name in walk.FOUND.names or ()}
-        return FrameBatch(data=window, big=big, **found)
+        return FrameBatch(data=window, **found)
 
 
 def byte_order(head: bytes) -> str | None:
@@ -272,6 +292,43 @@ def parse_options(data: bytes, order: str) -> Options:
         found.append((code, value))
         at += 4 + (length + 3 & ~3)
     return found
+
+
+def read_interface(body: bytes, order: str) -> tuple[Interface, ClockRow]:
+    """An interface description, and how times of its packets are to be read: a row of walk.CLOCK."""
+    link_type, _, snaplen = struct.unpack(order + "HHI", body[:8])
+    options = parse_options(body[8:], order)
+    first: dict[int, bytes] = {}
+    for code, value in options:
+        first.setdefault(code, value)
+    interface = Interface(
+        name=_text(first.get(blocks.IF_NAME, b"")),
+        link_type=link_type,
+        snaplen=snaplen,
+        description=_text(first.get(blocks.IF_DESCRIPTION, b"")),
+        mac=_mac(first.get(blocks.IF_MAC, b"")),
+        addresses=tuple(_addresses(options)),
+        options=tuple(options),
+    )
+    resolution = first.get(blocks.IF_TSRESOL, b"")[:1]
+    offset = first.get(blocks.IF_TSOFFSET, b"")
+    seconds = struct.unpack(order + "q", offset)[0] if len(offset) == 8 else 0
+    mode, factor = clock(resolution[0] if resolution else MICROSECONDS)
+    return interface, (link_type, snaplen, mode, factor, _wrap(seconds * 10**9))
+
+
+def _mac(value: bytes) -> str:
+    return value.hex(":") if len(value) == 6 else ""
+
+
+def _addresses(options: Options) -> Iterator[str]:
+    """if_IPv4addr: address 4, mask 4; if_IPv6addr: address 16, prefix length 1."""
+    for code, value in options:
+        if code == blocks.IF_IPV4 and len(value) == 8:
+            bits = int.from_bytes(value[4:], "big").bit_count()
+            yield f"{ipaddress.IPv4Address(value[:4])}/{bits}"
+        elif code == blocks.IF_IPV6 and len(value) == 17:
+            yield f"{ipaddress.IPv6Address(value[:16])}/{value[16]}"
 
 
 def clock(resolution: int) -> tuple[int, int]:

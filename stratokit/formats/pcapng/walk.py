@@ -15,8 +15,10 @@ import numpy as np
 from numba import njit
 
 from stratokit.formats.pcapng.blocks import (
+    CUSTOM,
     ENHANCED_PACKET,
     INTERFACE,
+    JOURNAL,
     NAMES,
     OBSOLETE_PACKET,
     PROCESS,
@@ -35,7 +37,10 @@ FULL, MORE, BAD, COLD = 0, 1, 2, 3
 BLOCK_MAX = 16 << 20
 
 # Blocks that are left to Python.
-RARE = (SECTION, INTERFACE, NAMES, STATISTICS, SECRETS, PROCESS)
+RARE = (SECTION, INTERFACE, NAMES, STATISTICS, SECRETS, PROCESS, JOURNAL, *CUSTOM)
+
+# Of an obsolete packet block.
+DROPS_UNKNOWN = 0xFFFF
 
 # What to do with a timestamp to get nanoseconds.
 MULTIPLY, DIVIDE, SHIFT = 0, 1, 2
@@ -98,6 +103,9 @@ FOUND = np.dtype(
         ("interfaces", "<u4"),
         ("options_at", "<i8"),
         ("options_end", "<i8"),
+        ("big", "?"),
+        ("blocks", "u1"),
+        ("drops", "<i4"),
     ],
     align=True,
 )
@@ -117,7 +125,12 @@ def _packet(
     """Read an enhanced or obsolete packet block: its interface's number, or -1 when it contradicts itself."""
     if body + 20 > end:
         return -1
-    number = _word(data, body, big) if kind == ENHANCED_PACKET else _half(data, body, big)
+    number = _word(data, body, big)
+    row.drops = -1
+    if kind == OBSOLETE_PACKET:
+        number = _half(data, body, big)
+        drops = _half(data, body + 2, big)
+        row.drops = drops if drops != DROPS_UNKNOWN else -1
     cap_len = _word(data, body + 12, big)
     if number >= clock_count or body + 20 + cap_len > end:
         return -1
@@ -144,6 +157,7 @@ def _simple_packet(
     if clocks[0].snaplen:
         cap_len = min(cap_len, i64(clocks[0].snaplen))
     row.ts_ns = 0
+    row.drops = -1
     row.offsets = body + 4
     row.cap_lens = cap_len
     row.orig_lens = orig_len
@@ -194,6 +208,8 @@ def walk(
             continue
         if number < 0:
             return count, at, BAD, skipped
+        row.big = big
+        row.blocks = kind
         row.link_types = clocks[number].link_type
         row.interfaces = first_interface + number
         count += 1

@@ -1,0 +1,74 @@
+"""Work on the parts of a file in parallel, results in the order of the parts, only so many at once."""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+_P = TypeVar("_P")
+_R = TypeVar("_R")
+
+# More threads than this wait for the one that walks the file.
+_THREADS_MAX = 16
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return min(len(os.sched_getaffinity(0)), _THREADS_MAX)
+
+
+class Turn:
+    """Lets one step of the work be done part after part, while the rest is done at once."""
+
+    def __init__(self, before: Turn | None = None) -> None:
+        self._before = before
+        self._done = threading.Event()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for this step of the part before."""
+        if self._before is not None:
+            self._before._done.wait()
+            self._before = None  # or each would keep all that came before
+        yield
+
+    def end(self) -> None:
+        """Let the next part go on, whatever became of this one: its failure is told first."""
+        self._done.set()
+
+
+def map_in_order(
+    parts: Iterable[_P], work: Callable[[_P, Turn], _R], threads: int | None = None
+) -> Iterator[_R]:
+    """`work(part, turn)` of every part; at most `threads` + 1 parts are taken ahead of the one given back."""
+    threads = threads or processors()
+    if threads == 1:
+        for part in parts:
+            turn = Turn()
+            yield work(part, turn)
+        return
+
+    def guarded(part: _P, turn: Turn) -> _R:
+        try:
+            return work(part, turn)
+        finally:
+            turn.end()
+
+    pending: collections.deque[Future[_R]] = collections.deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="stratokit")
+    last: Turn | None = None
+    try:
+        for part in parts:
+            last = Turn(last)
+            pending.append(pool.submit(guarded, part, last))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

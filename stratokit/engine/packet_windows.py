@@ -1,0 +1,164 @@
+"""Windows of a packet file as columns: only those that were asked for, windows in parallel, in file order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stratokit.dissect.columns import packet_columns
+from stratokit.dissect.layers import HAS_IP, HAS_PORTS
+from stratokit.dissect.packets import dissect
+from stratokit.engine.in_order import Turn, map_in_order
+from stratokit.formats.events import gather
+from stratokit.formats.frames import FrameBatch
+from stratokit.formats.views import bytes_views
+from stratokit.schema import load
+from stratokit.streams.flows import FlowTable
+
+Columns = dict[str, pa.Array]
+
+# What no bytes of a frame are needed for.
+_OF_RECORD = frozenset(
+    ("kind", "ts", "frame", "interface", "ifindex", "link_type", "orig_len", "cap_len", "data")
+)
+_OF_OPTIONS = frozenset(
+    ("direction", "pid", "tid", "comm", "container_id", "pod", "namespace", "comment")
+)  # by formats.pcapng.options
+_OF_BLOCK = frozenset(("packet_block", "packet_options"))
+SIMPLE_PACKET = 3  # pcapng's block without a time
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Window:
+    """A batch with what the reader knew when it was read."""
+
+    batch: FrameBatch
+    before: int
+    interfaces: Sequence[Any]
+    processes: Sequence[tuple[int, str]]
+
+
+def columns_of(
+    reader: Any,
+    names: Collection[str],
+    *,
+    copy: bool,
+    progress: Callable[[], None] | None = None,
+    threads: int | None = None,
+) -> Iterator[Columns]:
+    """Columns `names` of kind packet, window by window.
+
+    `copy`: bytes of frames as large_binary of their own instead of views into the window, which stays mapped
+    as long as they are used.
+    """
+    decoder = _Decoder(frozenset(names), copy)
+    return map_in_order(_windows(reader, progress), decoder.decode, threads)
+
+
+def _windows(reader: Any, progress: Callable[[], None] | None) -> Iterator[_Window]:
+    before = 0
+    processes: Sequence[tuple[int, str]] = ()
+    for batch in reader.batches():
+        known = getattr(reader, "processes", ())
+        if len(known) > len(processes):  # the reader's own list grows while windows are decoded
+            processes = tuple(known)
+        yield _Window(batch, before, reader.interfaces, processes)
+        before += len(batch.offsets)
+        if progress:
+            progress()
+
+
+class _Decoder:
+    def __init__(self, names: frozenset[str], copy: bool) -> None:
+        self._names = names
+        self._copy = copy
+        self._flows = FlowTable()
+        packet = {column.name for column in load.capture().of_kind("packet")}
+        self._dissects = bool(names & (packet - _OF_RECORD - _OF_OPTIONS - _OF_BLOCK))
+
+    def decode(self, window: _Window, turn: Turn) -> Columns:
+        """Columns of one window. Only numbering the conversations has to go window after window."""
+        batch = window.batch
+        columns = self._record(window)
+        if self._dissects:
+            found = dissect(batch.data, batch.offsets, batch.cap_lens, batch.orig_lens, batch.link_types)
+            if "flow_id" in self._names:
+                with turn.taken():
+                    flow_id = _flow_ids(self._flows, found, batch)
+                turn.end()
+                columns["flow_id"] = pa.array(flow_id.astype(np.uint64), mask=flow_id < 0)
+            columns = packet_columns(found) | columns
+        if batch.blocks.any():
+            columns |= self._options(window)
+        if "data" in self._names:
+            columns["data"] = self._data(batch)
+        return {name: column for name, column in columns.items() if name in self._names}
+
+    def _record(self, window: _Window) -> Columns:
+        batch, names = window.batch, self._names
+        count = len(batch.offsets)
+        columns = {"link_type": batch.link_types, "orig_len": batch.orig_lens, "cap_len": batch.cap_lens}
+        found = {name: pa.array(values) for name, values in columns.items() if name in names}
+        if "ts" in names:
+            timeless = batch.blocks == SIMPLE_PACKET
+            mask = timeless if timeless.any() else None
+            found["ts"] = pa.array(batch.ts_ns, pa.timestamp("ns", "UTC"), mask=mask)
+        if "frame" in names:
+            first = window.before + 1
+            found["frame"] = pa.array(np.arange(first, first + count, dtype=np.uint64))
+        if "ifindex" in names:
+            ifindex = np.unique(batch.interfaces, return_inverse=True)
+            values = [window.interfaces[number].ifindex for number in ifindex[0]]
+            found["ifindex"] = pa.array(np.array(values, np.uint32)[ifindex[1]])
+        if "interface" in names:
+            numbers, codes = np.unique(batch.interfaces, return_inverse=True)
+            known = [window.interfaces[number].name for number in numbers]
+            nameless = np.array([not name for name in known])[codes]
+            indices = pa.array(codes.astype(np.int32), mask=nameless)
+            found["interface"] = pa.DictionaryArray.from_arrays(indices, pa.array(known, pa.string()))
+        return found
+
+    def _options(self, window: _Window) -> Columns:
+        batch, columns = window.batch, {}
+        if self._names & _OF_OPTIONS and (batch.options_end > batch.options_at).any():
+            from stratokit.formats.pcapng.options import packet_options
+
+            columns = packet_options(batch, window.processes)
+        if "packet_options" in self._names:
+            from stratokit.formats.pcapng.raw_options import raw_options
+
+            columns["packet_options"] = raw_options(batch)
+        columns["packet_block"] = pa.array(batch.blocks)
+        return columns
+
+    def _data(self, batch: FrameBatch) -> pa.Array:
+        if not self._copy:
+            return bytes_views(batch.data, batch.offsets, batch.cap_lens)
+        data, offsets = gather(batch.data, batch.offsets, batch.cap_lens)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        return pa.Array.from_buffers(pa.large_binary(), len(batch.offsets), buffers)
+
+
+def _flow_ids(flows: FlowTable, found: dict[str, np.ndarray], batch: FrameBatch) -> np.ndarray:
+    """Conversation of each packet, -1 for none."""
+    layers = found["layers"]
+    flow_id, _ = flows.assign(
+        found["src_ip"],
+        found["dst_ip"],
+        found["src_port"],
+        found["dst_port"],
+        found["ip_proto"],
+        found["vlan"],
+        found["tcp_flags"],
+        found["tcp_seq"],
+        batch.ts_ns,
+        (layers & HAS_PORTS) != 0,
+        tcp_ack=found["tcp_ack"],
+        icmp_type=found["icmp_type"],
+        valid=(layers & HAS_IP) != 0,
+    )
+    return flow_id
