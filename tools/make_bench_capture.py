@@ -22,6 +22,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stratokit.engine.capture import Capture
+from stratokit.formats.events import gather
+
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "sample_captures"
 ETHERNET, TCP, UDP = 14, 6, 17
@@ -29,8 +32,6 @@ MSS = 1460
 PSH_FIN = 0x09
 SERVER = bytes((172, 16, 0, 1))
 CLIENTS = 10 << 24
-# Ports of the samples' servers are below the kernel's ephemeral ones (net.ipv4.ip_local_port_range).
-EPHEMERAL = 32768
 
 
 def folded(data: bytes) -> int:
@@ -59,11 +60,9 @@ def segments(packet: bytes) -> Iterator[bytes]:
         yield bytes(part)
 
 
-def addressed(packet: bytes, client: int) -> tuple[bytes, bool]:
-    """The packet between this client and the server, with checksums; and whether the client sent it."""
+def addressed(packet: bytes, client: int, outward: bool) -> bytes:
+    """The packet between this client and the server, with checksums; `outward` when the client sent it."""
     part, header = bytearray(packet), (packet[0] & 15) * 4
-    (source_port,) = struct.unpack_from("!H", part, header)
-    outward = source_port >= EPHEMERAL
     ends = (client.to_bytes(4, "big"), SERVER)
     part[12:20] = b"".join(ends if outward else ends[::-1])
     part[10:12] = bytes(2)
@@ -72,7 +71,21 @@ def addressed(packet: bytes, client: int) -> tuple[bytes, bool]:
     part[at : at + 2] = bytes(2)
     pseudo = bytes(part[12:20]) + struct.pack("!HH", part[9], len(part) - header)
     struct.pack_into("!H", part, at, ~folded(pseudo + bytes(part[header:])) & 0xFFFF or 0xFFFF)
-    return bytes(ETHERNET - 2) + b"\x08\x00" + bytes(part), outward
+    return bytes(ETHERNET - 2) + b"\x08\x00" + bytes(part)
+
+
+def sample_packets(sample: Path) -> pl.DataFrame:
+    """Every TCP and UDP packet once, in order: ts (ns), data, outward (the client of its flow sent it)."""
+    capture = Capture.open(sample)
+    packets = (
+        capture.table("packets").filter(pl.col("ip_proto").is_in((TCP, UDP))).unique("frame", keep="first")
+    )
+    flows = capture.table("flows").select("flow_id", "client_ip", "client_port")
+    outward = (pl.col("src_ip") == pl.col("client_ip")) & (pl.col("src_port") == pl.col("client_port"))
+    rows = packets.join(flows, on="flow_id", how="inner").sort("frame")
+    data = pl.scan_parquet(sample).filter(kind="packet").select("frame", "data").unique("frame", keep="first")
+    rows = rows.select("frame", pl.col("ts").to_physical(), outward.alias("outward"))
+    return rows.join(data, on="frame", maintain_order="left").select("ts", "data", "outward").collect()
 
 
 class Block:
@@ -82,14 +95,11 @@ class Block:
         frames, times, positions, clients, checks = [], [], [], [], []
         self.samples = sorted(SAMPLES.glob("*.parquet"))
         for number, sample in enumerate(self.samples):
-            rows = pl.scan_parquet(sample).filter(kind="packet").select("frame", "ts", "data", "ip_proto")
-            # A local packet was seen twice; one that was cut cannot be divided again.
-            packets = rows.unique("frame", keep="first").sort("frame").collect()
-            origin = packets["ts"].to_physical().min()
-            known = packets.filter(pl.col("ip_proto").is_in((TCP, UDP)))
-            for ts, data in known.with_columns(pl.col("ts").to_physical()).select("ts", "data").iter_rows():
+            packets = sample_packets(sample)
+            origin = packets["ts"].min()
+            for ts, data, outward in packets.iter_rows():
                 for part in segments(data):
-                    frame, outward = addressed(part, CLIENTS + number)
+                    frame = addressed(part, CLIENTS + number, outward)
                     times.append(ts - origin)
                     positions.append(ETHERNET + (12 if outward else 16))
                     checks.append(ETHERNET + (part[0] & 15) * 4 + (16 if part[9] == TCP else 6))
@@ -130,8 +140,6 @@ class Block:
 
 def make(path: Path, size: int, overlap: int) -> tuple[int, int]:
     """Write the file; returns its packets and bytes."""
-    from stratokit.formats.events import gather
-
     block = Block()
     step = block.span // overlap + 1
     begin = 1_700_000_000 * 10**9
