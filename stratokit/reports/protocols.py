@@ -45,35 +45,37 @@ _APPLICATION_SCHEMA = {"flow_id": pl.UInt64, "application": pl.String}
 def build(capture: Capture, _: Options) -> pl.LazyFrame:
     """One row a protocol within what carries it, each packet counted once at every level."""
     number = pl.col("ip_proto")
-    packets = (
+    known = number.replace_strict(
+        _TRANSPORT, default=pl.format("ip.proto {}", number), return_dtype=pl.String
+    )
+    conversations = (
         capture.table("packets")
         .select("frame", "orig_len", "flow_id", "ip_version", "ip_proto")
         .filter(pl.col("frame").is_first_distinct())  # a local packet was seen twice
-        .with_columns(
-            pl.col("ip_version")
-            .replace_strict(_NETWORK, default="other", return_dtype=pl.String)
-            .alias("network"),
-            pl.when(number.is_not_null())
-            .then(number.replace_strict(_TRANSPORT, default=pl.format("ip.proto {}", number)))
-            .alias("transport"),
-        )
-        .join(_applications(capture), on="flow_id", how="left")
-    )
-    levels = [["network"], ["network", "transport"], ["network", "transport", "application"]]
-    totals = [
-        packets.drop_nulls(level)
-        # Joined with two applications, a packet stands twice: at the levels above it counts once.
-        .filter(pl.col("frame").is_first_distinct() if len(level) < 3 else pl.lit(value=True))
-        .group_by(pl.concat_str(level, separator="/").alias("protocol"))
+        .group_by("flow_id", "ip_version", "ip_proto")
         .agg(
-            pl.len().cast(pl.UInt64).alias("packets"),
-            pl.col("orig_len").cast(pl.UInt64).sum().alias("bytes"),
-            pl.col("flow_id").n_unique().cast(pl.UInt64).alias("flows")
-            - pl.col("flow_id").has_nulls().cast(pl.UInt64),
+            pl.len().cast(pl.UInt64).alias("packets"), pl.col("orig_len").cast(pl.UInt64).sum().alias("bytes")
         )
-        for level in levels
-    ]
-    return pl.concat(totals).sort("protocol")
+        .with_row_index("part")
+    )
+    network = pl.col("ip_version").replace_strict(_NETWORK, default="other", return_dtype=pl.String)
+    levels = [network, pl.when(number.is_not_null()).then(known), pl.col("application")]
+    paths = [pl.concat_str(levels[:depth], separator="/") for depth in (1, 2, 3)]
+    return (
+        conversations.join(_applications(capture), on="flow_id", how="left")
+        .with_columns(pl.concat_list(paths).alias("protocol"))
+        .explode("protocol")
+        .drop_nulls("protocol")
+        # Joined with two applications, a conversation stands twice: at the levels above it counts once.
+        .unique(["part", "protocol"])
+        .group_by("protocol")
+        .agg(
+            pl.col("packets").sum(),
+            pl.col("bytes").sum(),
+            pl.col("flow_id").drop_nulls().n_unique().cast(pl.UInt64).alias("flows"),
+        )
+        .sort("protocol")
+    )
 
 
 REPORT = Report(
