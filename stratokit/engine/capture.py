@@ -18,6 +18,7 @@ from stratokit.errors import UsageError
 from stratokit.filters import tree
 from stratokit.filters.compile import compile_tree
 from stratokit.filters.parse import parse
+from stratokit.protocols.base import Passes
 from stratokit.schema import load
 
 _C = TypeVar("_C", bound="Capture")
@@ -48,6 +49,8 @@ class Capture:
         # Shared by all restrictions of this capture: tables as built from all rows, before any filter.
         self._built: dict[str, pl.LazyFrame] = {}
         self._whole: Capture = self
+        # What one pass over the TCP streams found for tables that were asked for (protocols.over_tcp).
+        self.passes = Passes()
 
     @classmethod
     def open(cls: type[_C], source: scan.PathLike | Iterable[scan.PathLike]) -> _C:
@@ -117,6 +120,8 @@ class Capture:
 
     def keep(self, names: Iterable[str]) -> None:
         """Compute these tables now and once, because several questions about them follow."""
+        names = list(names)
+        self._whole.passes.expected.update(names)
         for name in names:
             self._built[name] = collect(self.built(name)).lazy()
 

@@ -27,8 +27,21 @@ def loss_totals(capture: Capture) -> pl.DataFrame:
     )
     if _UNDECODED not in totals["counter"]:
         totals = pl.concat([totals, _undecoded(whole).select(totals.columns)], how="vertical_relaxed")
+    totals = pl.concat([totals, _of_passes(whole).select(totals.columns)], how="vertical_relaxed")
     order = ("counter", "amount", "is_loss", "meaning", "first_ts", "last_ts")
     return totals.select(order).sort(["is_loss", "counter"], descending=[True, False])
+
+
+def _of_passes(capture: Capture) -> pl.DataFrame:
+    """What the parsers of streams skipped, in the tables that were built so far; it has no place in time."""
+    found = [
+        (name, amount, counter.loss, counter.doc)
+        for name, amount in capture.passes.counters.items()
+        if amount and (counter := load.counters().get(name))
+    ]
+    schema = {"counter": pl.String, "amount": pl.UInt64, "is_loss": pl.Boolean, "meaning": pl.String}
+    never = pl.lit(None, pl.Datetime("ns", "UTC"))
+    return pl.DataFrame(found, schema=schema, orient="row").with_columns(first_ts=never, last_ts=never)
 
 
 def _undecoded(capture: Capture) -> pl.DataFrame:

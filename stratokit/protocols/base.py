@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,3 +32,12 @@ class Protocol:
     recognised: str
     table: Table
     build: Callable[[PacketSource], pl.LazyFrame]
+
+
+@dataclasses.dataclass(slots=True)
+class Passes:
+    """What was found in a capture so far; kept on the capture, so that it lives as long as that."""
+
+    expected: set[str] = dataclasses.field(default_factory=set)
+    parts: dict[str, list[pl.DataFrame]] = dataclasses.field(default_factory=dict)
+    counters: Counter[str] = dataclasses.field(default_factory=Counter)

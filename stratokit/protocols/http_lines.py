@@ -20,9 +20,9 @@ HEAD_LIMIT_BYTES = 1 << 20
 CHUNK_LINE_LIMIT_BYTES = 4096
 
 # What a head says; positions and sizes of texts are -1 where it does not say.
-HOST, AGENT, TYPE = 0, 2, 4  # each a position, and its size behind it
-LENGTH, CHUNKED, CLOSES, UPGRADES = 6, 7, 8, 9
-HEAD_FIELDS = 10
+HOST, AGENT, TYPE, ENCODING, UPGRADE = 0, 2, 4, 6, 8  # each a position, and its size behind it
+LENGTH, CHUNKED = 10, 11
+HEAD_FIELDS = 12
 NO_LENGTH, BAD_LENGTH = -1, -2
 
 CUT, TOO_LONG = -1, -2  # instead of the end of a head
@@ -37,6 +37,7 @@ _HOST = np.frombuffer(b"host", np.uint8)
 _AGENT = np.frombuffer(b"user-agent", np.uint8)
 _TYPE = np.frombuffer(b"content-type", np.uint8)
 _LENGTH = np.frombuffer(b"content-length", np.uint8)
+_ENCODING = np.frombuffer(b"content-encoding", np.uint8)
 _CODING = np.frombuffer(b"transfer-encoding", np.uint8)
 _UPGRADE = np.frombuffer(b"upgrade", np.uint8)
 _CHUNKED = np.frombuffer(b"chunked", np.uint8)
@@ -208,23 +209,35 @@ def _number(data: np.ndarray, p: int, end: int) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _field(data: np.ndarray, p: int, colon: int, value: int, end: int, head: np.ndarray) -> None:
-    """Keep what the field line p..colon: value..end says, if it matters."""
+def _text_field(data: np.ndarray, p: int, colon: int) -> int:
+    """Which text of `head` the field name p..colon is for, or -1."""
     size = colon - p
     if size == 4 and _begins(data, p, colon, _HOST):
-        if head[HOST] < 0:
-            head[HOST], head[HOST + 1] = value, end - value
-    elif size == 10 and _begins(data, p, colon, _AGENT):
-        head[AGENT], head[AGENT + 1] = value, end - value
-    elif size == 12 and _begins(data, p, colon, _TYPE):
-        head[TYPE], head[TYPE + 1] = value, end - value
+        return HOST
+    if size == 10 and _begins(data, p, colon, _AGENT):
+        return AGENT
+    if size == 12 and _begins(data, p, colon, _TYPE):
+        return TYPE
+    if size == 16 and _begins(data, p, colon, _ENCODING):
+        return ENCODING
+    return UPGRADE if size == 7 and _begins(data, p, colon, _UPGRADE) else -1
+
+
+@njit(nogil=True, cache=True)
+def _field(data: np.ndarray, p: int, colon: int, value: int, end: int, head: np.ndarray) -> int:
+    """Keep what the field line p..colon: value..end says, if it matters; which text it was, or -1."""
+    size = colon - p
+    text = _text_field(data, p, colon)
+    if text == HOST and head[HOST] >= 0:
+        return -1
+    if text >= 0:
+        head[text], head[text + 1] = value, end - value
     elif size == 14 and _begins(data, p, colon, _LENGTH):
         head[LENGTH] = _number(data, value, end)
     elif size == 17 and _begins(data, p, colon, _CODING):
         # chunked is the last coding, or the body ends with the connection
         head[CHUNKED] = 1 if end - value >= 7 and _begins(data, end - 7, end, _CHUNKED) else 2
-    elif size == 7 and _begins(data, p, colon, _UPGRADE):
-        head[UPGRADES] = 1
+    return text
 
 
 @njit(nogil=True, cache=True)
@@ -233,6 +246,7 @@ def read_head(data: np.ndarray, p: int, end: int, head: np.ndarray) -> int:
     for k in range(HEAD_FIELDS):
         head[k] = -1
     limit = min(end, p + HEAD_LIMIT_BYTES)
+    text = -1
     while True:
         feed = line_end(data, p, limit)
         if feed < 0:
@@ -243,16 +257,20 @@ def read_head(data: np.ndarray, p: int, end: int, head: np.ndarray) -> int:
         colon = p
         while colon < last and data[colon] != COLON:
             colon += 1
-        # A line that begins with a blank continues the one before (obs-fold); its value is not needed.
-        if colon < last and data[p] not in (SP, TAB):
+        while last > p and data[last - 1] in (SP, TAB):
+            last -= 1
+        if data[p] in (SP, TAB):  # it continues the value before (obs-fold, RFC 9112 section 5.2)
+            if text >= 0 and last > p:
+                head[text + 1] = last - head[text]
+        elif colon < last:
             value = colon + 1
             while value < last and data[value] in (SP, TAB):
                 value += 1
-            while last > value and data[last - 1] in (SP, TAB):
-                last -= 1
             while colon > p and data[colon - 1] in (SP, TAB):
                 colon -= 1
-            _field(data, p, colon, value, last, head)
+            text = _field(data, p, colon, value, last, head)
+        else:
+            text = -1
         p = feed + 1
 
 

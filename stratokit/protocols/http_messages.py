@@ -20,7 +20,7 @@ from stratokit.protocols.http_lines import (
     HEAD_FIELDS,
     LF,
     TOO_LONG,
-    UPGRADES,
+    UPGRADE,
     find_request,
     find_status,
     is_text,
@@ -65,7 +65,7 @@ def _start_line(data: np.ndarray, p: int, end: int, is_request: bool, message: n
 @njit(nogil=True, cache=True)
 def _is_tunnel_request(data: np.ndarray, message: np.ndarray) -> bool:
     """Whether another protocol may follow: CONNECT (RFC 9110 section 9.3.6) or Upgrade (section 7.8)."""
-    return message[HEAD + UPGRADES] > 0 or is_text(data, message[METHOD], message[METHOD + 1], _CONNECT)
+    return message[HEAD + UPGRADE] >= 0 or is_text(data, message[METHOD], message[METHOD + 1], _CONNECT)
 
 
 @njit(nogil=True, cache=True)

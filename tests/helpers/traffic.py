@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from stratokit.engine.frames import polars_schema
+from stratokit.protocols.base import Passes
 from stratokit.schema import load
 
 MS = 1_000_000
@@ -47,6 +48,7 @@ class Packets:
         self.frames = 0
         self.now = T0
         self.step_ns, self.carry_ns = step_ns, carry_ns
+        self.passes: Passes | None = None  # a table made twice is made anew, for packets may have been added
 
     def add(self, src: End, dst: End, proto: int, payload: bytes, flow: int, /, **columns: Any) -> None:
         """One packet; `columns` override what follows from the rest."""

@@ -132,6 +132,21 @@ def test_what_follows_connect_and_upgrade_is_another_protocol() -> None:
     ]
 
 
+def test_http_inside_a_tunnel_is_read_with_the_times_of_the_packets_outside() -> None:
+    asked = b"CONNECT a:80 HTTP/1.1\r\n\r\n" + GET
+    first, second = exchange(asked, b"HTTP/1.1 200 OK\r\n\r\n" + OK, GET, b"")[:2]
+    assert brief([first, second]) == [("CONNECT", "a:80", 200), ("GET", "/a?b=c", 200)]
+    assert (second["request_frame"], second["response_frame"]) == (4, 5)
+    assert (second["request_bytes"], second["response_bytes"]) == (len(GET), len(OK))
+
+
+def test_a_continued_value_is_one() -> None:
+    folded = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: one\r\n\t two \r\n three\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n"
+    (row,) = exchange(folded, answer)
+    assert (row["host"], row["user_agent"], row["content_encoding"]) == ("a", "one two three", "gzip")
+
+
 def test_unanswered_and_unasked_stay_with_nulls() -> None:
     (row,) = exchange(GET)
     assert row["status"] is row["ts_response"] is row["latency_ns"] is row["response_cut"] is None

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stratokit.protocols import http
+from stratokit.protocols.base import Passes
 
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
@@ -48,6 +49,18 @@ def test_reading_goes_on_after_a_gap_and_the_answer_behind_it_is_the_last_reques
         ("GET", "/2", 202),
         ("GET", "/3", 203),
     ]
+
+
+def test_what_belongs_to_no_message_is_counted() -> None:
+    packets = Packets()
+    connection = Connection(packets)
+    connection.ask(GET)
+    connection.answer(OK)
+    connection.lose(SERVER, 50)
+    connection.answer(b"tail of a body" + OK)
+    passes = packets.passes = Passes()
+    rows(packets)
+    assert passes.counters["http_skipped_bytes"] == len(b"tail of a body")
 
 
 def test_a_lost_request_leaves_its_response_alone() -> None:

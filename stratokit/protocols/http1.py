@@ -1,0 +1,169 @@
+"""HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112) as streams of bytes: recognition, messages, and what they carry.
+
+Implemented: pipelining, keep-alive, Content-Length, chunked bodies with trailers, continued field lines,
+responses without a body (to HEAD, 1xx, 204, 304), responses that end with the connection, CONNECT and Upgrade
+(what follows goes to the parser of that protocol), interim responses (they are no rows), bodies cut by the
+capture, reading on after missing bytes. Left out: HTTP/0.9, multipart bodies.
+
+A byte counts from the packet with which it and all bytes before it had arrived: not sooner could anybody read
+it. That is also where Wireshark shows a message that was sent again or came out of order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numba import njit
+
+from stratokit.protocols import http_messages as hm
+from stratokit.protocols.http_lines import (
+    AGENT,
+    ENCODING,
+    HOST,
+    SLASH,
+    TYPE,
+    UPGRADE,
+    find_request,
+    known_method,
+    request_line,
+    status_at,
+)
+from stratokit.protocols.inner import Inner, tails
+from stratokit.protocols.over_tcp import HEAD_BYTES, Heads, Parsed, StreamParser
+from stratokit.protocols.text import text_column
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stratokit.streams.reassembly import ByteRuns
+
+# Protocols that Upgrade names (RFC 9110 section 7.8) and this room has a parser for.
+_UPGRADES = {"websocket": "websocket", "h2c": "http2"}
+
+
+@njit(nogil=True, cache=True)
+def _asks(data: np.ndarray, p: int, end: int) -> bool:
+    """Whether the first bytes of one direction have a request line.
+
+    It may come behind other bytes, as those of SOCKS (RFC 1928) or of the PROXY protocol, but not behind
+    those of a TLS record.
+    """
+    if p + 2 < end and data[p] == 22 and data[p + 1] == 3:
+        return False
+    if known_method(data, find_request(data, p, end), end):
+        return True
+    size = known_method(data, p, end)
+    if size > 0 and end - p == HEAD_BYTES and data[p + size + 1] == SLASH:  # a very long target
+        return True
+    return size > 0 and request_line(data, p, end)[0] >= 0
+
+
+@njit(nogil=True, cache=True)
+def _who_asks(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    asks = np.full((bounds.size - 1) // 2, -1, np.int64)
+    for f in range(asks.size):
+        for s in (2 * f, 2 * f + 1):
+            other = 4 * f + 1 - s
+            answered = status_at(data, bounds[other], bounds[other + 1]) >= 0
+            if asks[f] < 0 and (answered or _asks(data, bounds[s], bounds[s + 1])):
+                asks[f] = s - 2 * f
+    return asks
+
+
+def recognise(heads: Heads) -> NDArray[np.int64]:
+    """Which side of each conversation has the requests, or -1 where it is not HTTP/1.
+
+    The one who asks need not be the one who connected: a proxy may be reached backwards, and of a connection
+    that began before the capture it is not known who connected.
+    """
+    asks: NDArray[np.int64] = _who_asks(heads.data, heads.bounds)
+    return asks
+
+
+def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
+    """Requests with their responses, and what is inside of those that switched to another protocol.
+
+    `asking` is for each conversation 0 where its client sends the requests, 1 where its server does.
+    """
+    arrivals = (runs.piece_start, runs.ts_ns[runs.piece_ready])
+    bytes_ = (runs.data, runs.run_start, runs.run_offset)
+    asked, answered, skipped = hm.read_conversations(bytes_, runs.run_bounds, asking, arrivals)
+    requests = _common(runs, asked, "request").with_columns(
+        method=_text(runs, asked, hm.METHOD),
+        path=_text(runs, asked, hm.TARGET),
+        host=_text(runs, asked, hm.HEAD + HOST),
+        user_agent=_text(runs, asked, hm.HEAD + AGENT),
+        version=_version(asked),
+        request=pl.int_range(pl.len()),
+    )
+    responses = _common(runs, answered, "response").with_columns(
+        status=pl.Series(answered[:, hm.STATUS]),
+        content_type=_text(runs, answered, hm.HEAD + TYPE),
+        content_encoding=_text(runs, answered, hm.HEAD + ENCODING),
+        upgrade=_text(runs, answered, hm.HEAD + UPGRADE).str.to_lowercase(),
+        request=pl.Series(answered[:, hm.PEER]).replace(hm.NO_PEER, None),
+    )
+    rows = requests.join(responses, on="request", how="full", coalesce=True, suffix="_answer")
+    rows = rows.with_columns(flow_id=pl.coalesce("flow_id", "flow_id_answer"))
+    counters = {"http_skipped_bytes": int(skipped)} if skipped else {}
+    switched = _switched(requests, responses, asked, answered)
+    return Parsed({"http": rows.drop("request", "flow_id_answer")}, counters, _inner(runs, switched, asking))
+
+
+def _switched(
+    requests: pl.DataFrame, responses: pl.DataFrame, asked: NDArray[np.int64], answered: NDArray[np.int64]
+) -> pl.DataFrame:
+    """Conversations that go on in another protocol: where in the buffer of bytes that is, and which one."""
+    known = responses.with_columns(
+        flow=pl.Series(answered[:, hm.FLOW]), answer_end=pl.Series(answered[:, hm.LAST] + 1)
+    ).drop_nulls("request")
+    tunnel = (pl.col("method") == "CONNECT") & (pl.col("status") < 300)
+    return (
+        known.select("flow", "answer_end", "status", "upgrade", "request")
+        .join(requests.select("request", "method"), on="request", how="left", maintain_order="left")
+        .with_columns(request_end=pl.Series(asked[:, hm.LAST] + 1)[known["request"]])
+        .filter((pl.col("status") == 101) | tunnel)
+        .unique("flow", keep="last", maintain_order=True)
+        .with_columns(protocol=pl.col("upgrade").replace_strict(_UPGRADES, default=None))
+    )
+
+
+def _inner(runs: ByteRuns, switched: pl.DataFrame, asking: NDArray[np.int64]) -> tuple[Inner, ...]:
+    found = []
+    for part in switched.partition_by("protocol", maintain_order=True) if switched.height else ():
+        flows = part["flow"].to_numpy()
+        ends = part.select("request_end", "answer_end").to_numpy()
+        asks = asking[flows]
+        ends[asks == 1] = ends[asks == 1][:, ::-1]
+        found.append(Inner(tails(runs, flows, ends.ravel()), part["protocol"][0], asks))
+    return tuple(found)
+
+
+def _version(messages: NDArray[np.int64]) -> pl.Series:
+    digit = pl.Series(messages[:, hm.VERSION])
+    return pl.select(pl.when(digit >= 0).then(pl.format("HTTP/1.{}", digit))).to_series()
+
+
+def _text(runs: ByteRuns, messages: NDArray[np.int64], field: int) -> pl.Series:
+    return text_column(runs.data, messages[:, field], messages[:, field + 1])
+
+
+def _common(runs: ByteRuns, messages: NDArray[np.int64], what: str) -> pl.DataFrame:
+    first, last = (runs.ready_row_at(messages[:, place]) for place in (hm.START, hm.LAST))
+    body = messages[:, hm.BODY_BYTES]
+    columns: dict[str, Any] = {
+        "flow_id": runs.flow_id[messages[:, hm.FLOW]],
+        f"ts_{what}": runs.ts_ns[first],
+        f"ts_{what}_last": runs.ts_ns[last],
+        f"{what}_frame": runs.frame[first],
+        f"{what}_last_frame": runs.frame[last],
+        f"{what}_bytes": messages[:, hm.BYTES],
+        f"{what}_body_bytes": pl.Series(body).replace(-1, None),
+        f"{what}_cut": messages[:, hm.CUT_SHORT] == 1,
+    }
+    return pl.DataFrame(columns)
+
+
+PARSER = StreamParser("http1", ("http",), 10, recognise, parse, carries=True)

@@ -1,0 +1,145 @@
+"""One pass over all TCP conversations, for every protocol that is read from streams of bytes.
+
+Conversations are put together a group after the other (streams.reassembly); each is recognised once, by its
+first bytes, and goes to one parser. What a parser finds inside (behind Upgrade or CONNECT, or decrypted) it
+gives back as streams again, and these are recognised in the same way. A protocol takes part with a `PARSER`
+in its module; `messages(capture, name)` gives what was found for it.
+
+A capture that several tables are asked of is gone through once: `expected` names them beforehand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stratokit.protocols.base import Passes
+from stratokit.streams import reassembly
+from stratokit.streams.segments import STREAM_LIMIT_BYTES
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from stratokit.protocols.inner import Inner
+    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.source import PacketSource
+
+HEAD_BYTES = 512
+# TLS in CONNECT in TLS in CONNECT: deeper nesting is not looked into.
+NESTING_LIMIT = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heads:
+    """The first bytes of each stream: those of stream s are data[bounds[s] : bounds[s + 1]].
+
+    Conversation k has the streams 2k, from its client, and 2k + 1, from its server.
+    """
+
+    data: NDArray[np.uint8]
+    bounds: NDArray[np.int64]
+    began: NDArray[np.bool_]  # per stream: its first byte is the first that was sent
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a parser found in a group of conversations.
+
+    `parts` are frames by the name of the table that they belong to, in the parser's own form; `counters` what
+    it skipped; `inner` streams in which another protocol goes on.
+    """
+
+    parts: dict[str, pl.DataFrame]
+    counters: dict[str, int] = dataclasses.field(default_factory=dict)
+    inner: tuple[Inner, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamParser:
+    """How a protocol takes part in the pass.
+
+    Attributes:
+        name: the protocol's.
+        tables: tables that have a part in what it finds; where none of them is asked for, nothing is parsed.
+        place: recognisers are asked in this order; one that could mistake others' bytes comes late.
+        recognise: for each conversation 0 where its client asks, 1 its server, -1 for none of ours.
+        parse: the conversations that are ours, with what `recognise` said of each.
+        limit_bytes: so much of each stream is copied for `parse`.
+        carries: other protocols may be inside, so its conversations are parsed for any table.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    place: int
+    recognise: Callable[[Heads], NDArray[np.int64]]
+    parse: Callable[[ByteRuns, NDArray[np.int64]], Parsed]
+    limit_bytes: int = STREAM_LIMIT_BYTES
+    carries: bool = False
+
+    def serves(self, tables: set[str]) -> bool:
+        """Whether any of these tables may get rows from it."""
+        return self.carries or not tables.isdisjoint(self.tables)
+
+
+@functools.cache
+def parsers() -> tuple[StreamParser, ...]:
+    """All parsers of this folder in the order in which they are asked."""
+    from stratokit.protocols.registry import modules
+
+    found = [m.PARSER for m in modules() if isinstance(getattr(m, "PARSER", None), StreamParser)]
+    return tuple(sorted(found, key=lambda parser: (parser.place, parser.name)))
+
+
+def messages(capture: PacketSource, table: str) -> list[pl.DataFrame]:
+    """What the parsers found for a table, in groups of conversations; empty where there was nothing."""
+    passes = getattr(capture, "passes", None) or Passes()
+    if table not in passes.parts:
+        tables = (passes.expected | {table}) - passes.parts.keys()
+        _run(capture, passes, tables)
+    return passes.parts[table]
+
+
+def _run(capture: PacketSource, passes: Passes, tables: set[str]) -> None:
+    passes.parts |= {table: [] for table in tables}
+    for streams in reassembly.batches(capture):
+        passes.counters.update(streams.losses)
+        heads = Heads(*streams.heads(HEAD_BYTES), streams.began)
+        for parser, wanted, asking in _recognised(heads, tables):
+            runs = streams.byte_runs(wanted, parser.limit_bytes)
+            for parsed in _parsed(parser, runs, asking, tables):
+                passes.counters.update(parsed.counters)
+                for table in parsed.parts.keys() & tables:
+                    passes.parts[table].append(parsed.parts[table])
+
+
+def _recognised(
+    heads: Heads, tables: set[str]
+) -> Iterator[tuple[StreamParser, NDArray[np.bool_], NDArray[np.int64]]]:
+    """(parser, which conversations are its, who asks in these), where any of its tables is asked for."""
+    free = np.ones((heads.bounds.size - 1) // 2, np.bool_)
+    for parser in parsers():
+        asks = parser.recognise(heads)
+        ours = free & (asks >= 0)
+        free &= ~ours
+        if ours.any() and parser.serves(tables):
+            yield parser, ours, asks[ours]
+
+
+def _parsed(
+    parser: StreamParser, runs: ByteRuns, asking: NDArray[np.int64], tables: set[str], depth: int = 0
+) -> Iterator[Parsed]:
+    """What a parser found, and what others found inside."""
+    found = parser.parse(runs, asking)
+    yield found
+    for inner in found.inner if depth < NESTING_LIMIT else ():
+        if inner.protocol is None:
+            for other, wanted, asks in _recognised(inner.heads(HEAD_BYTES), tables):
+                yield from _parsed(other, inner.chosen(wanted), asks, tables, depth + 1)
+        for other in parsers():
+            if other.name == inner.protocol and other.serves(tables):
+                yield from _parsed(other, inner.runs, inner.asking, tables, depth + 1)
