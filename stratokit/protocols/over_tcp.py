@@ -99,22 +99,26 @@ def messages(capture: PacketSource, table: str) -> list[pl.DataFrame]:
     """What the parsers found for a table, in groups of conversations; empty where there was nothing."""
     passes = getattr(capture, "passes", None) or Passes()
     if table not in passes.parts:
-        tables = (passes.expected | {table}) - passes.parts.keys()
-        _run(capture, passes, tables)
+        # polars may ask for a table in two threads at once: only what is complete is shown to the other.
+        found = _run(capture, (passes.expected | {table}) - passes.parts.keys())
+        if table not in passes.parts:
+            passes.parts |= found.parts
+            passes.counters.update(found.counters)
     return passes.parts[table]
 
 
-def _run(capture: PacketSource, passes: Passes, tables: set[str]) -> None:
-    passes.parts |= {table: [] for table in tables}
+def _run(capture: PacketSource, tables: set[str]) -> Passes:
+    found = Passes(tables, {table: [] for table in tables})
     for streams in reassembly.batches(capture):
-        passes.counters.update(streams.losses)
+        found.counters.update(streams.losses)
         heads = Heads(*streams.heads(HEAD_BYTES), streams.began)
         for parser, wanted, asking in _recognised(heads, tables):
             runs = streams.byte_runs(wanted, parser.limit_bytes)
             for parsed in _parsed(parser, runs, asking, tables):
-                passes.counters.update(parsed.counters)
+                found.counters.update(parsed.counters)
                 for table in parsed.parts.keys() & tables:
-                    passes.parts[table].append(parsed.parts[table])
+                    found.parts[table].append(parsed.parts[table])
+    return found
 
 
 def _recognised(
