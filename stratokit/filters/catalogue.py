@@ -21,6 +21,7 @@ TYPES = {
     "ipv4": "an IPv4 address",
     "ipv6": "an IPv6 address",
     "protocol": "a protocol, which stands alone",
+    "octets": "bytes with a mask, as 0f or 0x0f",
 }
 ADDRESSES = frozenset(("address", "ipv4", "ipv6"))
 
@@ -29,7 +30,8 @@ ADDRESSES = frozenset(("address", "ipv4", "ipv6"))
 class FieldSpec:
     """A field: its type, and one expression for each of the values that a row may have (ip.addr has two).
 
-    `many` says that the expressions are lists, all elements of which are values.
+    `many` says that the expressions are lists, all elements of which are values. `payload` are the bytes of a
+    protocol, for slices and searches.
     """
 
     name: str
@@ -37,6 +39,7 @@ class FieldSpec:
     values: tuple[pl.Expr, ...]
     doc: str
     many: bool = False
+    payload: pl.Expr | None = None
 
 
 Catalogue: TypeAlias = Mapping[str, FieldSpec]

@@ -1,4 +1,4 @@
-"""Functions that a filter may call on a field."""
+"""Functions that a filter may call on fields."""
 
 from __future__ import annotations
 
@@ -7,35 +7,28 @@ from collections.abc import Callable
 
 import polars as pl
 
-from stratokit.filters.operands import Operand
+from stratokit.filters.arithmetic import sliced
+from stratokit.filters.catalogue import ADDRESSES
+from stratokit.filters.operands import Operand, Unfit
+from stratokit.filters.tree import Piece
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Function:
-    """`takes` are the types that it applies to, empty for all."""
+    """`takes` are the types that it applies to, empty for all; `many` says that it takes several arguments."""
 
     takes: frozenset[str]
-    apply: Callable[[Operand], Operand]
+    apply: Callable[..., Operand]
     doc: str
+    many: bool = False
 
 
-def _each(type_: str, change: Callable[[Operand, pl.Expr], pl.Expr]) -> Callable[[Operand], Operand]:
-    """A function that works on each value alone."""
-
-    def apply(operand: Operand) -> Operand:
-        if operand.many:
-            values = tuple(v.list.eval(change(operand, pl.element())) for v in operand.values)
-        else:
-            values = tuple(change(operand, value) for value in operand.values)
-        return Operand(operand.name, type_ or operand.type, values, operand.many)
-
-    return apply
-
-
-def _length(operand: Operand, value: pl.Expr) -> pl.Expr:
+def _length(operand: Operand) -> Operand:
+    if operand.type in ADDRESSES:
+        operand = sliced(operand, (Piece(0),))
     if operand.type == "bytes":
-        return value.bin.size()
-    return value.cast(pl.String).str.len_bytes()
+        return operand.each(lambda v: v.bin.size().cast(pl.Int64), "number")
+    return operand.each(lambda v: v.cast(pl.String).str.len_bytes().cast(pl.Int64), "number")
 
 
 def _count(operand: Operand) -> Operand:
@@ -49,19 +42,47 @@ def _count(operand: Operand) -> Operand:
     return Operand(operand.name, "number", (pl.when(total > 0).then(total),))
 
 
+def _extreme(name: str) -> Callable[..., Operand]:
+    def apply(*operands: Operand) -> Operand:
+        first = operands[0]
+        for operand in operands:
+            if operand.type != first.type:
+                raise Unfit(f"{name} takes values of one type")
+        values = []
+        for operand in operands:
+            found = operand.values
+            if operand.many:
+                found = tuple(v.list.max() if name == "max" else v.list.min() for v in found)
+            values += found
+        over = pl.max_horizontal if name == "max" else pl.min_horizontal
+        return Operand(first.name, first.type, (over(values),))
+
+    return apply
+
+
+def _absolute(operand: Operand) -> Operand:
+    return operand.each(lambda v: (v + pl.lit(0, pl.Int64)).abs())
+
+
+def _text(operand: Operand) -> Operand:
+    if operand.type in {"ipv4", "ipv6"}:  # the other family is no value of it
+        return operand.each(lambda v: pl.when(operand.there(v)).then(v.cast(pl.String)), "text")
+    return operand.each(lambda v: v.cast(pl.String), "text")
+
+
 _TEXT = frozenset(("text",))
+_ORDERED = frozenset(("number", "duration", "time"))
 FUNCTIONS = {
     "lower": Function(
-        _TEXT, _each("text", lambda _, v: v.cast(pl.String).str.to_lowercase()), "in lower case"
+        _TEXT, lambda o: o.each(lambda v: v.cast(pl.String).str.to_lowercase()), "in lower case"
     ),
     "upper": Function(
-        _TEXT, _each("text", lambda _, v: v.cast(pl.String).str.to_uppercase()), "in upper case"
+        _TEXT, lambda o: o.each(lambda v: v.cast(pl.String).str.to_uppercase()), "in upper case"
     ),
-    "len": Function(frozenset(("text", "bytes")), _each("number", _length), "length in bytes"),
+    "len": Function(_TEXT | {"bytes"} | ADDRESSES, _length, "length in bytes"),
     "count": Function(frozenset(), _count, "how many values the row has"),
-    "string": Function(
-        frozenset(("number", "address", "ipv4", "ipv6")),
-        _each("text", lambda _, v: v.cast(pl.String)),
-        "as a text, for contains and matches",
-    ),
+    "max": Function(_ORDERED, _extreme("max"), "the greatest of all values", many=True),
+    "min": Function(_ORDERED, _extreme("min"), "the least of all values", many=True),
+    "abs": Function(frozenset(("number", "duration")), _absolute, "without its sign"),
+    "string": Function(frozenset(("number",)) | ADDRESSES, _text, "as a text, for contains and matches"),
 }

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeAlias
 
-from stratokit.filters.literals import Address, Network
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Field:
-    """A field, or a protocol, by name."""
+    """A field, a protocol, or a text without quotation marks: which, is known when it is compiled."""
 
     name: str
     at: int
@@ -19,13 +17,26 @@ class Field:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Literal:
-    """A written value. kind: number, duration (ns), text, address, network. `text` is it as written."""
+    """A written value; what it stands for depends on what it is compared with.
+
+    kind: word (a number, an address, bytes, ...), string or char. `value` are the bytes of these two.
+    """
 
     kind: str
-    value: int | str | Address | Network
     text: str
+    value: bytes
     at: int
     end: int
+
+    @property
+    def string(self) -> str:
+        """Its value as text: bytes that are no UTF-8 are ISO-8859-1, as in the columns of tables."""
+        if self.kind == "word":
+            return self.text
+        try:
+            return self.value.decode()
+        except UnicodeDecodeError:
+            return self.value.decode("latin-1")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,11 +50,53 @@ class Call:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a slice: from `first` (counted from the end when negative), `length` bytes, or to `last`.
+
+    Without either to the end.
+    """
+
+    first: int
+    length: int | None = None
+    last: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slice:
+    """Bytes of a value, all pieces one after the other: frame[0:4,8]."""
+
+    entity: Entity
+    pieces: tuple[Piece, ...]
+    at: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """`operator` is one of + - * / % & between two values."""
+
+    operator: str
+    left: Entity
+    right: Entity
+    at: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Negative:
+    """A value with its sign changed."""
+
+    entity: Entity
+    at: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Range:
     """Part of a set: 8000..8080, both ends included."""
 
-    low: Literal
-    high: Literal
+    low: Literal | Field
+    high: Literal | Field
     at: int
     end: int
 
@@ -65,7 +118,7 @@ class Member:
     """`left in {...}`."""
 
     left: Entity
-    choices: tuple[Literal | Range, ...]
+    choices: tuple[Literal | Field | Range, ...]
     quantifier: str
     at: int
     end: int
@@ -73,9 +126,9 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Present:
-    """A field alone: true where the row has it."""
+    """A value alone: true where the row has it; of arithmetic, where it is not zero."""
 
-    field: Field
+    entity: Entity
     at: int
     end: int
 
@@ -99,25 +152,25 @@ class Logic:
     end: int
 
 
-Entity: TypeAlias = Field | Literal | Call
+Entity: TypeAlias = Field | Literal | Call | Slice | Arithmetic | Negative
 Test: TypeAlias = Compare | Member | Present | Not | Logic
 
 
 def fields(node: Test | Entity | Range) -> frozenset[str]:
-    """Names of all fields that the tree mentions."""
+    """All names that the tree mentions: fields, and texts without quotation marks."""
     match node:
         case Field(name=name):
             return frozenset([name])
-        case Call(arguments=arguments):
-            return frozenset().union(*map(fields, arguments))
-        case Compare(left=left, right=right):
+        case Call(arguments=parts) | Logic(tests=parts):
+            return frozenset().union(*map(fields, parts))
+        case Compare(left=left, right=right) | Arithmetic(left=left, right=right):
             return fields(left) | fields(right)
-        case Logic(tests=tests):
-            return frozenset().union(*map(fields, tests))
-        case Member(left=left):
-            return fields(left)
-        case Present(field=field):
-            return fields(field)
+        case Range(low=left, high=right):
+            return fields(left) | fields(right)
+        case Member(left=left, choices=choices):
+            return fields(left).union(*map(fields, choices))
+        case Present(entity=inner) | Slice(entity=inner) | Negative(entity=inner):
+            return fields(inner)
         case Not(test=test):
             return fields(test)
         case _:
