@@ -11,7 +11,7 @@ import polars as pl
 
 from stratokit.engine import scan
 from stratokit.engine.facts import FileFacts, merged
-from stratokit.engine.fields import catalogue, elsewhere, uses, with_joined
+from stratokit.engine.fields import catalogue, elsewhere, known_names, uses, with_joined
 from stratokit.engine.frames import collect
 from stratokit.engine.tables import Entry, entries, entry
 from stratokit.errors import UsageError
@@ -33,7 +33,8 @@ class _Where:
     @classmethod
     def parsed(cls, text: str) -> _Where:
         test = parse(text)
-        return cls(text, test, tree.fields(test))
+        # Other names are texts without quotation marks, or unknown: compiling tells.
+        return cls(text, test, tree.fields(test) & known_names())
 
 
 class Capture:

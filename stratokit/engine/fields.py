@@ -65,6 +65,12 @@ def catalogue(name: str) -> dict[str, FieldSpec]:
     return {field: use.spec for field, use in uses(name).items()}
 
 
+@functools.cache
+def known_names() -> frozenset[str]:
+    """Every field of every table."""
+    return frozenset(field for table in entries() for field in uses(table))
+
+
 def elsewhere(name: str) -> dict[str, str]:
     """Fields that only other tables have, with the names of these."""
     own = uses(name)

@@ -96,7 +96,8 @@ def combined(name: str, left: Operand, right: Operand) -> Operand:
 def _result(name: str, left: Operand, right: Operand) -> str:
     if left.type != right.type or left.type not in _TAKES.get(name, {"number"}):
         raise Unfit(
-            f"'{name}' does not apply to {left.name}, {TYPES[left.type]}, and {right.name}, {TYPES[right.type]}"
+            f"'{name}' does not apply to {left.name} ({TYPES[left.type]}) "
+            f"and {right.name} ({TYPES[right.type]})"
         )
     return left.type
 

@@ -141,8 +141,7 @@ def _one_of(operand: Operand, values: list[Any]) -> Check:
         return lambda v: v.cast(pl.String).is_in(values)
     if len(values) == 1:
         return lambda v: v == values[0]
-    dtype = pl.Float64 if any(isinstance(value, float) for value in values) else pl.Int64
-    if any(value >= 2**63 for value in values):
-        dtype = pl.UInt64 if min(values) >= 0 else pl.Float64
+    whole = all(isinstance(value, int) and value < 2**63 for value in values)
+    dtype = pl.Int64() if whole else pl.Float64()
     series = pl.Series(values, dtype=dtype, strict=False)
     return lambda v: v.cast(dtype, strict=False).is_in(series.implode())

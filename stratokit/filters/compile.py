@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeGuard
 
 import polars as pl
 
@@ -133,7 +134,7 @@ class _Compiler:
 
     def search(self, operand: Operand, name: str, right: tree.Entity) -> Callable[[pl.Expr], pl.Expr]:
         check_search(operand, name)
-        if not isinstance(right, tree.Literal | tree.Field) or not self.written(right):
+        if not self.written(right):
             raise Unfit(f"'{name}' takes a text in quotation marks")
         if name == "contains":
             return comparison(operand, name, constant(operand, right))
@@ -141,12 +142,14 @@ class _Compiler:
             raise Unfit(f"'{name}' takes a text in quotation marks")
         return comparison(operand, name, right.value if operand.type == "bytes" else right.string)
 
-    def written(self, node: tree.Entity) -> bool:
+    def written(self, node: tree.Entity) -> TypeGuard[tree.Literal | tree.Field]:
         """Whether it is a value rather than a field: as in Wireshark a word is a field where there is one."""
         if isinstance(node, tree.Field):
             protocol, dot, _ = node.name.partition(".")
             # http.hots is a slip of the pen and no text to look for.
-            return not self.known(node) and not (dot and any(n.startswith(protocol + ".") for n in self.catalogue))
+            return not self.known(node) and not (
+                dot and any(n.startswith(protocol + ".") for n in self.catalogue)
+            )
         return isinstance(node, tree.Literal)
 
     def pairs(self, left: Operand, name: str, right: Operand, every: bool) -> pl.Expr:
@@ -191,7 +194,7 @@ class _Compiler:
         if first:
             left, right = right, left
         operand = self.operand(left)
-        if not isinstance(right, tree.Literal | tree.Field) or not self.written(right):
+        if not self.written(right):
             return arithmetic.combined(node.operator, operand, self.operand(right))
         value = constant(operand, right)
         if node.operator == "&" and isinstance(value, bytes):
@@ -227,7 +230,9 @@ class _Compiler:
         function = FUNCTIONS.get(node.function)
         if function is None:
             names = ", ".join(FUNCTIONS)
-            raise self.error(f"there is no function {node.function[:_NAME_CHARACTERS]}; there are {names}", node)
+            raise self.error(
+                f"there is no function {node.function[:_NAME_CHARACTERS]}; there are {names}", node
+            )
         if len(node.arguments) != 1 and not function.many:
             raise self.error(f"{node.function} takes one argument", node)
         operands = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from stratokit.errors import UsageError
 
-
 _AROUND = 100  # characters of a long filter that are shown on each side of the place
 
 

@@ -15,7 +15,7 @@ from stratokit.filters.tree import Piece
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Function:
-    """`takes` are the types that it applies to, empty for all; `many` says that it takes several arguments."""
+    """`takes` are the types that it applies to, empty for all; `many`: it takes several arguments."""
 
     takes: frozenset[str]
     apply: Callable[..., Operand]
@@ -48,7 +48,7 @@ def _extreme(name: str) -> Callable[..., Operand]:
         for operand in operands:
             if operand.type != first.type:
                 raise Unfit(f"{name} takes values of one type")
-        values = []
+        values: list[pl.Expr] = []
         for operand in operands:
             found = operand.values
             if operand.many:

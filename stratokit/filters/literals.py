@@ -31,7 +31,7 @@ _TIME = re.compile(
 _SHOWN_TIME = re.compile(
     r"([A-Z][a-z]{2}) +(\d{1,2}), +(\d{4})(?: +(\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?\s*(Z|UTC)?", re.ASCII
 )
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _BYTES = re.compile(r":?[0-9a-fA-F]{1,2}(?:([:.\-])[0-9a-fA-F]{1,2}(?:\1[0-9a-fA-F]{1,2})*)?[:.\-]?")
 
 

@@ -10,8 +10,9 @@ import polars as pl
 from stratokit.filters import literals, tree
 from stratokit.filters.catalogue import ADDRESSES, TYPES
 
-# Combinations of the values of several fields, as in ip.addr & ip.addr; each more is another column to compute.
+# Combinations of the values of several fields, as in ip.addr == ip.addr: each is computed.
 MAX_VALUES = 64
+_SCALARS = frozenset(("number", "duration", "time"))
 _BOOLS = {"true": True, "false": False, "set": True, "not set": False, "1": True, "0": False}
 
 
@@ -54,39 +55,42 @@ class Operand:
 
 
 def constant(operand: Operand, node: tree.Literal | tree.Field) -> Any:
-    """The Python value that a literal, or a word without quotation marks, stands for beside this operand."""
-    written = tree.Literal("word", node.name, b"", node.at, node.end) if isinstance(node, tree.Field) else node
-    quoted, text = written.kind == "string", written.text
-    fit: object = None
-    match operand.type:
-        case "text":
-            fit = written.string
-        case "bytes":
-            fit = _bytes(written)
-        case "octets" if not quoted:
-            octets = _bytes(written)
-            fit = None if octets is None else int.from_bytes(octets, "big")
-        case "address" | "ipv4" | "ipv6":
-            fit = _address(operand, written)
-        case "bool" if written.kind != "char":
-            fit = _BOOLS.get(written.string.lower())
-        case "number" if not quoted:
-            fit = _number(written)
-        case "duration" if not quoted:
-            fit = literals.duration_ns(text)
-            fit = literals.decimal_scaled(text, literals.NS_PER_UNIT["s"]) if fit is None else fit
-        case "time":
-            ns = literals.time_ns(written.string)
-            fit = literals.decimal_scaled(text, 10**9) if ns is None and not quoted else ns
+    """The Python value that a literal, or a word without quotation marks, stands for beside `operand`."""
+    written = node
+    if isinstance(node, tree.Field):
+        written = tree.Literal("word", node.name, b"", node.at, node.end)
+    assert isinstance(written, tree.Literal)
+    fit = _scalar(operand, written) if operand.type in _SCALARS else _other(operand, written)
     if fit is None:
         raise Unfit(f"{operand.name} is {TYPES[operand.type]}", node)
-    if isinstance(fit, int) and not -(2**63) <= fit < 2**64:
-        raise Unfit(f"{text} is beyond what {operand.name} can be", node)
-    if operand.type == "time":
-        if not -(2**63) <= int(str(fit)) < 2**63:
-            raise Unfit(f"{text} is beyond what {operand.name} can be", node)
-        return pl.lit(fit, dtype=pl.Datetime("ns", "UTC"))
-    return fit
+    limit = 2**63 if operand.type == "time" else 2**64
+    if isinstance(fit, int) and not -(2**63) <= fit < limit:
+        raise Unfit(f"{written.text} is beyond what {operand.name} can be", node)
+    return pl.lit(fit, dtype=pl.Datetime("ns", "UTC")) if operand.type == "time" else fit
+
+
+def _scalar(operand: Operand, literal: tree.Literal) -> int | float | None:
+    """Numbers, durations in ns and times in ns."""
+    text, quoted = literal.text, literal.kind == "string"
+    ns = literals.time_ns(literal.string) if operand.type == "time" else literals.duration_ns(text)
+    if operand.type == "number":
+        return None if quoted else _number(literal)
+    return literals.decimal_scaled(text, 10**9) if ns is None and not quoted else ns
+
+
+def _other(operand: Operand, literal: tree.Literal) -> object:
+    match operand.type:
+        case "text":
+            return literal.string
+        case "bytes":
+            return _bytes(literal)
+        case "octets":
+            octets = _bytes(literal)
+            return None if octets is None else int.from_bytes(octets, "big")
+        case "bool":
+            return _BOOLS.get(literal.string.lower())
+        case _:
+            return _address(operand, literal)
 
 
 def _number(literal: tree.Literal) -> int | float | None:

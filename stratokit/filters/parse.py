@@ -20,9 +20,9 @@
     piece    = offset , ":" , length | first , "-" , last | byte | ":" , length | offset , ":" ;
     simple   = field | string | character | number | duration | time | address | network | bytes | text ;
 
-Several operators in a row hold together: a < b < c is a < b and b < c. A value alone is true where the row has
-it, and of arithmetic where it is not zero. `!=` is true when every value of the field differs, `!==` when one
-does. A number compared with a duration counts seconds; 10ms, 1.5s, 2h say their unit. Strings: "..." with
+Several operators in a row hold together: a < b < c is a < b and b < c. A value alone is true where the row
+has it, and of arithmetic where it is not zero. `!=` is true when every value of the field differs, `!==` when
+one does. A number compared with a duration counts seconds; 10ms, 1.5s, 2h say their unit. Strings: "..." with
 escapes, r"..." without. `matches` takes a regular expression and ignores case.
 """
 
