@@ -12,7 +12,7 @@ import polars as pl
 
 from stratokit.engine import capture as engine
 from stratokit.engine.convert import convert
-from stratokit.engine.scan import PathLike
+from stratokit.engine.inputs import PathLike
 from stratokit.reports.base import Options
 from stratokit.reports.run import Result, run
 

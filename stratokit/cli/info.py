@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from stratokit.engine.facts import FileFacts
 
 
 def info(
@@ -21,14 +25,24 @@ def info(
     import sys
 
     from stratokit.cli.output import console
-    from stratokit.engine.capture import Capture
-    from stratokit.render import json, text
+    from stratokit.engine.facts import merged
+    from stratokit.engine.inputs import resolve
+    from stratokit.engine.quick_facts import quick_facts
+    from stratokit.render import facts
 
-    capture = Capture.open(inputs)
-    facts = capture.info()
+    paths = resolve(inputs)
+    files = quick_facts(paths) or _files(paths)
+    found = merged(files)
     if as_json:
-        json.write_object(facts, sys.stdout)
+        facts.write_facts(found, sys.stdout)
         return
     out = console()
-    text.print_facts(facts, out)
-    text.print_loss_totals(facts["losses"], all(file.is_recording for file in capture.files), out)
+    facts.print_facts(found, out)
+    lines = facts.total_lines(found["losses"], all(file.is_recording for file in files))
+    facts.print_loss_lines(lines, out)
+
+
+def _files(paths: list[Path]) -> list[FileFacts]:
+    from stratokit.engine.capture import Capture
+
+    return Capture.open(paths).files

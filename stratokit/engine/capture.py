@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
@@ -13,6 +13,7 @@ from stratokit.engine import scan
 from stratokit.engine.facts import FileFacts, merged
 from stratokit.engine.fields import catalogue, elsewhere, known_names, uses, with_joined
 from stratokit.engine.frames import collect
+from stratokit.engine.inputs import PathLike, resolve
 from stratokit.engine.tables import Entry, entries, entry
 from stratokit.errors import UsageError
 from stratokit.filters import tree
@@ -20,6 +21,9 @@ from stratokit.filters.compile import compile_tree
 from stratokit.filters.parse import parse
 from stratokit.protocols.base import Passes
 from stratokit.schema import load
+
+if TYPE_CHECKING:
+    from stratokit.engine.packet_files import PacketSource
 
 _C = TypeVar("_C", bound="Capture")
 
@@ -54,9 +58,9 @@ class Capture:
         self.passes = Passes()
 
     @classmethod
-    def open(cls: type[_C], source: scan.PathLike | Iterable[scan.PathLike]) -> _C:
+    def open(cls: type[_C], source: PathLike | Iterable[PathLike]) -> _C:
         """The capture in a file, several files, a folder, or what a pattern matches."""
-        return cls(tuple(scan.open_source(path) for path in scan.resolve(source)))
+        return cls(tuple(scan.open_source(path) for path in resolve(source)))
 
     def __repr__(self) -> str:
         names = ", ".join(str(path) for path in self.paths)
@@ -66,6 +70,14 @@ class Capture:
     def paths(self) -> list[Path]:
         """Its files."""
         return [source.facts.path for source in self._sources]
+
+    @property
+    def packet_file(self) -> PacketSource | None:
+        """The one packet file of another program that this capture is, if it is."""
+        from stratokit.engine.packet_files import PacketSource
+
+        source = self._sources[0]
+        return source if len(self._sources) == 1 and isinstance(source, PacketSource) else None
 
     @property
     def files(self) -> list[FileFacts]:

@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from stratokit.engine.capture import Capture
 from stratokit.engine.frames import collect
-from stratokit.engine.losses import loss_totals
-from stratokit.engine.scan import is_spool, open_source, resolve
+from stratokit.engine.inputs import is_spool
 from stratokit.errors import UsageError
 from stratokit.formats import registry
 
@@ -29,14 +28,10 @@ def check_output(output: Path) -> None:
 
 
 def convert_files(inputs: Sequence[Path], output: Path, progress: Progress | None = None) -> dict[str, int]:
-    """Convert what `inputs` name to `output`; returns what is missing in it, by counter."""
+    """Convert what `inputs` name to `output`; returns what was lost or passed over, by counter."""
     spools = [path for path in inputs if is_spool(path)]
     if not spools:
-        if registry.by_suffix(output).name == "parquet" and (source := _packet_file(inputs)):
-            return _stream(source, output, progress)
-        capture = Capture.open(inputs)
-        convert(capture, output, progress)
-        return {row["counter"]: row["amount"] for row in loss_totals(capture).to_dicts()}
+        return convert(Capture.open(inputs), output, progress)
     if len(inputs) > 1:
         raise UsageError(f"{spools[0]} is a spool: convert it alone")
     if registry.by_suffix(output).name != "parquet":
@@ -46,35 +41,52 @@ def convert_files(inputs: Sequence[Path], output: Path, progress: Progress | Non
     return ingest(spools[0], output, progress)
 
 
-def _packet_file(inputs: Sequence[Path]) -> PacketSource | None:
-    """The one packet file that `inputs` are, if they are."""
-    from stratokit.engine.packet_files import PacketSource
+def convert(capture: Capture, output: Path, progress: Progress | None = None) -> dict[str, int]:
+    """Write a capture, as far as its filter selects it, in the format that the name of `output` tells.
 
-    files = resolve(inputs)
-    source = open_source(files[0]) if len(files) == 1 else None
-    return source if isinstance(source, PacketSource) else None
-
-
-def _stream(source: PacketSource, output: Path, progress: Progress | None) -> dict[str, int]:
-    """A packet file to a capture in one pass, whatever its size."""
-    from stratokit.engine.packet_files import Survey, capture_tables
-    from stratokit.formats.parquet import CaptureWriter
-
-    survey = Survey()
-    with CaptureWriter(output, {}) as writer:
-        for kind, table in capture_tables(source.path, source.form, survey, progress):
-            writer.write(kind, table)
-        writer.metadata |= survey.carried | {"host": "{}"}
-    return {survey.damage.counter: 1} if survey.damage else {}
-
-
-def convert(capture: Capture, output: Path, progress: Progress | None = None) -> None:
-    """Write a capture, as far as its filter selects it, in the format that the name of `output` tells."""
+    Returns what was lost or passed over in it, by counter.
+    """
     form = registry.by_suffix(output)
+    source = capture.packet_file
+    if source is not None and capture.filter_text is None:
+        return (_stream if form.name == "parquet" else _copy)(source, form, output, progress)
     if form.name == "parquet":
         _to_parquet(capture, output, progress)
     else:
         _to_packets(capture, form, output, progress)
+    losses: dict[str, int] = capture.info()["losses"]
+    return losses
+
+
+def _stream(
+    source: PacketSource, form: registry.Format, output: Path, progress: Progress | None
+) -> dict[str, int]:
+    """A packet file to a capture in one pass, whatever its size."""
+    from stratokit.engine.packet_files import Survey, capture_tables
+
+    assert form.open_writer is not None
+    survey = Survey()
+    with form.open_writer(output, {}) as writer:
+        for kind, table in capture_tables(source.path, source.form, survey, progress):
+            writer.write(kind, table)
+        writer.metadata |= survey.carried | {"host": "{}"}
+    return survey.losses
+
+
+def _copy(
+    source: PacketSource, form: registry.Format, output: Path, progress: Progress | None
+) -> dict[str, int]:
+    """A packet file to another one; frames are not looked into."""
+    from stratokit.engine.packet_files import Survey, capture_tables
+    from stratokit.engine.packet_windows import OF_FILE
+
+    assert form.open_writer is not None
+    survey = source.survey
+    with form.open_writer(output, survey.carried, survey.interfaces) as writer:
+        for kind, table in capture_tables(source.path, source.form, Survey(), progress, OF_FILE):
+            if kind == "packet":
+                writer.write(table)
+    return survey.losses
 
 
 def _metadata(capture: Capture) -> dict[str, str]:

@@ -22,6 +22,7 @@ from stratokit.engine.frames import conform, polars_schema
 from stratokit.engine.packet_windows import SIMPLE_PACKET, Columns, columns_of
 from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage, FrameBatch, Interface
+from stratokit.formats.pcapng import cold
 from stratokit.formats.registry import Format
 from stratokit.formats.views import spread
 from stratokit.schema import load
@@ -40,6 +41,7 @@ class Survey:
     last_ns: int | None = None
     interfaces: list[Interface] = dataclasses.field(default_factory=list)
     damage: Damage | None = None
+    skipped_blocks: int = 0
     # Metadata that let a writer of the same format write the file again.
     carried: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -59,45 +61,62 @@ class Survey:
             FormatError: it could read nothing at all.
         """
         self.interfaces, self.damage = reader.interfaces, reader.damage
+        self.skipped_blocks = reader.skipped_blocks
         if self.damage is not None and not self.packets:
             raise FormatError(
                 f"{path}: nothing could be read: {self.damage.reason} (byte {self.damage.offset})"
             )
-        blocks = getattr(reader, "cold", None)
-        if blocks:
-            from stratokit.formats.pcapng import cold
-
-            self.carried = {cold.METADATA_KEY: cold.to_text(blocks)}
+        if reader.cold:
+            self.carried = {cold.METADATA_KEY: cold.to_text(reader.cold)}
         return self
+
+    @property
+    def losses(self) -> dict[str, int]:
+        """What was lost or passed over, by counter."""
+        skipped = {"block_skipped": self.skipped_blocks} if self.skipped_blocks else {}
+        return ({self.damage.counter: 1} if self.damage else {}) | skipped
 
     def tables(self) -> Tables:
         """Rows of the kinds interface and loss."""
         if self.interfaces:
             yield "interface", _interface_rows(self.interfaces, self.last_ns)
-        if self.damage is not None:
-            yield (
-                "loss",
-                pa.table(
-                    {
-                        "ts": pa.array([self.last_ns], TIME),
-                        "counter": [self.damage.counter],
-                        "amount": [1],
-                        "span_ns": [0],
-                        "file_offset": [self.damage.offset],
-                        "reason": [self.damage.reason],
-                    }
-                ),
-            )
+        if self.losses:
+            yield "loss", self._loss_rows()
+
+    def _loss_rows(self) -> pa.Table:
+        """Damage stands where it is; blocks that were passed over stand anywhere in the file."""
+        count, damage = len(self.losses), self.damage
+        span = self.last_ns - self.first_ns if self.last_ns is not None and self.first_ns is not None else 0
+        places: list[tuple[int | None, str | None, int]] = []
+        if damage:
+            places.append((damage.offset, damage.reason, 0))
+        places += [(None, None, span)] * (count - len(places))
+        return pa.table(
+            {
+                "ts": pa.array([self.last_ns] * count, TIME),
+                "counter": list(self.losses),
+                "amount": list(self.losses.values()),
+                "span_ns": pa.array([span for _, _, span in places], pa.int64()),
+                "file_offset": pa.array([offset for offset, _, _ in places], pa.uint64()),
+                "reason": pa.array([reason for _, reason, _ in places], pa.string()),
+            }
+        )
 
 
-def capture_tables(path: Path, form: Format, survey: Survey, progress: Progress | None = None) -> Tables:
-    """(kind, rows) of a packet file in one pass: packets, then interfaces and where reading ended.
+def capture_tables(
+    path: Path,
+    form: Format,
+    survey: Survey,
+    progress: Progress | None = None,
+    names: Collection[str] | None = None,
+) -> Tables:
+    """(kind, rows) of a packet file in one pass: packets, then interfaces and what was lost.
 
-    `survey` is complete when the iteration ends.
+    `survey` is complete when the iteration ends. `names`: columns of packets that are wanted, if not all.
     """
     assert form.open_reader is not None
     size = path.stat().st_size
-    names = [column.name for column in load.capture().of_kind("packet")]
+    names = names or [column.name for column in load.capture().of_kind("packet")]
     with form.open_reader(path) as reader:
         tell = (lambda: progress(reader.position(), size)) if progress else None
         for columns in columns_of(_Surveyed(reader, survey), names, copy=True, progress=tell):
@@ -163,16 +182,20 @@ class PacketSource:
     def facts(self) -> FileFacts:
         """See `Source`."""
         survey = self.survey
-        found = {"packet": survey.packets, "interface": len(survey.interfaces)}
+        found = {
+            "packet": survey.packets,
+            "interface": len(survey.interfaces),
+            "loss": len(survey.losses),
+        }
         damage = survey.damage
         return FileFacts(
             path=self.path,
             format=self.form.name,
             size_bytes=self.path.stat().st_size,
-            rows={kind: count for kind, count in found.items() if count} | ({"loss": 1} if damage else {}),
+            rows={kind: count for kind, count in found.items() if count},
             first_ns=survey.first_ns,
             last_ns=survey.last_ns,
-            losses={damage.counter: 1} if damage else {},
+            losses=survey.losses,
             extra={"damage": dataclasses.asdict(damage)} if damage else {},
             carried=survey.carried,
         )

@@ -29,6 +29,8 @@ _OF_OPTIONS = frozenset(
     ("direction", "pid", "tid", "comm", "container_id", "pod", "namespace", "comment")
 )  # by formats.pcapng.options
 _OF_BLOCK = frozenset(("packet_block", "packet_options"))
+# Columns that need no look into frames: all that a packet file needs.
+OF_FILE = _OF_RECORD | _OF_OPTIONS | _OF_BLOCK
 SIMPLE_PACKET = 3  # pcapng's block without a time
 
 
@@ -78,7 +80,7 @@ class _Decoder:
         self._copy = copy
         self._flows = FlowTable()
         packet = {column.name for column in load.capture().of_kind("packet")}
-        self._dissects = bool(names & (packet - _OF_RECORD - _OF_OPTIONS - _OF_BLOCK))
+        self._dissects = bool(names & (packet - OF_FILE))
 
     def decode(self, window: _Window, turn: Turn) -> Columns:
         """Columns of one window. Only numbering the conversations has to go window after window."""

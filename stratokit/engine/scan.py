@@ -1,23 +1,20 @@
-"""From what the user named to rows: which files, of which format, and how each gives its rows."""
+"""From files to rows: of which format each is, and how it gives them."""
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import polars as pl
 
 from stratokit.engine.facts import FileFacts, capture_facts
 from stratokit.engine.frames import collect, conform, polars_schema
-from stratokit.errors import FormatError, UsageError
-from stratokit.formats import registry, spool
-from stratokit.formats.source import read_head
+from stratokit.engine.inputs import is_spool
+from stratokit.errors import FormatError
+from stratokit.formats import registry
 from stratokit.schema import load
 
-PathLike: TypeAlias = str | os.PathLike[str]
 # Numbers that count in each file, from these: those of a second file shall follow the first's.
 NUMBERED = {"frame": 1, "flow_id": 0}
 
@@ -51,42 +48,6 @@ class ParquetSource:
         return conform(scan.filter(pl.col("kind") == kind), load.capture().of_kind(kind))
 
 
-def resolve(source: PathLike | Iterable[PathLike]) -> list[Path]:
-    """The files that a path, a folder, a pattern or a list of these names, in order of their names."""
-    if not isinstance(source, str | os.PathLike):
-        found = [path for part in source for path in resolve(part)]
-        if not found:
-            raise UsageError("no input was named")
-        return list(dict.fromkeys(found))
-    path = Path(source)
-    if path.is_dir():
-        return _captures_in(path)
-    if path.exists() or not glob.has_magic(str(path)):
-        return [path]
-    matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-    files = [match for match in matches if match.is_file()]
-    if not files:
-        raise FormatError(f"no file matches {path}")
-    return files
-
-
-def _captures_in(folder: Path) -> list[Path]:
-    """Files of a folder that are captures by their content; others may lie beside them."""
-    try:
-        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-        found = [file for file in files if _is_capture(file)]
-    except OSError as error:
-        raise FormatError(f"cannot read {folder}: {error.strerror}") from error
-    if not found:
-        raise FormatError(f"there is no capture file in {folder}")
-    return found
-
-
-def _is_capture(file: Path) -> bool:
-    form = registry.by_head(read_head(file, registry.HEAD_BYTES))
-    return form is not None and form.open_reader is not None
-
-
 def open_source(path: Path) -> Source:
     """The source for one file, by its content; raises FormatError where it is none."""
     if is_spool(path):
@@ -101,15 +62,6 @@ def open_source(path: Path) -> Source:
     from stratokit.engine.packet_files import PacketSource
 
     return PacketSource(path, form)
-
-
-def is_spool(path: Path) -> bool:
-    """Whether the file is what a recorder writes while it runs."""
-    try:
-        with path.open("rb") as file:
-            return spool.sniff(file.read(registry.HEAD_BYTES))
-    except OSError:
-        return False
 
 
 def joined_rows(sources: tuple[Source, ...], kind: str) -> pl.LazyFrame:

@@ -6,7 +6,6 @@ Kuznetzov's variant adds 8 bytes.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from stratokit.formats.packet_rows import (
     times_of,
     value_buffers,
 )
-from stratokit.formats.pcap_header import FRAME_MAX, HEADER, PERHAPS, SWAPPED
+from stratokit.formats.pcap_header import FRAME_MAX, HEADER, LONG_FRAMES, PERHAPS, SWAPPED, Header
 from stratokit.formats.registry import Format
 from stratokit.formats.source import WINDOW_BYTES, Source, open_source
 from stratokit.formats.tables import conform
@@ -37,10 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Self
 
+    from stratokit.formats.pcapng.cold import ColdBlock
+
 i64: Any = np.int64
 
 RECORD = 16
 BILLION = 1_000_000_000
+SECONDS_MAX = (1 << 32) - 1
 IF_FCSLEN = 13
 BATCH_FRAMES = 1 << 18
 WHOLE, MORE, BAD = 0, 1, 2
@@ -107,6 +109,16 @@ class PcapReader:
         options = ((IF_FCSLEN, bytes([header.fcs_bytes])),) if header.fcs_bytes else ()
         self.interfaces = [Interface(link_type=self.link_type, snaplen=self.snaplen, options=options)]
         self.damage: Damage | None = None
+        # What only pcapng has.
+        self.processes: list[tuple[int, str]] = []
+        self.skipped_blocks = 0
+
+    @property
+    def cold(self) -> list[ColdBlock]:
+        """The header as pcapng says it, so that a writer of either format can say it again."""
+        from stratokit.formats.pcapng.cold import of_one_interface
+
+        return of_one_interface(self.interfaces[0], 9 if self.header.unit_ns == 1 else 6)
 
     def batches(self) -> Iterator[FrameBatch]:
         """All frames, at most BATCH_FRAMES at once."""
@@ -195,11 +207,14 @@ def _fill(
     orig_lens: np.ndarray,
     headers: np.ndarray,
     ts_ns: np.ndarray,
+    unit_ns: int,
 ) -> None:
-    """Write the records of packets `first` to `last`, little-endian, in nanoseconds."""
+    """Write the records of packets `first` to `last`, little-endian."""
     for i in range(first, last):
         at = ends[i] - ends[first]
-        for number in (ts_ns[i] // BILLION, ts_ns[i] % BILLION, i64(cap_lens[i]), i64(orig_lens[i])):
+        seconds = min(ts_ns[i] // BILLION, SECONDS_MAX)
+        fraction = (ts_ns[i] - seconds * BILLION) // unit_ns  # of a later time it takes what is too much
+        for number in (seconds, fraction, i64(cap_lens[i]), i64(orig_lens[i])):
             for k in range(4):
                 out[at + k] = number >> 8 * k & 255
             at += 4
@@ -212,26 +227,32 @@ def _fill(
 
 
 class PcapWriter(FileWriter):
-    """Writes packet rows as pcap: one link type, times in nanoseconds, a packet that was seen twice once.
+    """Writes packet rows as pcap: one link type, a packet that was seen twice once.
+
+    Where the packets come from a file of one link type, the header says what that file's did. Else times are
+    in nanoseconds, and an Ethernet header is put before raw IP, so that interfaces of both kinds agree.
 
     Args:
         path: where the file shall be.
-        metadata: of the capture; the format has no place for it.
+        metadata: of the capture; may describe the file that it came from.
         interfaces: the file has the link type of the first one when no packet comes.
-        ethernet: put an Ethernet header before raw IP, so that interfaces of both kinds agree.
+        ethernet: False leaves raw IP as it is.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        metadata: Mapping[str, str],  # noqa: ARG002
+        metadata: Mapping[str, str],
         interfaces: Iterable[Interface] = (),
         *,
         ethernet: bool = True,
     ) -> None:
         super().__init__(path)
-        self._ethernet = ethernet
-        self._link_type: int | None = None
+        self._source = _header_of(metadata)
+        self._ethernet = ethernet and self._source is None
+        self._link_type: int | None = self._source.link_type if self._source else None
+        if self._source:
+            self._begin(self._source)
         self._default = next((self._written(i.link_type) for i in interfaces), ETHERNET)
         self._sightings = FirstSightings()
         self._buffer = np.empty(BUFFER_BYTES, np.uint8)
@@ -239,11 +260,11 @@ class PcapWriter(FileWriter):
     def _written(self, link_type: int) -> int:
         return ETHERNET if self._ethernet and link_type in RAW_IP else link_type
 
-    def _begin(self, link_type: int) -> None:
-        self._link_type = link_type
-        head = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, FRAME_MAX, link_type)
+    def _begin(self, header: Header) -> None:
+        self._link_type = header.link_type
+        self._unit_ns = header.unit_ns
         with self._output.errors():
-            self._output.file.write(head)
+            self._output.file.write(pcap_header.pack(header))
 
     def write(self, table: pa.Table) -> None:
         """Add packets, in order of time."""
@@ -257,27 +278,51 @@ class PcapWriter(FileWriter):
         raw = np.isin(link_types, RAW_IP) & self._ethernet
         written = np.unique(np.where(raw, ETHERNET, link_types)).tolist()
         if self._link_type is None:
-            self._begin(written[0])
+            self._begin(_plain_header(written[0]))
         if written != [self._link_type]:
             raise FormatError("pcap holds one link type, but this capture has several: write a .pcapng file")
         headers = np.where(raw, ETHERNET_HEADER, 0)
         data, starts = value_buffers(batch["data"], np.int64)
-        cap_lens = np.minimum(np.diff(starts) + headers, FRAME_MAX)
+        cap_lens = np.minimum(np.diff(starts) + headers, LONG_FRAMES.get(written[0], FRAME_MAX))
         orig_lens = batch["orig_len"].fill_null(0).to_numpy(zero_copy_only=False) + headers
-        orig_lens = np.maximum(orig_lens, cap_lens)
+        if self._source is None:
+            orig_lens = np.maximum(orig_lens, cap_lens)
         ends = np.concatenate([[0], np.cumsum(cap_lens + RECORD)])
         ts = times_of(batch)
         for first, last in pieces(ends):
             size = int(ends[last] - ends[first])
             if size > len(self._buffer):
                 self._buffer = np.empty(size, np.uint8)
-            _fill(self._buffer, ends, first, last, data, starts, cap_lens, orig_lens, headers, ts)
+            _fill(
+                self._buffer, ends, first, last, data, starts, cap_lens, orig_lens, headers, ts, self._unit_ns
+            )
             with self._output.errors():
                 self._output.file.write(self._buffer[:size].data)
 
     def _finish(self) -> None:
         if self._link_type is None:
-            self._begin(self._default)
+            self._begin(_plain_header(self._default))
+
+
+def _plain_header(link_type: int) -> Header:
+    return Header(link_type=link_type, snaplen=FRAME_MAX, unit_ns=1)
+
+
+def _header_of(metadata: Mapping[str, str]) -> Header | None:
+    """What the header of the source file said, or would have said; None when its link types differ."""
+    from stratokit.formats.pcapng import cold, reader
+
+    found = [reader.read_interface(body, "<") for body in cold.interfaces(metadata)]
+    if len({interface.link_type for interface, _ in found}) != 1:
+        return None
+    snaplens = [interface.snaplen or FRAME_MAX for interface, _ in found]
+    checksums = [dict(interface.options).get(IF_FCSLEN, b"\0") for interface, _ in found]
+    return Header(
+        link_type=found[0][0].link_type,
+        snaplen=max(snaplens),
+        unit_ns=1000 if all(reader.in_microseconds(clock) for _, clock in found) else 1,
+        fcs_bytes=checksums[0][0] if len(set(checksums)) == 1 and checksums[0] else 0,
+    )
 
 
 FORMAT = Format("pcap", (".pcap", ".cap", ".dmp"), pcap_header.is_pcap, PcapReader, PcapWriter)

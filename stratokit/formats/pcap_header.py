@@ -9,9 +9,11 @@ import dataclasses
 import struct
 
 # magic: fraction of a second in ns, bytes of a record header
+RECORD = 16
+MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 VARIANTS = {
-    0xA1B2C3D4: (1000, 16),
-    0xA1B23C4D: (1, 16),
+    MICROSECONDS: (1000, RECORD),
+    NANOSECONDS: (1, RECORD),
     0xA1B2CD34: (1000, 24),  # Kuznetzov: interface 4, protocol 2, packet type 1, padding 1
 }
 HEADER = 24
@@ -32,13 +34,13 @@ CUT = "the file ends inside a record"
 class Header:
     """What a header says: `fcs_bytes` of a checksum end each frame, `record` bytes of header begin it."""
 
-    big: bool
-    unit_ns: int
-    record: int
-    swapped: int
-    snaplen: int
     link_type: int
-    fcs_bytes: int
+    snaplen: int
+    unit_ns: int
+    fcs_bytes: int = 0
+    big: bool = False
+    record: int = RECORD
+    swapped: int = NOT_SWAPPED
 
     @property
     def frame_max(self) -> int:
@@ -60,4 +62,12 @@ def parse(head: bytes) -> Header | None:
     swapped = SWAPPED if version < [2, 3] else PERHAPS if version == [2, 3] else NOT_SWAPPED
     # The four highest bits count words of 16 bits.
     fcs_bytes = 2 * (network >> 28) if network & FCS_PRESENT else 0
-    return Header(order == ">", *VARIANTS[magic], swapped, snaplen, network & LINK_TYPE_MASK, fcs_bytes)
+    unit_ns, record = VARIANTS[magic]
+    return Header(network & LINK_TYPE_MASK, snaplen, unit_ns, fcs_bytes, order == ">", record, swapped)
+
+
+def pack(header: Header) -> bytes:
+    """The header as it begins a little-endian file."""
+    magic = NANOSECONDS if header.unit_ns == 1 else MICROSECONDS
+    checksum = header.fcs_bytes // 2 << 28 | FCS_PRESENT if header.fcs_bytes else 0
+    return struct.pack("<IHHiIII", magic, 2, 4, 0, 0, header.snaplen, header.link_type | checksum)

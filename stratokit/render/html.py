@@ -7,7 +7,8 @@ from html import escape
 from typing import TextIO
 
 from stratokit.render.cells import Cells, cells
-from stratokit.render.text import fact_lines, loss_lines
+from stratokit.render.facts import fact_lines
+from stratokit.render.text import loss_lines
 from stratokit.reports.run import Result, Section
 
 _STYLE = """

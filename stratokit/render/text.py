@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import polars as pl
 from rich import box
@@ -11,50 +10,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stratokit.render import units
+from stratokit.render import facts, units
 from stratokit.render.cells import Cells, cells, fitted, least_width, plain_cells
 from stratokit.reports.run import Result, Section
-from stratokit.schema import load
 from stratokit.schema.model import Column
 
 # A text column is worth showing when this much of it fits.
 _LEAST_TEXT = 16
 _NARROW = 120
-# Files that another program wrote may have lost anything without a word.
-_SILENT = "This file does not say whether anything was lost before it was written."
 
 
 def print_report(result: Result, console: Console) -> None:
     """The whole report: facts, sections, and what was lost."""
-    print_facts(result.facts, console)
+    facts.print_facts(result.facts, console)
     for section in result.sections:
         console.print()
         _print_section(section, console)
     console.print()
     print_losses(result.losses, result.counts_losses, console)
-
-
-def print_facts(facts: dict[str, Any], console: Console) -> None:
-    """Where, when and how much: a few lines."""
-    for name, value in fact_lines(facts):
-        console.print(Text.assemble((f"{name:<8}", "bold"), units.clean(value)), soft_wrap=name == "file")
-
-
-def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Facts of a capture as (name, text), those that are known."""
-    lines = [("file", f"{f['path']} ({f['format']}, {units.size(f['size_bytes'])})") for f in facts["files"]]
-    host = facts["host"]
-    if host:
-        known = (host.get("hostname"), host.get("os"), f"kernel {host.get('kernel')}", host.get("machine"))
-        lines.append(("host", ", ".join(str(fact) for fact in known if fact)))
-    if facts["first_ts"] is not None:
-        lines.append(("from", f"{units.moment(facts['first_ts'])} UTC"))
-        lines.append(("to", f"{units.moment(facts['last_ts'])} UTC, {units.duration(facts['duration_ns'])}"))
-    rows = ", ".join(f"{units.number(count)} {kind}" for kind, count in facts["rows"].items())
-    lines.append(("rows", rows or "none"))
-    if facts.get("where"):
-        lines.append(("where", facts["where"]))
-    return lines
 
 
 def _print_section(section: Section, console: Console) -> None:
@@ -123,30 +96,12 @@ def _table(columns: Sequence[Cells]) -> Table:
     return table
 
 
-def loss_lines(losses: pl.DataFrame, counts_losses: bool) -> list[tuple[bool, str]]:
-    """What was lost or cut, in sentences: (it is a loss, sentence)."""
-    lines = [
-        (is_loss, f"{units.number(amount)} {meaning}")
-        for amount, is_loss, meaning in losses.select("amount", "is_loss", "meaning").iter_rows()
-    ]
-    if not any(is_loss for is_loss, _ in lines):
-        lines.insert(0, (False, "Nothing was lost." if counts_losses else _SILENT))
-    return lines
-
-
-def print_loss_totals(totals: dict[str, int], counts_losses: bool, console: Console) -> None:
-    """As `print_losses`, from totals by counter alone."""
-    known = load.counters()
-    rows = [
-        (amount, known[name].loss if name in known else True, known[name].doc if name in known else name)
-        for name, amount in totals.items()
-    ]
-    schema = {"amount": pl.UInt64, "is_loss": pl.Boolean, "meaning": pl.String}
-    print_losses(pl.DataFrame(rows, schema=schema, orient="row"), counts_losses, console)
-
-
 def print_losses(losses: pl.DataFrame, counts_losses: bool, console: Console) -> None:
     """The last lines of every report."""
-    for is_loss, sentence in loss_lines(losses, counts_losses):
-        mark = ("lost  ", "bold red") if is_loss else ("note  ", "dim")
-        console.print(Text.assemble(mark, sentence))
+    facts.print_loss_lines(loss_lines(losses, counts_losses), console)
+
+
+def loss_lines(losses: pl.DataFrame, counts_losses: bool) -> list[tuple[bool, str]]:
+    """What was lost or cut, in sentences: (it is a loss, sentence)."""
+    rows = losses.select("amount", "is_loss", "meaning").iter_rows()
+    return facts.loss_lines(rows, counts_losses)

@@ -37,7 +37,7 @@ def told(ask, path):
         found = ask(path)
     except FormatError as error:
         return str(error)
-    return dataclasses.asdict(found)
+    return dataclasses.asdict(dataclasses.replace(found, carried={}))
 
 
 @pytest.mark.parametrize("window", [64 << 10, 64 << 20])

@@ -30,6 +30,16 @@ def files(tag: str) -> list[str]:
     ]
 
 
+def of_kind(kind: str) -> list[Any]:
+    """Captures whose kind contains `kind`, as parameters of a test; without a corpus one that is skipped."""
+    if not CORPUS.is_dir():
+        return [pytest.param(None, marks=MARKS)]
+    entries = map(json.loads, (CORPUS / "MANIFEST.jsonl").read_text().splitlines())
+    return [
+        pytest.param(CORPUS / entry["file"], id=entry["file"]) for entry in entries if kind in entry["kind"]
+    ]
+
+
 def opened(name: str) -> tuple[Capture, dict[str, Any]]:
     """The capture and the facts about it."""
     facts = json.loads((CORPUS / f"{name}.oracle.json").read_text())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stratokit.formats.pcapng.blocks import SCAP_BLOCKS, SECTION_MAGIC
-from stratokit.formats.pcapng.cold import METADATA_KEY
+from stratokit.formats.pcapng.cold import METADATA_KEY, from_text
 from stratokit.formats.pcapng.reader import PcapngReader, byte_order
 from stratokit.formats.pcapng.rewrite import PcapngRewriter
 from stratokit.formats.pcapng.writer import PcapngWriter, write_pcapng
@@ -33,8 +33,10 @@ def open_writer(
     path: str | os.PathLike[str], metadata: Mapping[str, str], *arguments: Any, **options: Any
 ) -> PcapngWriter | PcapngRewriter:
     """The writer for a capture: what came from a pcapng file goes back as it was."""
-    rewrites = METADATA_KEY in metadata
-    return (PcapngRewriter if rewrites else PcapngWriter)(path, metadata, *arguments, **options)
+    known = from_text(metadata.get(METADATA_KEY, ""))
+    if known:
+        return PcapngRewriter(path, known)
+    return PcapngWriter(path, metadata, *arguments, **options)
 
 
 FORMAT = Format("pcapng", (".pcapng", ".ntar"), _is_pcapng, PcapngReader, open_writer)

@@ -15,10 +15,15 @@ import binascii
 import dataclasses
 import json
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stratokit.formats.pcapng import blocks
 from stratokit.formats.pcapng.raw_options import DARWIN_WORDS, PRIVATE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stratokit.formats.frames import Interface
 
 METADATA_KEY = "pcapng"
 # More than this in all is not kept: the file is then written anew from its rows, as a recording is.
@@ -117,6 +122,21 @@ def framed(kind: int, body: bytes) -> bytes:
     return struct.pack("<I", kind) + length + body + length
 
 
+def of_one_interface(interface: Interface, digits: int) -> list[ColdBlock]:
+    """Blocks that say what the header of a file of one interface does; times count 10^-digits seconds."""
+    section = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1)
+    options = [*interface.options, (blocks.IF_TSRESOL, bytes([digits]))]
+    head = struct.pack("<HHI", interface.link_type, 0, interface.snaplen)
+    body = head + b"".join(option(*pair) for pair in options) + bytes(4)
+    return [ColdBlock(blocks.SECTION, 0, section), ColdBlock(blocks.INTERFACE, 0, body)]
+
+
+def interfaces(metadata: Mapping[str, str]) -> list[bytes]:
+    """Bodies of the interface descriptions that the metadata of a capture hold."""
+    found = from_text(metadata.get(METADATA_KEY, ""))
+    return [block.body for block in found if block.kind == blocks.INTERFACE]
+
+
 def to_text(found: list[ColdBlock]) -> str:
     """For the metadata of a capture."""
     return json.dumps(
@@ -139,4 +159,10 @@ def from_text(text: str) -> list[ColdBlock]:
         ]
     except (ValueError, KeyError, TypeError, binascii.Error):
         return []
-    return found if found and found[0].kind == blocks.SECTION else []
+    if not found or found[0].kind != blocks.SECTION:
+        return []
+    return (
+        found
+        if all(len(block.body) >= struct.calcsize("<" + HEADS.get(block.kind, "")) for block in found)
+        else []
+    )

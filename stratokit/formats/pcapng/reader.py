@@ -342,6 +342,12 @@ def clock(resolution: int) -> tuple[int, int]:
     return walk.DIVIDE, 10 ** min(exponent - 9, DIGITS_MAX)
 
 
+def in_microseconds(clock: ClockRow) -> bool:
+    """Whether microseconds tell every time of an interface (a row of walk.CLOCK)."""
+    _, _, mode, factor, _ = clock
+    return mode == walk.MULTIPLY and factor % 1000 == 0
+
+
 def nanoseconds(time: int, mode: int, factor: int, offset_ns: int) -> int:
     """What `walk.nanoseconds` computes for packets."""
     if mode == walk.MULTIPLY:

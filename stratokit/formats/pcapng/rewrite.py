@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
+from stratokit.errors import FormatError
 from stratokit.formats.output import FileWriter
 from stratokit.formats.packet_rows import BATCH_ROWS, BUFFER_BYTES, pieces, times_of, value_buffers
 from stratokit.formats.pcapng import blocks, cold, walk
@@ -22,7 +23,7 @@ from stratokit.formats.tables import conform
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Sequence
 
     import pyarrow as pa
 
@@ -105,20 +106,12 @@ class PcapngRewriter(FileWriter):
 
     Args:
         path: where the file shall be.
-        metadata: of the capture.
-        interfaces: not needed, as the metadata hold them.
-        losses: not needed either.
+        rare: the other blocks.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        metadata: Mapping[str, str],
-        interfaces: Iterable[Any] = (),  # noqa: ARG002
-        losses: pa.Table | None = None,  # noqa: ARG002
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], rare: Sequence[cold.ColdBlock]) -> None:
         super().__init__(path)
-        self._cold = cold.from_text(metadata[cold.METADATA_KEY])
+        self._cold = rare
         self._next = 0
         self._section_begins = 0
         self._clocks: list[Any] = []
@@ -128,7 +121,7 @@ class PcapngRewriter(FileWriter):
     def write(self, table: pa.Table) -> None:
         """Add packets, in order of their numbers."""
         for batch in conform(table, COLUMNS).to_batches(max_chunksize=BATCH_ROWS):
-            frames = batch["frame"].to_numpy(zero_copy_only=False)
+            frames = batch["frame"].fill_null(0).to_numpy(zero_copy_only=False)
             done = 0
             with self._output.errors():
                 while done < batch.num_rows:
@@ -207,6 +200,8 @@ class PcapngRewriter(FileWriter):
             self._output.file.write(self._buffer[:size].data)
 
     def _times(self, ts_ns: np.ndarray, ifindex: np.ndarray) -> np.ndarray:
+        if len(ifindex) and not self._section_begins <= ifindex.min() <= ifindex.max() < len(self._clocks):
+            raise FormatError("the packets of this capture do not fit the description of their file in it")
         times = np.zeros(len(ts_ns), np.int64)
         for number in np.unique(ifindex):
             of_interface = ifindex == number
