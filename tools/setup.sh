@@ -27,6 +27,7 @@ want openssl program openssl
 if [ "${1:-}" = test ]; then
     want tshark program tshark
     want tcpdump program tcpdump
+    want sysdig program sysdig
     want iproute2 program ip
     want strace program strace
     want procps program ps

@@ -24,6 +24,7 @@ from stratokit.schema import load
 
 if TYPE_CHECKING:
     from stratokit.engine.packet_files import PacketSource
+    from stratokit.engine.scap.source import ScapSource
 
 _C = TypeVar("_C", bound="Capture")
 
@@ -78,6 +79,13 @@ class Capture:
 
         source = self._sources[0]
         return source if len(self._sources) == 1 and isinstance(source, PacketSource) else None
+
+    @property
+    def scap_file(self) -> ScapSource | None:
+        """The one scap file that this capture is, if it is."""
+        source: Any = self._sources[0]
+        one = len(self._sources) == 1 and getattr(source, "form", None) is not None
+        return source if one and source.form.name == "scap" else None
 
     @property
     def files(self) -> list[FileFacts]:

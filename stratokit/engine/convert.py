@@ -17,6 +17,7 @@ from stratokit.formats import registry
 
 if TYPE_CHECKING:
     from stratokit.engine.packet_files import PacketSource
+    from stratokit.engine.scap.source import ScapSource
 
 Progress = Callable[[int, int], None]
 _BATCH_ROWS = 1 << 17
@@ -47,6 +48,8 @@ def convert(capture: Capture, output: Path, progress: Progress | None = None) ->
     Returns what was lost or passed over in it, by counter.
     """
     form = registry.by_suffix(output)
+    if (scap := capture.scap_file) is not None and form.name == "parquet" and capture.filter_text is None:
+        return _stream_scap(scap, output, progress)
     source = capture.packet_file
     if source is not None and capture.filter_text is None:
         return (_stream if form.name == "parquet" else _copy)(source, form, output, progress)
@@ -71,6 +74,21 @@ def _stream(
             writer.write(kind, table)
         writer.metadata |= survey.carried | {"host": "{}"}
     return survey.losses
+
+
+def _stream_scap(source: ScapSource, output: Path, progress: Progress | None) -> dict[str, int]:
+    """A scap file to a capture in one pass, whatever its size."""
+    from stratokit.engine.scap import carried
+    from stratokit.engine.scap.source import Survey
+    from stratokit.formats.parquet import CaptureWriter
+
+    survey = Survey()
+    with CaptureWriter(output, {}) as writer:
+        for kind, table in source.tables(survey, progress):
+            writer.write(kind, table)
+        writer.metadata |= {"host": json.dumps(survey.host)}
+        writer.metadata |= {carried.METADATA_KEY: carried.to_text(survey.blocks)}
+    return survey.totals
 
 
 def _copy(

@@ -146,6 +146,11 @@ _SYSCALLS = (
     _one("socket.cookie", "number", "socket_cookie", "Kernel's id of the socket behind the descriptor."),
     *_ACTOR,
 )
+_EVENTS = (
+    _one("evt.time", "time", "ts", "When it happened."),
+    _one("evt.type", "text", "event", "Name of the event."),
+    *_ACTOR,
+)
 _PROCESSES = (
     _one("proc.pid", "number", "pid", "Process id."),
     _one("proc.ppid", "number", "parent_pid", "Process id of the parent."),
@@ -167,6 +172,7 @@ RAW_FIELDS: dict[str, tuple[FieldSpec, ...]] = {
     "packets": _PACKETS,
     "sockets": _SOCKETS,
     "syscalls": _SYSCALLS,
+    "events": _EVENTS,
     "processes": _PROCESSES,
     "containers": _CONTAINERS,
 }

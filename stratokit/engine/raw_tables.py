@@ -28,6 +28,9 @@ _SYSCALLS = (
     "ts pid tid comm syscall args ret errno duration_ns fd fd_kind fd_name path path2 src_ip src_port dst_ip "
     "dst_port socket_cookie inode device process_start container_id pod namespace cgroup"
 )
+_EVENTS = (
+    "ts event pid tid comm path path2 arg0 arg1 arg2 data process_start container_id pod namespace cgroup"
+)
 _CONTAINERS = "ts container_id container_name runtime image pod namespace pod_uid cgroup name_source"
 _INTERFACES = "ts interface ifindex link_type mac addresses mtu interface_info"
 _LOSSES = "ts counter amount span_ns"
@@ -66,6 +69,7 @@ RAW_TABLES = {
     "packet": Table("packets", "a packet; a local one is seen twice, out and in", _columns(_PACKETS)),
     "socket": Table("sockets", "a change of a TCP socket", _columns(_SOCKETS)),
     "syscall": Table("syscalls", "a system call", _columns(_SYSCALLS, _ARGS)),
+    "event": Table("events", "an event of a scap file that is no system call", _columns(_EVENTS)),
     "process": Table("processes", "a process", _PROCESSES),
     "container": Table("containers", "a container", _columns(_CONTAINERS)),
     "interface": Table("interfaces", "a network interface", _columns(_INTERFACES)),

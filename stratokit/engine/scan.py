@@ -59,6 +59,10 @@ def open_source(path: Path) -> Source:
         return ParquetSource(path)
     if form.open_reader is None:
         raise FormatError(f"{path} is a {form.name} file, which cannot be read yet")
+    if form.name == "scap":
+        from stratokit.engine.scap.source import ScapSource
+
+        return ScapSource(path, form)
     from stratokit.engine.packet_files import PacketSource
 
     return PacketSource(path, form)

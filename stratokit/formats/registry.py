@@ -17,7 +17,7 @@ from stratokit.formats.source import read_head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MODULES = ("parquet", "pcapng", "pcap")
+MODULES = ("parquet", "scap", "pcapng", "pcap")
 # Enough for every sniffer: the longest looks at the byte-order magic of a pcapng section at byte 8.
 HEAD_BYTES = 64
 

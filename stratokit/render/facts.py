@@ -32,7 +32,8 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("file", f"{f['path']} ({f['format']}, {units.size(f['size_bytes'])})") for f in facts["files"]]
     host = facts["host"]
     if host:
-        known = (host.get("hostname"), host.get("os"), f"kernel {host.get('kernel')}", host.get("machine"))
+        kernel = host.get("kernel")
+        known = (host.get("hostname"), host.get("os"), kernel and f"kernel {kernel}", host.get("machine"))
         lines.append(("host", ", ".join(str(fact) for fact in known if fact)))
     if facts["first_ts"] is not None:
         lines.append(("from", f"{units.moment(facts['first_ts'])} UTC"))

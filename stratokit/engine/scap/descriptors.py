@@ -1,0 +1,224 @@
+"""What descriptors stand for, followed through the calls that make, copy and close them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from stratokit.engine.scap import state as st
+from stratokit.engine.scap.decode import AF_UNIX, BOTH, FAMILY, GIVEN, PATH, SOURCE_PORT, TARGET_PORT
+from stratokit.engine.scap.hashing import find, put
+from stratokit.engine.scap.texts import address_text, path_from, text
+from stratokit.formats.scap.params import EFFECT, PLACE
+
+i64: Any = np.int64
+u64: Any = np.uint64
+
+RET, ARG0, ARG1, ARG2 = PLACE["ret"], PLACE["arg0"], PLACE["arg1"], PLACE["arg2"]
+INODE, DEVICE, FD1, FD2 = PLACE["inode"], PLACE["device"], PLACE["fd1"], PLACE["fd2"]
+OPEN, DUP, FCNTL, SOCKET, CONNECT = (EFFECT[n] for n in ("open", "dup", "fcntl", "socket", "connect"))
+ACCEPT, BIND, SENDTO, RECVFROM = (EFFECT[n] for n in ("accept", "bind", "sendto", "recvfrom"))
+PIPE, SOCKETPAIR, CLOSE_RANGE = (EFFECT[n] for n in ("pipe", "socketpair", "close_range"))
+ANONYMOUS = EFFECT["eventfd"]  # this and all after it give a descriptor of no file
+AT_FDCWD = -100
+O_DIRECTORY = 0o200000
+F_DUPFD, F_DUPFD_CLOEXEC = 0, 1030
+EINPROGRESS = -115
+DATAGRAM, TYPE_MASK = 2, 15
+FD_LIMIT = 1 << 31
+
+
+@njit(nogil=True, cache=True)
+def key_of(table: int, fd: int) -> Any:
+    """Key of a descriptor in the hash table."""
+    return u64(table) << u64(32) | u64(fd)
+
+
+@njit(nogil=True, cache=True)
+def lookup(state: st.State, table: int, fd: int) -> Any:
+    """Entry of an open descriptor, or -1."""
+    if fd < 0 or fd >= FD_LIMIT:
+        return -1
+    entry = find(state.fd_slots, state.fd_keys, key_of(table, fd))
+    return entry if entry >= 0 and state.fds[entry].open else -1
+
+
+@njit(nogil=True, cache=True)
+def opened(state: st.State, table: int, fd: int, kind: int, name: int) -> Any:
+    """A new descriptor's entry, everything else of it unknown; -1 for a number that cannot be."""
+    if fd < 0 or fd >= FD_LIMIT:
+        return -1
+    key = key_of(table, fd)
+    entry = find(state.fd_slots, state.fd_keys, key)
+    if entry < 0:
+        entry = state.counts[st.FDS]
+        state.counts[st.FDS] += 1
+        state.fd_keys[entry] = key
+        put(state.fd_slots, key, entry)
+        state.fds[entry].fd = fd
+        state.fds[entry].next = state.heads[table]
+        state.heads[table] = entry
+        state.sizes[table] += 1
+        state.counts[st.LARGEST] = max(state.counts[st.LARGEST], i64(state.sizes[table]))
+    found = state.fds[entry]
+    found.kind = kind
+    found.name = name
+    found.inode = 0
+    found.has_inode = 0
+    found.device = 0
+    found.local = -1
+    found.remote = -1
+    found.local_port = 0
+    found.remote_port = 0
+    found.family = 0
+    found.datagram = 0
+    found.open = 1
+    return i64(entry)
+
+
+@njit(nogil=True, cache=True)
+def copied(state: st.State, source: int, table: int, fd: int) -> None:
+    """`fd` of `table` becomes what entry `source` is."""
+    entry = opened(state, table, fd, 0, -1)
+    if entry < 0 or entry == source:
+        return
+    next_, number = state.fds[entry].next, state.fds[entry].fd
+    state.fds[entry] = state.fds[source]
+    state.fds[entry].next = next_
+    state.fds[entry].fd = number
+
+
+@njit(nogil=True, cache=True)
+def closed_from(state: st.State, table: int, first: int, last: int) -> None:
+    """Close all descriptors of a range."""
+    entry = state.heads[table]
+    while entry >= 0:
+        if first <= state.fds[entry].fd <= last:
+            state.fds[entry].open = 0
+        entry = state.fds[entry].next
+
+
+@njit(nogil=True, cache=True)
+def set_ends(
+    state: st.State,
+    entry: int,
+    local: np.ndarray,
+    local_port: int,
+    remote: np.ndarray,
+    remote_port: int,
+    ends: int,
+) -> None:
+    """Addresses of a socket; `ends` is 1 for the local one, 2 for the remote one, 3 for both."""
+    found = state.fds[entry]
+    if ends & 1:
+        found.local = address_text(state, local)
+        found.local_port = local_port
+    if ends & 2:
+        found.remote = address_text(state, remote)
+        found.remote_port = remote_port
+
+
+@njit(nogil=True, cache=True)
+def _socket_call(
+    state: st.State, table: int, effect: int, values: np.ndarray, spans: np.ndarray, data: np.ndarray,
+    addresses: np.ndarray, facts: np.ndarray,
+) -> None:  # fmt: skip
+    """connect, accept, bind, and what datagrams say about both ends."""
+    fd = values[RET] if effect == ACCEPT else values[ARG0]
+    if effect == ACCEPT:
+        entry = opened(state, table, fd, st.SOCKET, -1)
+    else:
+        entry = lookup(state, table, fd)
+        if entry < 0 and facts[GIVEN]:
+            entry = opened(state, table, fd, st.SOCKET, -1)
+    if entry < 0 or not facts[GIVEN]:
+        return
+    found = state.fds[entry]
+    if effect in (SENDTO, RECVFROM) and found.family and not found.datagram:
+        return  # of a connection both ends are known already
+    found.family = facts[FAMILY]
+    if facts[FAMILY] == AF_UNIX:
+        name = text(state, data, spans[PATH, 0], spans[PATH, 1])
+        if name >= 0:
+            state.fds[entry].name = name
+        return
+    source, target = addresses[0], addresses[1]
+    source_port, target_port = facts[SOURCE_PORT], facts[TARGET_PORT]
+    if effect == BIND:
+        set_ends(state, entry, target, target_port, target, target_port, 1)
+    elif facts[GIVEN] != BOTH:
+        set_ends(state, entry, target, target_port, target, target_port, 2)
+    elif effect in (ACCEPT, RECVFROM):  # inbound: the source is the remote end
+        set_ends(state, entry, target, target_port, source, source_port, 3)
+    else:
+        set_ends(state, entry, source, source_port, target, target_port, 3)
+
+
+@njit(nogil=True, cache=True)
+def _opened_file(
+    state: st.State, table: int, cwd: int, mask: int, values: np.ndarray, spans: np.ndarray, data: np.ndarray
+) -> None:
+    base = cwd
+    if mask >> ARG0 & 1 and values[ARG0] != AT_FDCWD:
+        entry = lookup(state, table, i64(np.int32(values[ARG0])))
+        base = i64(state.fds[entry].name) if entry >= 0 else i64(-1)
+    name = path_from(state, base, data, spans[PATH, 0], spans[PATH, 1]) if spans[PATH, 0] >= 0 else -1
+    flags = values[ARG2] if mask >> ARG0 & 1 else values[ARG1]
+    kind = st.DIRECTORY if flags & O_DIRECTORY else st.FILE
+    entry = opened(state, table, values[RET], kind, name)
+    if entry >= 0 and mask >> INODE & 1 and values[INODE]:
+        state.fds[entry].inode = values[INODE]
+        state.fds[entry].device = values[DEVICE]
+        state.fds[entry].has_inode = 1
+
+
+@njit(nogil=True, cache=True)
+def _copied_fd(state: st.State, table: int, mask: int, values: np.ndarray) -> None:
+    """dup and the like; a copy of nothing known is nothing known."""
+    entry = lookup(state, table, values[ARG0]) if mask >> ARG0 & 1 else -1
+    if entry >= 0:
+        copied(state, entry, table, values[RET])
+        return
+    entry = lookup(state, table, values[RET])
+    if entry >= 0 and values[ARG0] != values[RET]:
+        state.fds[entry].open = 0
+
+
+@njit(nogil=True, cache=True)
+def _made_pair(state: st.State, table: int, kind: int, values: np.ndarray) -> None:
+    for place in (FD1, FD2):
+        entry = opened(state, table, values[place], kind, -1)
+        if entry >= 0 and values[INODE]:
+            state.fds[entry].inode = values[INODE]
+            state.fds[entry].has_inode = 1
+
+
+@njit(nogil=True, cache=True)
+def follow_call(
+    state: st.State, table: int, cwd: int, effect: int, mask: int, values: np.ndarray, spans: np.ndarray,
+    data: np.ndarray, addresses: np.ndarray, facts: np.ndarray,
+) -> None:  # fmt: skip
+    """What a call that has returned makes of the descriptors."""
+    ret = values[RET]
+    if effect in (CONNECT, ACCEPT, BIND, SENDTO, RECVFROM):
+        if ret >= 0 or (effect == CONNECT and ret == EINPROGRESS):
+            _socket_call(state, table, effect, values, spans, data, addresses, facts)
+        return
+    if ret < 0:
+        return
+    if effect == OPEN:
+        _opened_file(state, table, cwd, mask, values, spans, data)
+    elif effect == DUP or (effect == FCNTL and values[ARG1] in (F_DUPFD, F_DUPFD_CLOEXEC)):
+        _copied_fd(state, table, mask, values)
+    elif effect == SOCKET:
+        entry = opened(state, table, ret, st.SOCKET, -1)
+        if entry >= 0:
+            state.fds[entry].datagram = (values[ARG1] & TYPE_MASK) == DATAGRAM
+    elif effect in (PIPE, SOCKETPAIR):
+        _made_pair(state, table, st.PIPE if effect == PIPE else st.SOCKET, values)
+    elif effect == CLOSE_RANGE:
+        closed_from(state, table, values[ARG0], values[ARG1])
+    elif effect >= ANONYMOUS:
+        opened(state, table, ret, st.ANON, -1)

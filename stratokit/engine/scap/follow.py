@@ -1,0 +1,409 @@
+"""Follows the events of a scap file one after the other and merges the two of each system call into a row."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from stratokit.engine.scap import state as st
+from stratokit.engine.scap.decode import DATA, PATH, PATH2, SPANS, decode
+from stratokit.engine.scap.descriptors import follow_call, lookup
+from stratokit.engine.scap.texts import text
+from stratokit.engine.scap.threads import cloned, ended, executed, moved, thread_of
+from stratokit.formats.scap.params import EFFECT, NUMBERS, PLACE, Tables
+from stratokit.formats.scap.walk import GOOD
+
+i64: Any = np.int64
+
+SYSCALL, OTHER, UNREADABLE = 0, 1, 2
+# Entries of type 330 end with the exit of type 293 when they succeed.
+EXECVEAT, EXECVE_EXIT = 330, 293
+CLONE, EXEC, EXIT, CLOSE = (EFFECT[n] for n in ("clone", "exec", "exit", "close"))
+CHDIR, FCHDIR = EFFECT["chdir"], EFFECT["fchdir"]
+RET, ARG0 = PLACE["ret"], PLACE["arg0"]
+ROOM_BYTES = 1 << 22
+
+ROW = np.dtype(
+    [
+        ("ts", "<i8"),
+        ("end", "<i8"),
+        ("duration", "<i8"),  # -1: the entry or the exit was not seen
+        ("tid", "<i8"),
+        ("pid", "<i8"),
+        ("start", "<i8"),
+        ("enter_at", "<i8"),
+        ("enter_size", "<i8"),
+        ("enter_number", "<i8"),
+        ("exit_at", "<i8"),
+        ("exit_size", "<i8"),
+        ("exit_number", "<i8"),
+        ("data_at", "<i8"),
+        ("data_size", "<i8"),  # -1: the event has none
+        ("mask", "<i8"),
+        ("inode", "<u8"),
+        ("fd", "<i8"),  # -1: none
+        ("comm", "<i4"),
+        ("cgroups", "<i4"),
+        ("path", "<i4"),
+        ("path2", "<i4"),
+        ("fd_name", "<i4"),
+        ("local", "<i4"),
+        ("remote", "<i4"),
+        ("local_port", "<u2"),
+        ("remote_port", "<u2"),
+        ("type", "<u2"),
+        ("kind", "u1"),
+        ("fd_kind", "u1"),
+        ("has_inode", "u1"),
+        ("family", "u1"),
+        ("datagram", "u1"),
+        ("device", "<u4"),
+    ],
+    align=True,
+)
+SNAPSHOT, FORK, EXECUTED, ENDED = range(4)
+PROCESS = np.dtype(
+    [
+        ("ts", "<i8"),
+        ("start", "<i8"),
+        ("tid", "<i8"),
+        ("pid", "<i8"),
+        ("ptid", "<i8"),
+        ("uid", "<i8"),
+        ("gid", "<i8"),
+        ("exit_status", "<i8"),  # -1: unknown
+        ("comm", "<i4"),
+        ("cmdline", "<i4"),
+        ("path", "<i4"),
+        ("cgroups", "<i4"),
+        ("event", "u1"),
+    ],
+    align=True,
+)
+
+
+class Out(NamedTuple):
+    """Rows that were made; `used` says how many rows and how many process rows."""
+
+    rows: np.ndarray
+    values: np.ndarray
+    processes: np.ndarray
+    used: np.ndarray
+
+
+def room(events: int) -> Out:
+    """For the rows of so many events: each gives one, and may end another that waited."""
+    return Out(
+        np.zeros(2 * events, ROW),
+        np.zeros((2 * events, NUMBERS), np.int64),
+        np.zeros(events, PROCESS),
+        np.zeros(2, np.int64),
+    )
+
+
+@njit(nogil=True, cache=True)
+def _clear(row: Any) -> None:
+    row.duration = -1
+    row.enter_at = 0
+    row.enter_size = 0
+    row.enter_number = 0
+    row.exit_at = 0
+    row.exit_size = 0
+    row.exit_number = 0
+    row.data_at = 0
+    row.data_size = -1
+    row.mask = 0
+    row.fd = -1
+    row.path = -1
+    row.path2 = -1
+    row.fd_name = -1
+    row.local = -1
+    row.remote = -1
+    row.local_port = 0
+    row.remote_port = 0
+    row.fd_kind = 0
+    row.has_inode = 0
+    row.family = 0
+    row.datagram = 0
+
+
+@njit(nogil=True, cache=True)
+def _whose(row: Any, thread: Any) -> None:
+    row.tid = thread.tid
+    row.pid = thread.pid
+    row.start = thread.start
+    row.comm = thread.comm
+    row.cgroups = thread.cgroups
+
+
+@njit(nogil=True, cache=True)
+def _name_fd(row: Any, state: st.State, table: int, fd: int) -> None:
+    """Say what the row's descriptor stands for."""
+    row.fd = fd
+    entry = lookup(state, table, fd)
+    if entry < 0:
+        return
+    found = state.fds[entry]
+    row.fd_kind = found.kind
+    row.fd_name = found.name
+    row.local = found.local
+    row.remote = found.remote
+    row.local_port = found.local_port
+    row.remote_port = found.remote_port
+    row.family = found.family
+    row.datagram = found.datagram
+    row.inode = found.inode
+    row.device = found.device
+    row.has_inode = found.has_inode
+
+
+@njit(nogil=True, cache=True)
+def _texts(row: Any, state: st.State, spans: np.ndarray, data: np.ndarray) -> None:
+    row.path = text(state, data, spans[PATH, 0], spans[PATH, 1])
+    row.path2 = text(state, data, spans[PATH2, 0], spans[PATH2, 1])
+    if spans[DATA, 0] >= 0:
+        row.data_at = spans[DATA, 0]
+        row.data_size = spans[DATA, 1]
+
+
+@njit(nogil=True, cache=True)
+def _entered(row: Any, enter: Any, number: int) -> None:
+    row.ts = enter.ts
+    row.enter_at = enter.at
+    row.enter_size = enter.size
+    row.enter_number = number
+
+
+@njit(nogil=True, cache=True)
+def _report(out: Out, thread: Any, event: int, ts: int, status: int) -> None:
+    """A row of kind process."""
+    found = out.processes[out.used[1]]
+    out.used[1] += 1
+    found.ts = ts
+    found.event = event
+    found.start = thread.start
+    found.tid = thread.tid
+    found.pid = thread.pid
+    found.ptid = thread.ptid
+    found.uid = thread.uid
+    found.gid = thread.gid
+    found.comm = thread.comm
+    found.cmdline = thread.cmdline
+    found.path = thread.path
+    found.cgroups = thread.cgroups
+    found.exit_status = status
+
+
+class Scratch(NamedTuple):
+    """Where one event is taken apart."""
+
+    spans: np.ndarray
+    ends: np.ndarray
+    facts: np.ndarray
+
+
+def scratch() -> Scratch:
+    """For `follow`."""
+    return Scratch(np.zeros((SPANS, 2), np.int64), np.zeros((2, 16), np.uint8), np.zeros(4, np.int64))
+
+
+@njit(nogil=True, cache=True)
+def _reset(work: Scratch, values: np.ndarray) -> None:
+    work.spans[:, 0] = -1
+    work.spans[:, 1] = 0
+    work.facts[:] = 0
+    values[:] = 0
+
+
+@njit(nogil=True, cache=True)
+def flush_enter(
+    data: np.ndarray,
+    state: st.State,
+    index: int,
+    tables: Tables,
+    fd_args: np.ndarray,
+    work: Scratch,
+    out: Out,
+) -> None:
+    """A call whose exit does not come: a row without a result."""
+    n = out.used[0]
+    row, values = out.rows[n], out.values[n]
+    out.used[0] += 1
+    enter = state.enters[index]
+    _clear(row)
+    _reset(work, values)
+    row.kind = SYSCALL
+    row.type = enter.type
+    row.mask = decode(data, enter, tables, values, work.spans, work.ends, work.facts)
+    _whose(row, state.threads[index])
+    _entered(row, enter, state.threads[index].enter_number)
+    row.end = enter.ts
+    _texts(row, state, work.spans, data)
+    place = fd_args[enter.type]
+    if place > 0 and row.mask >> place & 1:
+        _name_fd(row, state, i64(state.threads[index].table), values[place])
+    state.threads[index].enter_number = 0
+
+
+@njit(nogil=True, cache=True)
+def _follow(
+    data: np.ndarray, ts: int, effect: int, mask: int, values: np.ndarray, state: st.State, index: int,
+    work: Scratch, out: Out,
+) -> None:  # fmt: skip
+    """What a call that has returned makes of threads and descriptors."""
+    if effect == CLONE:
+        child = cloned(state, index, ts, mask, values, work.spans, data)
+        if child >= 0 and state.threads[child].tid == state.threads[child].pid:
+            _report(out, state.threads[child], FORK, ts, -1)
+    elif effect == EXEC:
+        if values[RET] == 0:
+            executed(state, index, mask, values, work.spans, data)
+            _report(out, state.threads[index], EXECUTED, ts, -1)
+    elif effect in (CHDIR, FCHDIR):
+        if values[RET] >= 0:
+            moved(state, index, effect == FCHDIR, values, work.spans, data)
+    else:
+        thread = state.threads[index]
+        follow_call(
+            state, i64(thread.table), i64(thread.cwd), effect, mask, values, work.spans, data, work.ends,
+            work.facts,
+        )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _returned(
+    data: np.ndarray, event: Any, number: int, state: st.State, index: int, tables: Tables,
+    fd_args: np.ndarray, work: Scratch, out: Out,
+) -> None:  # fmt: skip
+    """The exit of a call, with its entry where that was seen."""
+    if state.threads[index].enter_number:
+        waiting = state.enters[index].type
+        if waiting + 1 != event.type and not (waiting == EXECVEAT and event.type == EXECVE_EXIT):
+            flush_enter(data, state, index, tables, fd_args, work, out)
+    n = out.used[0]
+    row, values = out.rows[n], out.values[n]
+    out.used[0] += 1
+    _clear(row)
+    _reset(work, values)
+    row.kind = SYSCALL
+    row.type = event.type & ~1
+    row.ts = event.ts
+    mask = i64(0)
+    if state.threads[index].enter_number:
+        enter = state.enters[index]
+        mask = decode(data, enter, tables, values, work.spans, work.ends, work.facts)
+        _entered(row, enter, state.threads[index].enter_number)
+        row.duration = max(event.ts - enter.ts, 0)
+        row.type = enter.type
+        state.threads[index].enter_number = 0
+    mask |= decode(data, event, tables, values, work.spans, work.ends, work.facts)
+    row.mask = mask
+    row.end = event.ts
+    row.exit_at = event.at
+    row.exit_size = event.size
+    row.exit_number = number
+    place = fd_args[event.type & ~1]
+    fd = values[place] if place > 0 and mask >> place & 1 else i64(-1)
+    effect = tables.effect[event.type]
+    table = i64(state.threads[index].table)
+    if effect == CLOSE:
+        _name_fd(row, state, table, fd)
+        entry = lookup(state, table, fd)
+        if entry >= 0 and values[RET] >= 0:
+            state.fds[entry].open = 0
+    elif effect and mask >> RET & 1:
+        _follow(data, event.ts, effect, mask, values, state, index, work, out)
+    if effect != CLOSE and fd >= 0:
+        _name_fd(row, state, table, fd)
+    _whose(row, state.threads[index])
+    _texts(row, state, work.spans, data)
+
+
+@njit(nogil=True, cache=True)
+def _single(
+    data: np.ndarray,
+    event: Any,
+    number: int,
+    state: st.State,
+    index: int,
+    tables: Tables,
+    work: Scratch,
+    out: Out,
+) -> None:
+    """An event that is no system call."""
+    n = out.used[0]
+    row, values = out.rows[n], out.values[n]
+    out.used[0] += 1
+    _clear(row)
+    _reset(work, values)
+    row.kind = OTHER if event.wrong == GOOD else UNREADABLE
+    row.type = event.type & ~1
+    row.ts = event.ts
+    row.end = event.ts
+    row.exit_at = event.at
+    row.exit_size = event.size
+    row.exit_number = number
+    if event.wrong == GOOD:
+        row.mask = decode(data, event, tables, values, work.spans, work.ends, work.facts)
+        _texts(row, state, work.spans, data)
+    if index < 0:
+        row.tid = -1
+        row.pid = -1
+        row.start = -1
+        row.comm = -1
+        row.cgroups = -1
+        return
+    _whose(row, state.threads[index])
+    if event.wrong == GOOD and tables.effect[event.type] == EXIT:
+        thread = state.threads[index]
+        if thread.tid == thread.pid or thread.pid < 0:
+            _report(out, thread, ENDED, event.ts, values[ARG0] if row.mask >> ARG0 & 1 else -1)
+        ended(state, index)
+
+
+@njit(nogil=True, cache=True)
+def follow(
+    data: np.ndarray, events: np.ndarray, first: int, first_number: int, state: st.State, tables: Tables,
+    fd_args: np.ndarray, work: Scratch, out: Out,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Go on with event `first`; returns the next one, and what the state lacks for it: bytes of texts, fds.
+
+    `fd_args` has by event type the place of a call's descriptor.
+    """
+    counts = state.counts
+    for i in range(first, events.size):
+        event = events[i]
+        need = ROOM_BYTES + 4 * event.size
+        fds = i64(0)
+        if (
+            counts[st.HEAP] + need > state.heap.size
+            or counts[st.TEXTS] + 16 > state.text_keys.size
+            or counts[st.THREADS] + 8 > state.threads.size
+            or counts[st.TABLES] + 8 > state.heads.size
+            or counts[st.FDS] + 8 > state.fds.size
+        ):
+            return i, need, fds
+        number = first_number + i
+        if event.wrong != GOOD or event.tid < 0:
+            index = thread_of(state, event.tid) if event.tid >= 0 else -1
+            _single(data, event, number, state, index, tables, work, out)
+            continue
+        index = thread_of(state, event.tid)
+        if tables.single[event.type]:
+            if tables.effect[event.type] == EXIT and state.threads[index].enter_number:
+                flush_enter(data, state, index, tables, fd_args, work, out)
+            _single(data, event, number, state, index, tables, work, out)
+        elif event.type & 1 == 0:
+            if state.threads[index].enter_number:
+                flush_enter(data, state, index, tables, fd_args, work, out)
+            state.enters[index] = event
+            state.threads[index].enter_number = number
+        else:
+            if tables.effect[event.type] == CLONE:
+                fds = counts[st.LARGEST]  # at most, of its parent
+                if counts[st.FDS] + fds + 8 > state.fds.size:
+                    return i, need, fds
+            _returned(data, event, number, state, index, tables, fd_args, work, out)
+    return events.size, 0, 0

@@ -1,0 +1,222 @@
+"""Runs the kernels over a file: lists into the state, windows of events into rows, with room as needed."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from stratokit.engine.scap import follow, state, texts, threads
+from stratokit.engine.scap.descriptors import opened, set_ends
+from stratokit.engine.scap.hashing import find
+from stratokit.formats.scap import metadata, params
+from stratokit.formats.scap.params import PLACE
+from stratokit.formats.scap.reader import Events, Listed
+from stratokit.schema import load, scap
+
+_FD_KINDS = {
+    metadata.FILE: state.FILE,
+    metadata.FILE_V2: state.FILE,
+    metadata.DIRECTORY: state.DIRECTORY,
+    metadata.FIFO: state.PIPE,
+    **dict.fromkeys((3, 4, 5, 6, 8, metadata.NETLINK), state.SOCKET),
+}
+_FAMILIES = {3: 2, 4: 10, 5: 2, 6: 10, 8: 1, metadata.NETLINK: 16}
+_UDP = 3
+_THREAD_FLAG = 0x2000
+
+
+@functools.cache
+def fd_places() -> np.ndarray:
+    """By type of the enter event: the place of the descriptor that a call works on or returns, 0 for none."""
+    calls = {call.name: call for call in load.syscalls("x86_64").values()}
+    found = np.zeros(max(scap.events()) + 2, np.int64)
+    for type_, event in scap.events().items():
+        call = calls.get(event.call)
+        if call is None or event.single:
+            continue
+        kinds = [kind for _, kind in call.args]
+        if call.returns == "fd":
+            found[type_] = PLACE["ret"]
+        elif "fd" in kinds:
+            found[type_] = PLACE[f"arg{kinds.index('fd')}"]
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _carry(data: np.ndarray, known: state.State, prefix: np.ndarray) -> int:
+    """Copy the entries of calls that have not returned to `prefix`; their positions count there then."""
+    at = 0
+    for index in range(known.counts[state.THREADS]):
+        if not known.threads[index].enter_number:
+            continue
+        enter = known.enters[index]
+        if at + enter.size <= prefix.size:
+            for k in range(enter.size):
+                prefix[at + k] = data[enter.at + k]
+            shift = at - enter.at
+            enter.at += shift
+            enter.lens += shift
+            enter.params += shift
+        at += enter.size
+    return at
+
+
+@njit(nogil=True, cache=True)
+def _flush_all(
+    data: np.ndarray, known: state.State, tables: params.Tables, fd_args: np.ndarray, work: follow.Scratch,
+    out: follow.Out,
+) -> None:  # fmt: skip
+    for index in range(known.counts[state.THREADS]):
+        if known.threads[index].enter_number:
+            follow.flush_enter(data, known, index, tables, fd_args, work, out)
+
+
+class Follower:
+    """Keeps what is known while a file goes by."""
+
+    def __init__(self) -> None:
+        self.known = state.empty()
+        self.events_before = 0
+        self._tables = params.tables()
+        self._fd_args = fd_places()
+        self._work = follow.scratch()
+        self._window: np.ndarray | None = None
+        self._prefix_bytes = 0
+        self.data = np.zeros(1, np.uint8)
+
+    def text(self, value: bytes) -> int:
+        """Number of a text, -1 for an empty one."""
+        if not value:
+            return -1
+        self._room(len(value))
+        at = int(self.known.counts[state.HEAP])
+        self.known.heap[at : at + len(value)] = np.frombuffer(value, np.uint8)
+        return int(texts.kept(self.known, len(value)))
+
+    def _room(self, size: int, fds: int = 0) -> None:
+        self.known = state.grown(self.known, size + follow.ROOM_BYTES, fds)
+
+    def listed(self, item: Listed) -> None:
+        """Take in a list that stands before the events; a new section begins anew."""
+        if item.name == "section":
+            threads_ = self.known.threads[: self.known.counts[state.THREADS]]
+            for index in np.flatnonzero(threads_["alive"]):
+                threads.ended(self.known, int(index))
+        elif item.name == "processes":
+            for process in sorted(item.value, key=lambda entry: entry.tid != entry.pid):
+                self._process(process)
+        elif item.name == "descriptors":
+            for descriptor in item.value:
+                self._descriptor(descriptor)
+
+    def _process(self, process: metadata.Process) -> None:
+        self._room(0)
+        tid, pid = _signed(process.tid), _signed(process.pid)
+        index = int(threads.thread_of(self.known, tid))
+        leader = find(self.known.thread_slots, self.known.thread_keys, np.uint64(process.pid))
+        shares = process.tid != process.pid and leader >= 0
+        table = int(self.known.threads[leader]["table"]) if shares else -1
+        threads.born(self.known, index, tid, pid, table)
+        numbers = {
+            "comm": self.text(process.comm),
+            "cmdline": self.text(process.exe + b"\0" + process.args) if process.exe else -1,
+            "path": self.text(process.exepath),
+            "cwd": self.text(process.cwd.rstrip(b"/") or process.cwd[:1]),
+            "cgroups": self.text(process.cgroups),
+        }
+        thread = self.known.threads[index]
+        for name, value in numbers.items():
+            thread[name] = value
+        thread["ptid"], thread["uid"], thread["gid"] = _signed(process.ptid), process.uid, process.gid
+
+    def _descriptor(self, item: metadata.Descriptor) -> None:
+        self._room(0)
+        index = int(threads.thread_of(self.known, _signed(item.tid)))
+        name = self.text(item.name)
+        kind = _FD_KINDS.get(item.kind, state.ANON)
+        table = int(self.known.threads[index]["table"])
+        entry = int(opened(self.known, table, _signed(item.fd), kind, name))
+        if entry < 0:
+            return
+        found = self.known.fds[entry]
+        found["family"] = _FAMILIES.get(item.kind, 0)
+        found["datagram"] = item.l4 == _UDP
+        if item.inode:
+            found["inode"], found["device"], found["has_inode"] = item.inode, item.device, 1
+        if item.kind in (metadata.IPV4, metadata.IPV6, metadata.IPV4_SERVER, metadata.IPV6_SERVER):
+            self._room(256)
+            both = 3 if item.kind in (metadata.IPV4, metadata.IPV6) and item.remote_port else 1
+            ends = (np.frombuffer(end, np.uint8) for end in (item.local, item.remote))
+            local, remote = (end.copy() for end in ends)
+            set_ends(self.known, entry, local, item.local_port, remote, item.remote_port, both)
+
+    def events(self, batch: Events) -> follow.Out:
+        """Rows that this batch completes; positions in them count in `data`."""
+        self._enter_window(batch.data)
+        rows = batch.rows.copy()
+        for name in ("at", "lens", "params"):
+            rows[name] += self._prefix_bytes
+        out = follow.room(rows.size)
+        at = 0
+        while at < rows.size:
+            at, need, fds = follow.follow(
+                self.data,
+                rows,
+                at,
+                self.events_before + 1,
+                self.known,
+                self._tables,
+                self._fd_args,
+                self._work,
+                out,
+            )
+            if at < rows.size:
+                self.known = state.grown(self.known, need, fds)
+        self.events_before += rows.size
+        return out
+
+    def end(self) -> follow.Out:
+        """Rows of the calls that never returned."""
+        waiting = int((self.known.threads["enter_number"] > 0).sum())
+        out = follow.room(waiting)
+        self._room(256 * waiting + (1 << 16))
+        while self.known.counts[state.TEXTS] + 4 * waiting > self.known.text_keys.size:
+            self._grow_texts()
+        _flush_all(self.data, self.known, self._tables, self._fd_args, self._work, out)
+        return out
+
+    def _grow_texts(self) -> None:
+        full = self.known.counts[state.TEXTS]
+        self.known.counts[state.TEXTS] = self.known.text_keys.size
+        grown = state.grown(self.known, 0, 0)
+        grown.counts[state.TEXTS] = full
+        self.known = grown
+
+    def _enter_window(self, window: np.ndarray) -> None:
+        """Put what calls that have not returned said in front of the new window."""
+        if self._window is window:
+            return
+        size = int(_carry(self.data, self.known, np.zeros(0, np.uint8)))
+        prefix = np.zeros(size, np.uint8)
+        _carry(self.data, self.known, prefix)
+        self.data = np.concatenate([prefix, window])
+        self._prefix_bytes, self._window = size, window
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def all_rows(items: Any) -> Any:
+    """(follower, item or rows) for each item of a reader, then the rows of calls that never returned."""
+    follower = Follower()
+    for item in items:
+        if isinstance(item, Events):
+            yield follower, follower.events(item)
+        else:
+            follower.listed(item)
+            yield follower, item
+    yield follower, follower.end()

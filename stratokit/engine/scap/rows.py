@@ -1,0 +1,260 @@
+"""Columns of capture rows from what the kernels found: texts by number, flags to names, spans to bytes."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from stratokit.engine.ingest.containers import container_of
+from stratokit.engine.ingest.processes import _shell_words
+from stratokit.engine.ingest.syscalls import ERRNO
+from stratokit.engine.scap import follow, state
+from stratokit.formats.events import gather
+from stratokit.formats.scap.params import PLACE
+from stratokit.schema import scap
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from stratokit.engine.scap.follower import Follower
+
+Columns = dict[str, Any]
+TIME = pa.timestamp("ns", "UTC")
+_MOST_ERRNO = 4095
+
+
+class Texts:
+    """Texts of a state by number, made when they are first asked for."""
+
+    def __init__(self, known: state.State) -> None:
+        self._known = known
+
+    def many(self, numbers: np.ndarray) -> list[str]:
+        """Texts of these numbers; bytes that are no UTF-8 become U+FFFD."""
+        at, heap = self._known.text_at, self._known.heap
+        return [heap[at[n] : at[n + 1]].tobytes().decode("utf-8", "replace") for n in numbers.tolist()]
+
+    def array(self, numbers: np.ndarray) -> pa.Array:
+        """Texts of these numbers, which are ascending, as one array."""
+        at = self._known.text_at
+        sizes = at[numbers + 1] - at[numbers]
+        data, ends = gather(self._known.heap, at[numbers], sizes)
+        buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(data)]
+        found = pa.Array.from_buffers(pa.string(), len(numbers), buffers)
+        try:
+            found.validate(full=True)
+        except pa.ArrowInvalid:
+            return pa.array(self.many(numbers), pa.string())
+        return found
+
+    def column(self, numbers: np.ndarray) -> pa.DictionaryArray:
+        """A column of texts by number, null for -1."""
+        distinct, codes = _distinct(numbers)
+        indices = pa.array(codes, mask=numbers < 0)
+        return pa.DictionaryArray.from_arrays(indices, self.array(distinct))
+
+    def mapped(self, numbers: np.ndarray, make: Any) -> pa.DictionaryArray:
+        """As `column`, of what `make` makes of each distinct text; None gives null."""
+        distinct, codes = _distinct(numbers)
+        made = pa.array([make(text) for text in self.many(distinct)], pa.string())
+        plain = pa.DictionaryArray.from_arrays(pa.array(codes, mask=numbers < 0), pa.array(range(len(made))))
+        return made.take(plain.indices).dictionary_encode()
+
+
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct numbers from 0 on, ascending, and which of them each is."""
+    seen = np.zeros(int(numbers.max(initial=-1)) + 2, np.bool_)
+    seen[numbers] = True
+    seen[-1] = False  # where -1 went
+    codes = (np.cumsum(seen) - 1).astype(np.int32)
+    return np.flatnonzero(seen), np.where(numbers < 0, 0, codes[numbers]).astype(np.int32)
+
+
+def cgroup_of(text: str) -> str | None:
+    """The path of a list `controller=/path` NUL ...: the one that names a container, or the deepest."""
+    paths = [entry.partition("=")[2] for entry in text.split("\0") if entry]
+    named = [path for path in paths if container_of(path)[0]]
+    return max(named or paths, key=len, default=None)
+
+
+def _container(text: str) -> str | None:
+    path = cgroup_of(text)
+    return container_of(path)[0] if path else None
+
+
+def _masked(values: np.ndarray, valid: np.ndarray) -> pa.Array:
+    return pa.array(np.ascontiguousarray(values), mask=~valid)
+
+
+def _bytes(data: np.ndarray, at: np.ndarray, sizes: np.ndarray, valid: np.ndarray) -> pa.Array:
+    found, ends = gather(data, at, np.where(valid, sizes, 0))
+    mask = pa.py_buffer(np.packbits(valid, bitorder="little"))
+    buffers = [mask, pa.py_buffer(ends), pa.py_buffer(found)]
+    return pa.Array.from_buffers(pa.large_binary(), at.size, buffers)
+
+
+@functools.cache
+def _names() -> tuple[list[str], list[str]]:
+    """Names of events by half their type, and of calls by libs' number."""
+    size = max(scap.events()) // 2 + 1
+    events = [scap.events()[2 * n].call if 2 * n in scap.events() else "" for n in range(size)]
+    codes = [scap.codes().get(n, "unknown") for n in range(max(scap.codes()) + 1)]
+    return events, codes
+
+
+def _call_names(rows: np.ndarray, values: np.ndarray) -> pa.DictionaryArray:
+    events, codes = _names()
+    which = (rows["type"] >> 1).astype(np.int32)
+    call = values[:, PLACE["call"]]
+    generic = rows["type"] == 0
+    known = generic & (call > 0) & (call < len(codes))
+    which = np.where(known, len(events) + np.clip(call, 0, len(codes) - 1), which).astype(np.int32)
+    # A generic event without its number says nothing.
+    lacking = generic & ~known
+    return pa.DictionaryArray.from_arrays(pa.array(which, mask=lacking), pa.array(events + codes))
+
+
+def _whose(rows: np.ndarray, texts: Texts) -> Columns:
+    return {
+        "pid": _masked(rows["pid"].astype(np.uint32), rows["pid"] >= 0),
+        "tid": _masked(rows["tid"].astype(np.uint32), rows["tid"] >= 0),
+        "comm": texts.column(rows["comm"]),
+        "process_start": pa.array(rows["start"], TIME, mask=rows["start"] < 0),
+        "cgroup": texts.mapped(rows["cgroups"], cgroup_of),
+        "container_id": texts.mapped(rows["cgroups"], _container),
+    }
+
+
+def _fd_names(rows: np.ndarray, texts: Texts) -> pa.Array:
+    """Path of a file, both ends of a socket, or the kernel's own name for a pipe."""
+    ends = ["local", "local_port", "remote", "remote_port"]
+    sockets = np.flatnonzero(rows["local"] >= 0)
+    names = texts.column(rows["fd_name"])
+    pipes = np.flatnonzero((rows["fd_kind"] == state.PIPE) & (rows["fd_name"] < 0) & (rows["has_inode"] > 0))
+    if not sockets.size and not pipes.size:
+        return names
+    some = pl.DataFrame({name: rows[name][sockets] for name in ends})
+    distinct = some.unique()
+    local, remote = (texts.column(distinct[name].to_numpy()) for name in ("local", "remote"))
+    spelled = distinct.with_columns(
+        pl.Series("l", local.dictionary_decode()), pl.Series("r", remote.dictionary_decode())
+    ).with_columns(
+        pl.when(pl.col(name).str.contains(":", literal=True))
+        .then(pl.format("[{}]", name))
+        .otherwise(name)
+        .alias(name)
+        for name in ("l", "r")
+    )
+    pair = pl.format("{}:{}->{}:{}", "l", "local_port", "r", "remote_port")
+    spelled = spelled.select(*ends, name=pl.coalesce(pair, pl.format("{}:{}", "l", "local_port")))
+    found = some.join(spelled, on=ends, how="left", maintain_order="left")["name"]
+    plain = pl.Series("n", names.dictionary_decode())
+    inodes = pl.select(pl.format("pipe:[{}]", pl.Series(rows["inode"][pipes]))).to_series()
+    return plain.scatter(sockets, found).scatter(pipes, inodes).to_arrow()
+
+
+def _flag_values(rows: np.ndarray, values: np.ndarray, names: Collection[str]) -> Columns:
+    found: Columns = {}
+    for n in range(6):
+        if f"arg{n}" in names:
+            place = PLACE[f"arg{n}"]
+            has = rows["mask"] >> place & 1 == 1
+            found[f"arg{n}"] = _masked(np.ascontiguousarray(values[:, place]).view(np.uint64), has)
+    return found
+
+
+def syscalls(follower: Follower, out: follow.Out, kind: int, names: Collection[str]) -> pa.Table:
+    """Rows of kind syscall (`follow.SYSCALL`) or event (others), with the columns `names` of that kind."""
+    used = int(out.used[0])
+    rows, values = out.rows[:used], out.values[:used]
+    wanted = (rows["kind"] == follow.SYSCALL) == (kind == follow.SYSCALL)
+    if not wanted.all():
+        chosen = np.flatnonzero(wanted)
+        rows, values = rows[chosen], values[chosen]
+    texts = Texts(follower.known)
+    columns = {"ts": pa.array(rows["ts"], TIME)} | _whose(rows, texts)
+    columns |= _flag_values(rows, values, names)
+    columns["path"], columns["path2"] = texts.column(rows["path"]), texts.column(rows["path2"])
+    columns["data"] = _bytes(follower.data, rows["data_at"], rows["data_size"], rows["data_size"] > 0)
+    for part in ("enter", "exit"):
+        name = f"scap_{part}"
+        if name in names:
+            size = rows[f"{part}_size"]
+            columns[name] = _bytes(follower.data, rows[f"{part}_at"], size, size > 0)
+        number = rows[f"{part}_number"]
+        columns[f"{name}_number"] = _masked(number.astype(np.uint64), number > 0)
+    if kind == follow.SYSCALL:
+        columns |= _call_columns(rows, values, texts)
+    else:
+        events = _names()[0]
+        which = np.minimum(rows["type"] >> 1, len(events) - 1).astype(np.int32)
+        unknown = rows["kind"] == follow.UNREADABLE
+        columns["event"] = pa.DictionaryArray.from_arrays(pa.array(which, mask=unknown), pa.array(events))
+    return pa.table({name: column for name, column in columns.items() if name in names})
+
+
+def _call_columns(rows: np.ndarray, values: np.ndarray, texts: Texts) -> Columns:
+    returned = rows["mask"] >> PLACE["ret"] & 1 == 1
+    ret = values[:, PLACE["ret"]]
+    failed = returned & (ret < 0) & (ret >= -_MOST_ERRNO)
+    codes = list(ERRNO)
+    table = np.zeros(_MOST_ERRNO + 1, np.int32)
+    table[[-code for code in codes]] = np.arange(len(codes))
+    known = np.zeros(_MOST_ERRNO + 1, np.bool_)
+    known[[-code for code in codes]] = True
+    size = np.where(failed, -ret, 0)
+    socket = rows["fd_kind"] == state.SOCKET
+    device = rows["device"].astype(np.uint32)
+    major, minor = device >> 8 & 0xFFF, (device & 0xFF) | (device >> 12 & 0xFFF00)
+    inode = rows["has_inode"] > 0
+    kinds = pa.array([kind or "" for kind in state.KINDS])
+    return {
+        "syscall": _call_names(rows, values),
+        "duration_ns": _masked(rows["duration"].astype(np.uint64), rows["duration"] >= 0),
+        "ret": _masked(ret, returned),
+        "errno": pa.DictionaryArray.from_arrays(
+            pa.array(table[size], mask=~(failed & known[size])), pa.array([ERRNO[code] for code in codes])
+        ),
+        "fd": _masked(rows["fd"].astype(np.int32), rows["fd"] >= 0),
+        "fd_kind": pa.DictionaryArray.from_arrays(
+            pa.array(rows["fd_kind"].astype(np.int32), mask=rows["fd_kind"] == 0), kinds
+        ),
+        "fd_name": _fd_names(rows, texts),
+        "inode": _masked(rows["inode"], inode),
+        "device": _masked(major << 20 | minor, inode),
+        "src_ip": texts.column(np.where(socket, rows["local"], -1)),
+        "dst_ip": texts.column(np.where(socket, rows["remote"], -1)),
+        "src_port": _masked(rows["local_port"], socket & (rows["local"] >= 0)),
+        "dst_port": _masked(rows["remote_port"], socket & (rows["remote"] >= 0)),
+    }
+
+
+_EVENTS = pa.array(["snapshot", "fork", "exec", "exit"])
+
+
+def processes(follower: Follower, rows: np.ndarray) -> pa.Table:
+    """Rows of kind process."""
+    texts = Texts(follower.known)
+    status = rows["exit_status"]
+    signal = status & 0x7F
+    ended = (rows["event"] == follow.ENDED) & (status >= 0)
+    cmdline = pl.Series(texts.column(rows["cmdline"]).dictionary_decode()).alias("c").to_frame()
+    return pa.table(
+        {
+            "ts": pa.array(rows["ts"], TIME),
+            **_whose(rows, texts),
+            "event": pa.DictionaryArray.from_arrays(pa.array(rows["event"].astype(np.int32)), _EVENTS),
+            "parent_pid": _masked(rows["ptid"].astype(np.uint32), rows["ptid"] > 0),
+            "uid": _masked(rows["uid"].astype(np.uint32), (rows["uid"] >= 0) & (rows["uid"] < 1 << 32)),
+            "gid": _masked(rows["gid"].astype(np.uint32), (rows["gid"] >= 0) & (rows["gid"] < 1 << 32)),
+            "path": texts.column(rows["path"]),
+            "cmdline": cmdline.select(_shell_words(pl.col("c"))).to_series().to_arrow(),
+            "exit_code": _masked(
+                np.where(signal > 0, 128 + signal, status >> 8 & 0xFF).astype(np.int32), ended
+            ),
+        }
+    )

@@ -1,0 +1,362 @@
+"""A scap file as a source of capture rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from polars.io.plugins import register_io_source
+
+from stratokit.engine.facts import FileFacts
+from stratokit.engine.frames import conform, polars_schema
+from stratokit.engine.ingest.containers import container_of
+from stratokit.engine.scap import carried, follow, rows, state
+from stratokit.engine.scap.follower import Follower, all_rows
+from stratokit.errors import FormatError
+from stratokit.formats.registry import Format
+from stratokit.formats.scap import metadata, walk
+from stratokit.formats.scap.reader import Events, Listed
+from stratokit.formats.views import spread
+from stratokit.schema import load
+
+Tables = Iterator[tuple[str, pa.Table]]
+Progress = Callable[[int, int], None]
+_BULK = {"syscall": follow.SYSCALL, "event": follow.OTHER}
+
+
+@dataclasses.dataclass(slots=True)
+class Survey:
+    """What is known of a scap file beside its calls and events, complete after one pass."""
+
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    first_ns: int | None = None
+    last_ns: int | None = None
+    machine: metadata.Machine | None = None
+    interfaces: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    processes: list[pa.Table] = dataclasses.field(default_factory=list)
+    containers: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    losses: dict[str, int] = dataclasses.field(default_factory=dict)
+    damage: Any = None
+    blocks: list[carried.Carried] = dataclasses.field(default_factory=list)
+    _carried_bytes: int = 0
+    _waiting: list[metadata.Process] = dataclasses.field(default_factory=list)
+
+    def listed(self, item: Listed, follower: Follower) -> None:
+        """Take in a list."""
+        self._carried_bytes += len(item.block)
+        if self._carried_bytes <= carried.BYTES_MAX:
+            self.blocks.append(carried.Carried(follower.events_before, item.block))
+        else:
+            self.blocks.clear()
+        if item.name == "machine":
+            self.machine = item.value
+        elif item.name == "interfaces":
+            for entry in item.value:
+                addresses = self.interfaces.setdefault(entry.name, [])
+                addresses += [entry.address] if entry.address not in addresses else []
+        elif item.name == "processes":
+            self._waiting += [process for process in item.value if process.tid == process.pid]
+
+    def events(self, batch: Events, out: follow.Out, follower: Follower) -> None:
+        """Take in a batch of events and what became of it."""
+        made = out.rows[: out.used[0]]
+        ts = made["ts"][made["kind"] == follow.SYSCALL]  # other events may have no time
+        if ts.size:
+            first, last = int(ts.min()), int(ts.max())
+            self.first_ns = first if self.first_ns is None else min(self.first_ns, first)
+            self.last_ns = last if self.last_ns is None else max(self.last_ns, last)
+        self._snapshots(follower, int(ts[0]) if ts.size else 0)
+        for wrong, name in ((walk.UNKNOWN, "scap_event_unknown"), (walk.LYING, "scap_event_damaged")):
+            self.lose(name, int((batch.rows["wrong"] == wrong).sum()))
+        self.made(out, follower)
+
+    def made(self, out: follow.Out, follower: Follower) -> None:
+        """Count rows and keep those of processes and containers."""
+        made = out.rows[: out.used[0]]
+        calls = int((made["kind"] == follow.SYSCALL).sum())
+        self._count("syscall", calls)
+        self._count("event", made.size - calls)
+        if out.used[1]:
+            self._processes(rows.processes(follower, out.processes[: out.used[1]]))
+        described = made[(made["type"] == _CONTAINER_JSON) & (made["path"] >= 0)]
+        for row, text in zip(described, rows.Texts(follower.known).many(described["path"]), strict=True):
+            self._described(int(row["ts"]), text)
+
+    def end(self, reader: Any, follower: Follower, path: Path) -> None:
+        """Take what the reader knows at its end.
+
+        Raises:
+            FormatError: it could read nothing at all.
+        """
+        self._snapshots(follower, self.first_ns or 0)
+        self.damage = reader.damage
+        if self.damage is not None and not follower.events_before:
+            raise FormatError(
+                f"{path}: nothing could be read: {self.damage.reason} (byte {self.damage.offset})"
+            )
+        self.lose("scap_list_damaged", reader.bad_lists)
+        self.lose("scap_fork_unfollowed", int(follower.known.counts[state.UNFOLLOWED]))
+
+    def lose(self, counter: str, amount: int) -> None:
+        """Count what is missing."""
+        if amount:
+            self.losses[counter] = self.losses.get(counter, 0) + amount
+
+    def _count(self, kind: str, amount: int) -> None:
+        if amount:
+            self.counts[kind] = self.counts.get(kind, 0) + amount
+
+    def _processes(self, table: pa.Table) -> None:
+        self.processes.append(table)
+        self._count("process", table.num_rows)
+
+    def _snapshots(self, follower: Follower, ts: int) -> None:
+        """Processes of the list were there at the first event."""
+        if not self._waiting:
+            return
+        found = np.zeros(len(self._waiting), follow.PROCESS)
+        for row, process in zip(found, self._waiting, strict=True):
+            row["ts"], row["start"], row["exit_status"] = ts, -1, -1
+            row["tid"], row["pid"], row["ptid"] = process.tid, process.pid, process.ptid & (1 << 62) - 1
+            row["uid"], row["gid"] = process.uid, process.gid
+            row["comm"], row["path"] = follower.text(process.comm), follower.text(process.exepath)
+            row["cmdline"] = follower.text(process.exe + b"\0" + process.args) if process.exe else -1
+            row["cgroups"] = follower.text(process.cgroups)
+        self._waiting = []
+        self._processes(rows.processes(follower, found))
+
+    def _described(self, ts: int, text: str) -> None:
+        try:
+            found = json.loads(text)["container"]
+            names = {key: str(found.get(key) or "") for key in ("id", "full_id", "name", "image")}
+            kind = int(found.get("type", -1))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return
+        self.containers.append(
+            {
+                "ts": ts,
+                "container_id": names["full_id"] or names["id"],
+                "container_name": names["name"],
+                "image": names["image"],
+                "runtime": _RUNTIMES.get(kind),
+                "name_source": "runtime",
+            }
+        )
+
+    def tables(self) -> Tables:
+        """Rows of all kinds but syscall and event."""
+        if self.processes:
+            yield "process", pa.concat_tables(self.processes, promote_options="default")
+        if (boxes := self._containers()).height:
+            yield "container", boxes.to_arrow()
+        last = self.last_ns or 0
+        if self.interfaces:
+            yield (
+                "interface",
+                pa.table(
+                    {
+                        "ts": pa.array([last] * len(self.interfaces), rows.TIME),
+                        "interface": list(self.interfaces),
+                        "addresses": list(self.interfaces.values()),
+                    }
+                ),
+            )
+        if self.totals:
+            damage = self.damage
+            yield (
+                "loss",
+                pa.table(
+                    {
+                        "ts": pa.array([last] * len(self.totals), rows.TIME),
+                        "counter": list(self.totals),
+                        "amount": pa.array(list(self.totals.values()), pa.uint64()),
+                        "span_ns": pa.array([0] * len(self.totals), pa.uint64()),
+                        "file_offset": pa.array(
+                            [
+                                damage.offset if damage and name == damage.counter else None
+                                for name in self.totals
+                            ],
+                            pa.uint64(),
+                        ),
+                        "reason": pa.array(
+                            [
+                                damage.reason if damage and name == damage.counter else None
+                                for name in self.totals
+                            ],
+                            pa.string(),
+                        ),
+                    }
+                ),
+            )
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """What is missing, by counter."""
+        return self.losses | ({self.damage.counter: 1} if self.damage else {})
+
+    def _containers(self) -> pl.DataFrame:
+        """From events that describe one, and from the cgroups of processes."""
+        named = ("container_id", "container_name", "image", "runtime", "name_source", "cgroup")
+        schema: dict[str, Any] = {"ts": pl.Int64, **dict.fromkeys(named, pl.String)}
+        found = [pl.DataFrame(self.containers, schema=schema)]
+        if self.processes:
+            lived = pl.DataFrame(pl.from_arrow(pa.concat_tables(self.processes, promote_options="default")))
+            seen = lived.select(pl.col("ts").cast(pl.Int64), pl.col("cgroup", "container_id").cast(pl.String))
+            seen = seen.drop_nulls("container_id").unique("container_id", keep="first", maintain_order=True)
+            runtimes = [container_of(path)[2] for path in seen["cgroup"]]
+            seen = seen.with_columns(pl.Series("runtime", runtimes, pl.String), name_source=pl.lit("path"))
+            found.append(seen)
+        boxes = pl.concat(found, how="diagonal_relaxed").unique(
+            "container_id", keep="first", maintain_order=True
+        )
+        times = pl.from_epoch("ts", time_unit="ns").dt.replace_time_zone("UTC")
+        return boxes.with_columns(times)
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """As recordings name these facts."""
+        if self.machine is None:
+            return {}
+        found = {
+            "hostname": self.machine.hostname,
+            "processors": self.machine.num_cpus,
+            "memory_bytes": self.machine.memory_bytes,
+        }
+        return {key: value for key, value in found.items() if value}
+
+
+_CONTAINER_JSON = 324
+_RUNTIMES = {0: "docker", 1: "lxc", 6: "cri", 7: "containerd", 8: "crio", 11: "podman"}
+
+
+class ScapSource:
+    """A scap file; calls and events are read anew for each query, window by window."""
+
+    def __init__(self, path: Path, form: Format) -> None:
+        self.path = path
+        self.form = form
+
+    @functools.cached_property
+    def survey(self) -> Survey:
+        """One pass over the file."""
+        found = Survey()
+        for _ in self._pass(found):
+            pass
+        return found
+
+    def _pass(self, survey: Survey, tell: Progress | None = None) -> Iterator[tuple[Follower, follow.Out]]:
+        assert self.form.open_reader is not None
+        size = self.path.stat().st_size
+        with self.form.open_reader(self.path) as reader:
+            batches: list[Events] = []
+
+            def remembered() -> Iterator[Events | Listed]:
+                for item in reader.items():
+                    if isinstance(item, Events):
+                        batches.append(item)
+                    yield item
+
+            for follower, item in all_rows(remembered()):
+                if isinstance(item, Listed):
+                    survey.listed(item, follower)
+                    continue
+                if batches:
+                    survey.events(batches.pop(), item, follower)
+                else:
+                    survey.made(item, follower)
+                    survey.end(reader, follower, self.path)
+                yield follower, item
+                if tell:
+                    tell(reader.position(), size)
+
+    def tables(self, survey: Survey, progress: Progress | None = None) -> Tables:
+        """(kind, rows) of the file in one pass; `survey` is complete when the iteration ends."""
+        names = {kind: {column.name for column in load.capture().of_kind(kind)} for kind in _BULK}
+        for follower, out in self._pass(survey, progress):
+            for kind, code in _BULK.items():
+                yield kind, rows.syscalls(follower, out, code, names[kind])
+        yield from survey.tables()
+
+    @functools.cached_property
+    def facts(self) -> FileFacts:
+        """See `Source`."""
+        survey = self.survey
+        counts = dict(survey.counts)
+        for kind, table in survey.tables():
+            counts[kind] = table.num_rows
+        return FileFacts(
+            path=self.path,
+            format=self.form.name,
+            size_bytes=self.path.stat().st_size,
+            rows=counts,
+            first_ns=survey.first_ns,
+            last_ns=survey.last_ns,
+            losses=survey.totals,
+            host=survey.host,
+            extra={"damage": dataclasses.asdict(survey.damage)} if survey.damage else {},
+            carried={carried.METADATA_KEY: carried.to_text(survey.blocks)},
+        )
+
+    def rows(self, kind: str) -> pl.LazyFrame:
+        """See `Source`."""
+        columns = load.capture().of_kind(kind)
+        if kind in _BULK:
+            scan: pl.LazyFrame = register_io_source(
+                functools.partial(self._scan, kind),
+                schema=polars_schema(columns),
+                is_pure=True,
+                validate_schema=False,
+            )
+            return scan
+        found = [pl.DataFrame(pl.from_arrow(table)) for name, table in self.survey.tables() if name == kind]
+        return conform(found[0].lazy() if found else pl.LazyFrame(), columns)
+
+    def _scan(
+        self,
+        kind: str,
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,  # noqa: ARG002
+    ) -> Iterator[pl.DataFrame]:
+        """What polars calls: rows with the columns that a query needs, until it has enough of them."""
+        schema = polars_schema(load.capture().of_kind(kind))
+        shown = list(schema.names()) if with_columns is None else with_columns
+        names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
+        given = 0
+        for follower, out in self._pass(Survey()):
+            table = rows.syscalls(follower, out, _BULK[kind], names | {"ts"})
+            frame = _frame(table, kind, names, schema)
+            if predicate is not None:
+                frame = frame.filter(predicate)
+            if n_rows is not None:
+                frame = frame.head(n_rows - given)
+            given += frame.height
+            yield frame.select(shown)
+            if n_rows is not None and given >= n_rows:
+                return
+        if not given:
+            yield pl.DataFrame(schema={name: schema[name] for name in shown})
+
+
+def _frame(table: pa.Table, kind: str, names: set[str], schema: pl.Schema) -> pl.DataFrame:
+    """Arrow columns as polars has them: names as text, absent ones null."""
+    found = {}
+    for name in names:
+        if name == "kind":
+            found[name] = pl.repeat(kind, table.num_rows, dtype=schema[name], eager=True)
+        elif name not in table.schema.names:
+            found[name] = pl.Series(name, dtype=schema[name]).clear(table.num_rows)
+        else:
+            column = table[name].combine_chunks()
+            text = isinstance(column, pa.DictionaryArray)
+            series = pl.Series(name, spread(column) if text else column)
+            found[name] = series if series.dtype == schema[name] else series.cast(schema[name])
+    return pl.DataFrame(found)

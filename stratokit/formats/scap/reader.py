@@ -1,0 +1,143 @@
+"""Reads scap files: windows of events, and the lists that stand before them, in the order of the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stratokit.errors import FormatError
+from stratokit.formats.frames import Damage
+from stratokit.formats.scap import blocks, metadata, walk
+from stratokit.formats.scap.params import tables
+from stratokit.formats.source import WINDOW_BYTES, open_source
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+    from typing import Self
+
+BATCH_EVENTS = 1 << 17
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Events:
+    """Events of one window: rows of `walk.EVENT` whose positions count in `data`."""
+
+    data: np.ndarray
+    rows: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listed:
+    """A list before the events; `block` are its bytes. A new section has the name "section" and no value."""
+
+    name: str
+    value: Any
+    block: bytes
+
+
+class ScapReader:
+    """A scap file, packed or not. `damage` says where reading had to end, when `items` is through.
+
+    Raises:
+        FormatError: the file cannot be opened, or is none of a little-endian machine.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._source = open_source(path)
+        self.damage: Damage | None = None
+        self.bad_lists = 0
+        self.skipped_blocks = 0
+        head = self._source.window(0, 28).tobytes()
+        if len(head) < 28 or _section_problem(head[8:]):
+            self._source.close()
+            raise FormatError(f"{self._source.path} is no scap file of a little-endian machine")
+
+    def items(self) -> Iterator[Events | Listed]:
+        """Lists and events in the order of the file."""
+        known = tables()
+        start, at, size = 0, 0, WINDOW_BYTES
+        window = self._source.window(start, size)
+        rows, count = np.empty(BATCH_EVENTS, walk.EVENT), 0
+        while True:
+            count, at, state = walk.walk(window, at, known, rows, count)
+            if state == walk.COLD:
+                found, end, problem = self._cold(window, at)
+                if end:
+                    # Events belong to what was said before them.
+                    if count and found is not None:
+                        yield Events(window, rows[:count])
+                        rows, count = np.empty(BATCH_EVENTS, walk.EVENT), 0
+                    if found is not None:
+                        yield found
+                    at = end
+                    continue
+                state = walk.BAD if problem else walk.MORE
+            else:
+                problem = "a block contradicts itself"
+            if count:
+                yield Events(window, rows[:count])
+                rows, count = np.empty(BATCH_EVENTS, walk.EVENT), 0
+            if state == walk.BAD:
+                self.damage = Damage("file_damaged", start + at, problem)
+                return
+            if state == walk.MORE:
+                if at == 0 and len(window) < size:
+                    if len(window) or self._source.broken:
+                        reason = self._source.broken or "the file ends inside a block"
+                        self.damage = Damage("file_cut", start, reason)
+                    return
+                # A block that does not fit the window gets a larger one.
+                size = WINDOW_BYTES if at else 2 * size
+                start, at = start + at, 0
+                window = self._source.window(start, size)
+
+    def _cold(self, window: np.ndarray, at: int) -> tuple[Listed | None, int, str]:
+        """A block that holds no event: what it says, its end (0: beyond the window), or a problem."""
+        kind, length = struct.unpack("<II", window[at : at + 8].tobytes())
+        if length < 12 or length > blocks.BLOCK_MAX:
+            return None, 0, "a block claims an impossible length"
+        if at + length > len(window):
+            return None, 0, ""
+        block = window[at : at + length].tobytes()
+        if block[-4:] != block[4:8]:
+            return None, 0, "the two lengths of a block differ"
+        body = block[8:-4]
+        if kind == blocks.SECTION:
+            problem = _section_problem(body)
+            return (None, 0, problem) if problem else (Listed("section", None, block), at + length, "")
+        try:
+            listed = metadata.read(kind, body)
+        except metadata.CutError:
+            self.bad_lists += 1
+            return None, at + length, ""
+        if listed is None:
+            self.skipped_blocks += 1
+            return None, at + length, ""
+        return Listed(listed[0], listed[1], block), at + length, ""
+
+    def position(self) -> int:
+        """How far the file itself was read, in bytes: for progress."""
+        return self._source.position()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _section_problem(body: bytes) -> str:
+    if len(body) < 16:
+        return "a section header is too short"
+    magic, major = struct.unpack("<IH", body[:6])
+    if magic != blocks.ORDER_MAGIC:
+        return "a section is not in little-endian order"
+    return "" if major == blocks.MAJOR else "a section has an unknown version"

@@ -1,0 +1,160 @@
+"""Walks the blocks of a scap file: events into rows, everything else left to Python.
+
+An event block (V1 has no number of parameters, some have no flags):
+
+    8  2  cpu     -  4  flags     -  8  time     -  8  tid     -  4  length of all that follows the flags
+    -  2  type    -  4  number of parameters     -  -  lengths, 2 bytes each or 4     -  -  parameters
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from stratokit.formats.scap.blocks import BLOCK_MAX, EVENTS, FLAGGED_EVENTS, V1_EVENTS
+from stratokit.formats.scap.params import Tables
+
+i64: Any = np.int64
+u64: Any = np.uint64
+
+# Why a walk ended.
+FULL, MORE, BAD, COLD = 0, 1, 2, 3
+
+# What is wrong with an event.
+GOOD, UNKNOWN, LYING = 0, 1, 2
+
+# One row an event; positions count in the window.
+EVENT = np.dtype(
+    [
+        ("at", "<i8"),
+        ("size", "<i8"),
+        ("ts", "<i8"),
+        ("tid", "<i8"),
+        ("lens", "<i8"),
+        ("params", "<i8"),
+        ("count", "<i4"),
+        ("flags", "<u4"),
+        ("type", "<u2"),
+        ("cpu", "<u2"),
+        ("wide", "u1"),
+        ("wrong", "u1"),
+    ],
+    align=True,
+)
+
+
+@njit(nogil=True, cache=True)
+def word(data: np.ndarray, at: int) -> Any:
+    """An unsigned 32-bit number; the caller has checked that its bytes are there."""
+    return i64(data[at]) | i64(data[at + 1]) << 8 | i64(data[at + 2]) << 16 | i64(data[at + 3]) << 24
+
+
+@njit(nogil=True, cache=True)
+def half(data: np.ndarray, at: int) -> Any:
+    """An unsigned 16-bit number; the caller has checked that its bytes are there."""
+    return i64(data[at]) | i64(data[at + 1]) << 8
+
+
+@njit(nogil=True, cache=True)
+def long(data: np.ndarray, at: int) -> Any:
+    """A 64-bit number; the caller has checked that its bytes are there."""
+    return i64(u64(word(data, at)) | u64(word(data, at + 4)) << u64(32))
+
+
+@njit(nogil=True, cache=True)
+def _count_v1(data: np.ndarray, at: int, left: int, most: int, wide: int) -> int:
+    """Parameters of an event that does not say how many: the most whose lengths and bytes fill it."""
+    best = -1
+    total = i64(0)
+    step = 4 if wide else 2
+    for n in range(most + 1):
+        if n * step + total == left:
+            best = n
+        if (n + 1) * step > left:
+            break
+        total += word(data, at + n * step) if wide else half(data, at + n * step)
+    return best
+
+
+@njit(nogil=True, cache=True)
+def _event(data: np.ndarray, kind: int, body: int, end: int, tables: Tables, row: Any) -> None:
+    """Read an event block; one that contradicts itself keeps what its header says."""
+    row.wrong = LYING
+    row.count = 0
+    row.type = 0xFFFF
+    row.flags = 0
+    row.wide = 0
+    row.ts = 0
+    row.tid = -1
+    row.cpu = 0
+    at = body + 2
+    if kind in FLAGGED_EVENTS:
+        at += 4
+    head = 22 if kind in V1_EVENTS else 26
+    if at + head > end:
+        return
+    row.cpu = half(data, body)
+    if kind in FLAGGED_EVENTS:
+        row.flags = word(data, body + 2)
+    row.ts = long(data, at)
+    row.tid = long(data, at + 8)
+    length = word(data, at + 16)
+    type_ = half(data, at + 20)
+    row.type = type_
+    if length < head or at + length > end:
+        return
+    if type_ >= tables.arity.size:
+        row.wrong = UNKNOWN
+        return
+    row.wide = tables.large[type_]
+    lens = at + head
+    left = length - head
+    if kind in V1_EVENTS:
+        count = _count_v1(data, lens, left, i64(tables.arity[type_]), row.wide)
+    else:
+        count = word(data, at + 22)
+    step = 4 if row.wide else 2
+    if count < 0 or count * step > left:
+        return
+    total = count * step
+    for n in range(count):
+        total += word(data, lens + 4 * n) if row.wide else half(data, lens + 2 * n)
+    if total > left:
+        return
+    row.lens = lens
+    row.params = lens + count * step
+    # Those beyond the table stay in the block; nobody knows what they are.
+    row.count = min(count, i64(tables.arity[type_]))
+    row.wrong = GOOD
+
+
+@njit(nogil=True, cache=True)
+def walk(data: np.ndarray, at: int, tables: Tables, rows: np.ndarray, count: int) -> tuple[int, int, int]:
+    """Go on from block `at` with `count` events found so far.
+
+    Returns the number of events, where the next block begins, and why the walk ended. A block is looked at
+    only when all of it lies in `data`.
+    """
+    size = len(data)
+    while count < len(rows):
+        if at + 12 > size:
+            return count, at, MORE
+        kind = word(data, at)
+        if kind not in EVENTS:
+            return count, at, COLD
+        length = word(data, at + 4)
+        if length < 12 or length > BLOCK_MAX:
+            return count, at, BAD
+        if at + length > size:
+            return count, at, MORE
+        if word(data, at + length - 4) != length:
+            return count, at, BAD
+        row = rows[count]
+        _event(data, kind, at + 8, at + length - 4, tables, row)
+        row.at = at
+        row.size = length
+        count += 1
+        at += length
+    return count, at, FULL
