@@ -1,9 +1,13 @@
-"""DNS over UDP (RFC 1035): a row for each query with its answer.
+"""DNS over UDP and TCP (RFC 1035, RFC 7766), multicast DNS (RFC 6762) and LLMNR (RFC 4795): a row for each
+question with its answer.
 
-Implemented: header, question, answers as text (A, AAAA, NS, CNAME, SOA, PTR, MX, TXT, SRV, DNAME; others as
-RFC 3597 writes them), compression with loop protection, extended response codes (RFC 6891), retries.
-Left out: DNS over TCP, TLS, HTTPS and QUIC, multicast DNS (port 5353), LLMNR (5355), NetBIOS names (137),
-authority and additional records, EDNS options.
+Implemented: all sections, record data as text (A, AAAA, NS, CNAME, SOA, PTR, MX, TXT, SRV, DNAME, SVCB,
+HTTPS, CAA, DS, DNSKEY, RRSIG; others as RFC 3597 writes them), compression with loop protection, EDNS and
+extended errors (RFC 6891, RFC 8914), retries, search domains. Left out: DNS over TLS, HTTPS and QUIC,
+NetBIOS names (port 137), the other options of EDNS, known answers of multicast DNS, signatures (they are not
+checked).
+
+How questions find their answers, and what `outcome` says, is in docs/protocols.md.
 """
 
 from __future__ import annotations
@@ -12,16 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from stratokit.protocols import dns_messages as dm
-from stratokit.protocols.base import Protocol
-from stratokit.protocols.dns_names import QTYPES, RCODES
-from stratokit.protocols.text import text_column
+from stratokit.protocols import dns_frames
+from stratokit.protocols.base import Passes, Protocol
+from stratokit.protocols.dns_names import EXTENDED_ERRORS
+from stratokit.protocols.dns_pairs import ATTEMPTS, QUERY, RESPONSE, pair, search_chains
+from stratokit.protocols.dns_sources import Some
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
 from stratokit.streams.ends import END_COLUMNS, with_ends
-from stratokit.streams.flows import UDP
 from stratokit.streams.reassembly import Payload
 from stratokit.streams.source import deferred, frame_schema
 
@@ -30,32 +33,57 @@ if TYPE_CHECKING:
 
     from stratokit.streams.source import PacketSource
 
-PORT = 53
-OTHER_PORTS = (137, 5353, 5355)
+# A responder of multicast DNS may wait up to half a second (RFC 6762 section 6.3); a busy one longer.
+MDNS_WAIT_NS = 2_000_000_000
+# What resolv.conf(5) gives a server before the query is sent again.
+TIMEOUT_NS = 5_000_000_000
+_MADE = "dns, rows"  # beside what protocols over TCP found
 
 TABLE = Table(
     "dns",
-    "a DNS query and its answer; a part that was not captured, or never came, is null",
+    "a DNS question and its answer; a part that was not captured, or never came, is null",
     (
         Column("flow_id", "u64", "Conversation that carried it."),
         Column("ts_query", "time", "The query, the first time it was sent."),
         Column("ts_response", "time", "The first response."),
-        Column("transport", "text", "udp."),
+        Column("transport", "text", "udp, tcp, mdns or llmnr."),
         Column("id", "u16", "Identifier."),
         Column("opcode", "u8", "0 query, 4 notify, 5 update."),
         Column("qname", "text", "Name asked for, without the final dot; the root is a dot."),
         Column("qtype", "u16", "Type asked for: 1 A, 28 AAAA, ..."),
         Column("qtype_name", "text", "Its name, or TYPE and the number."),
+        Column("qclass", "u16", "Class asked for: 1 Internet; multicast DNS sets the upper bit."),
         Column("rcode", "u16", "Response code: 0 no error, 2 server failure, 3 no such name, ..."),
         Column("rcode_name", "text", "Its name: NOERROR, SERVFAIL, NXDOMAIN, ..."),
         Column(
+            "outcome",
+            "text",
+            "answer, nodata (the name has no such record), truncated, timeout (nobody answered), unanswered "
+            "(nobody had until the capture ended), else the response code: nxdomain, servfail, ...",
+        ),
+        Column(
             "answers", "list<text>", "Data of the answer records in their order; null without a response."
         ),
+        Column("answer_types", "list<text>", "Types of the answer records."),
+        Column("authority", "list<text>", "Authority records: name, type, data."),
+        Column("additional", "list<text>", "Additional records: name, type, data."),
+        Column("ttl", "u32", "Least time to live of the answers in seconds."),
+        Column("authoritative", "bool", "The server answered for its own zone."),
         Column("truncated", "bool", "The server could not send all: the client should ask over TCP."),
+        Column("edns_size", "u16", "Largest datagram that the client takes; null without EDNS."),
+        Column("dnssec_ok", "bool", "The client asked for signatures; null without EDNS."),
+        Column("extended_error", "u16", "Extended error of the response: 15 blocked, 22 no authority, ..."),
+        Column("extended_error_name", "text", "Its name, or EDE and the number."),
+        Column("extended_error_text", "text", "What the server says about it."),
         Column("latency_ns", "s64", "From the first query to the response.", "ns"),
         Column("attempts", "u32", "How often the query was sent; 0 when only the response was captured."),
-        Column("query_frame", "u64", "Packet of the first query."),
-        Column("response_frame", "u64", "Packet of the response."),
+        Column("search_id", "u64", "Same for the rows in which one name was tried with several suffixes."),
+        Column("search_name", "text", "The name that was tried."),
+        Column("query_bytes", "u32", "The first query.", "bytes"),
+        Column("response_bytes", "u32", "The response.", "bytes"),
+        Column("malformed", "bool", "Bytes of the query or the response do not fit, or too few are there."),
+        Column("query_frame", "u64", "Packet that completed the first query."),
+        Column("response_frame", "u64", "Packet that completed the response."),
         *END_COLUMNS,
     ),
     (
@@ -63,137 +91,179 @@ TABLE = Table(
         FilterField("dns.flags.opcode", ("opcode",), "Operation."),
         FilterField("dns.flags.rcode", ("rcode",), "Response code."),
         FilterField("dns.flags.truncated", ("truncated",), "Whether the response was truncated."),
+        FilterField("dns.flags.authoritative", ("authoritative",), "Whether the server has the zone."),
         FilterField("dns.qry.name", ("qname",), "Name asked for."),
         FilterField("dns.qry.type", ("qtype",), "Type asked for."),
+        FilterField("dns.qry.class", ("qclass",), "Class asked for."),
+        FilterField("dns.resp.ttl", ("ttl",), "Least time to live of the answers."),
+        FilterField("dns.opt.ext_error.info_code", ("extended_error",), "Extended error."),
+        FilterField("dns.opt.ext_error.extra_text", ("extended_error_text",), "Text of the extended error."),
         FilterField("dns.time", ("latency_ns",), "From query to response."),
+        FilterField("dns.retransmit_request", ("attempts",), "How often the query was sent."),
         FilterField("dns.a", ("answers",), "Data of the answers, as addresses."),
     ),
 )
 
-_KEY = ("flow_id", "id", "name_hash", "qtype")
+_OF_QUERY = ("ts", "frame", "bytes", "edns_size", "dnssec_ok", "short")
+_OF_RESPONSE = (
+    "ts", "frame", "bytes", "short", "rcode", "authoritative", "truncated", "ttl", "answers", "answer_types",
+    "authority", "additional", "extended_error", "extended_error_text",
+)  # fmt: skip
 
 
-def parse(payload: Payload, flow: NDArray[np.int64], known: NDArray[np.bool_]) -> pl.DataFrame:
-    """Messages among datagrams, `row` telling which datagram each is; see `dns_messages.read_messages`."""
-    flows, index = np.unique(flow, return_inverse=True)
-    found = dm.read_messages(payload.data, payload.bounds, index, flows.size, known)
-    messages, source, names, answers, ends, bounds = found
-    starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
-    lists = pa.LargeListArray.from_arrays(bounds, text_column(answers, starts, ends - starts).to_arrow())
-    flags = pl.Series(messages[:, dm.FLAGS])
-    return pl.DataFrame(
-        {
-            "row": source,
-            "flow_id": flow[source],
-            "id": messages[:, dm.ID],
-            "opcode": (flags // 2048) & 15,
-            "is_response": (flags & dm.IS_RESPONSE) != 0,
-            "truncated": (flags & dm.TRUNCATED) != 0,
-            "rcode": messages[:, dm.RCODE],
-            "qname": text_column(names, messages[:, dm.NAME], messages[:, dm.NAME_SIZE]),
-            "qtype": pl.Series(messages[:, dm.QTYPE]).replace(-1, None),
-            "name_hash": messages[:, dm.NAME_HASH],
-            "answers": pl.Series(lists, dtype=pl.List(pl.String)),
-        }
-    )
-
-
-def _messages(capture: PacketSource) -> pl.DataFrame:
-    """All DNS messages, each once and as its sender or receiver at the client's end saw it."""
-    ports = pl.col("src_port", "dst_port")
-    on_port = pl.any_horizontal(ports == PORT)
-    # Nearly every message has one question: this spares the reading of other protocols' datagrams.
-    one_question = pl.col("data").bin.slice(pl.col("payload_offset") + 4, 2) == b"\0\1"
-    packets = (
-        capture.rows("packet")
-        .filter(
-            pl.col("ip_proto") == UDP,
-            pl.col("flow_id").is_not_null(),
-            pl.col("payload_len") >= dm.HEADER_BYTES,
-            ~pl.any_horizontal(ports.is_in(OTHER_PORTS)),
-            on_port | one_question,
-        )
-        .select(
-            "flow_id",
-            "frame",
-            "ts",
-            "direction",
-            known=on_port,
-            payload=pl.col("data").bin.slice(pl.col("payload_offset"), pl.col("payload_len")).fill_null(b""),
-        )
-        .collect()
-    )
-    flow = packets["flow_id"].cast(pl.Int64).to_numpy()
-    messages = parse(Payload.of(packets["payload"]), flow, packets["known"].to_numpy())
-    seen = packets.select("frame", "ts", "direction")[messages["row"]]
-    at_client = (pl.col("direction") == "in") == pl.col("is_response")
-    return (
-        messages.hstack(seen)
-        .sort(at_client.fill_null(value=True), descending=True, maintain_order=True)
-        .unique("frame", keep="first", maintain_order=True)
-        .sort("ts", "frame", maintain_order=True)
-    )
+def _taken(
+    messages: pl.DataFrame, rows: NDArray[np.int64], names: tuple[str, ...], prefix: str
+) -> pl.DataFrame:
+    """Columns of some messages, null where the row is -1."""
+    index = pl.Series(rows, dtype=pl.Int64).replace(-1, None).cast(pl.UInt32)
+    return messages.select(pl.col(names).gather(index).name.prefix(prefix))
 
 
 def _with_questions(messages: pl.DataFrame) -> pl.DataFrame:
     """A response without a question, as some servers send on errors, answers the query before it."""
-    bare = messages.filter(pl.col("qtype").is_null())
+    bare = messages.filter(pl.col("qtype").is_null() & (pl.col("transport") != "mdns"))
     if bare.is_empty():
         return messages
-    ends = ["flow_id", "id"]
+    ends = ["party", "id"]
     filled = (
         pl.when(pl.col("qtype").is_not_null()).then(name).forward_fill().over(ends).alias(name)
         for name in ("qname", "qtype", "name_hash")
     )
     concerned = messages.join(bare.select(ends).unique(), on=ends, how="semi").with_columns(filled)
-    return pl.concat([messages.join(bare.select(ends), on=ends, how="anti"), concerned]).sort("ts", "frame")
+    rest = messages.join(bare.select(ends), on=ends, how="anti")
+    return pl.concat([rest, concerned]).sort("ts", "frame", maintain_order=True)
 
 
-def _transactions(messages: pl.DataFrame) -> pl.DataFrame:
-    """Queries with their answers, by conversation, identifier and name; after an answer a new one begins."""
-    told = _with_questions(messages).sort(_KEY, maintain_order=True, nulls_last=True)
-    new_key = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in _KEY)
-    after_answer = pl.col("is_response").shift(1, fill_value=True)
-    told = told.with_columns(begins=new_key | (after_answer & ~pl.col("is_response")))
-    told = told.with_columns(transaction=pl.col("begins").cum_sum())
-    query, response = ~pl.col("is_response"), pl.col("is_response")
-    queries = told.filter("begins").select(
-        "transaction",
-        "flow_id",
-        "id",
-        "qname",
-        "qtype",
-        "opcode",
-        ts_query=pl.when(query).then("ts"),
-        query_frame=pl.when(query).then("frame"),
+def _transactions(messages: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
+    """Row numbers of queries and responses that belong together, and attempts."""
+    multicast = (messages["transport"] == "mdns").to_numpy()
+    unicast = np.flatnonzero(~multicast)
+    keys = messages.select(
+        pl.col("party", "id", "name_hash", "qtype").cast(pl.Int64).fill_null(-1)
+    ).to_numpy()
+    is_response = messages["is_response"].to_numpy()
+    found = pair(keys[unicast], is_response[unicast])
+    for column in (QUERY, RESPONSE):
+        known = found[:, column] >= 0
+        found[known, column] = unicast[found[known, column]]
+    if multicast.any():
+        found = np.concatenate([found, _multicast(messages, records)])
+    return pl.DataFrame(
+        {"query": found[:, QUERY], "response": found[:, RESPONSE], "attempts": found[:, ATTEMPTS]}
     )
-    answers = told.filter(response, pl.col("begins") | ~after_answer).select(
-        "transaction",
-        "rcode",
-        "answers",
-        "truncated",
-        pl.col("ts").alias("ts_response"),
-        pl.col("frame").alias("response_frame"),
+
+
+def _multicast(messages: pl.DataFrame, records: pl.DataFrame) -> NDArray[np.int64]:
+    """Each question with the first message that has a record of its name and type (RFC 6762 section 6)."""
+    rows = messages.with_row_index("row").filter(transport="mdns")
+    order = ("name_hash", "qtype", "ts")
+    questions = rows.filter(~pl.col("is_response")).select("row", *order).sort("ts")
+    answers = rows.filter("is_response").select("row", "ts", "message")
+    told = answers.join(records, on="message").select("ts", "name_hash", "qtype", response="row")
+    any_type = told.with_columns(qtype=pl.lit(255, pl.Int64))
+    told = pl.concat([told, any_type]).unique(maintain_order=True).sort("ts", maintain_order=True)
+    paired = questions.join_asof(
+        told, on="ts", by=["name_hash", "qtype"], strategy="forward",
+        tolerance=f"{MDNS_WAIT_NS}ns", check_sortedness=False,
+    )  # fmt: skip
+    alone = answers.filter(~pl.col("row").is_in(paired["response"].implode()))
+    out = pl.concat(
+        [
+            paired.select(
+                query=pl.col("row").cast(pl.Int64), response=pl.col("response").cast(pl.Int64), attempts=1
+            ),
+            alone.select(query=pl.lit(-1, pl.Int64), response=pl.col("row").cast(pl.Int64), attempts=0),
+        ],
+        how="vertical_relaxed",
     )
-    attempts = told.group_by("transaction").agg(attempts=query.sum())
-    return queries.join(answers, on="transaction", how="left").join(attempts, on="transaction", how="left")
+    numbers: NDArray[np.int64] = out.fill_null(-1).to_numpy()
+    return numbers
+
+
+def _outcome() -> pl.Expr:
+    answered = pl.col("ts_response").is_not_null()
+    waited = pl.col("last_ts") - pl.col("ts_query") >= TIMEOUT_NS
+    return (
+        pl.when(~answered & (waited | (pl.col("attempts") > 1)))
+        .then(pl.lit("timeout"))
+        .when(~answered)
+        .then(pl.lit("unanswered"))
+        .when(pl.col("truncated"))
+        .then(pl.lit("truncated"))
+        .when(pl.col("rcode") != 0)
+        .then(pl.col("rcode_name").str.to_lowercase())
+        .when(pl.col("answers").list.len() > 0)
+        .then(pl.lit("answer"))
+        .otherwise(pl.lit("nodata"))
+    )
+
+
+def _with_searches(rows: pl.DataFrame) -> pl.DataFrame:
+    """Columns `search_id` and `search_name`, from names that failed and were tried on with another suffix."""
+    failed = (rows["outcome"] != "answer").to_numpy()
+    if not failed.any():
+        return rows
+    text = rows["qname"].cast(pl.Binary).fill_null(b"")
+    payload = Payload.of(text)
+    code = rows["client_ip"].cast(pl.Categorical).to_physical().fill_null(0).cast(pl.Int64).to_numpy()
+    pid, qtype = (rows[name].fill_null(0).cast(pl.Int64).to_numpy() for name in ("pid", "qtype"))
+    asker = (code << 38) + (pid << 16) + qtype  # a process id has at most 22 bits
+    begin, end = (rows[name].to_physical().fill_null(-1).to_numpy() for name in ("ts_query", "ts_response"))
+    asked = np.flatnonzero(begin >= 0)
+    order = asked[np.lexsort((begin[asked], asker[asked]))]
+    names = (payload.data, payload.bounds[:-1], np.diff(payload.bounds))
+    chain, base = search_chains(order, asker, begin, end, failed, names)
+    name = pl.select(pl.lit(text).bin.slice(0, pl.Series(base)).cast(pl.String, strict=False)).to_series()
+    chained = pl.Series(chain >= 0)
+    return rows.with_columns(
+        search_id=pl.when(chained).then(pl.Series(chain)), search_name=pl.when(chained).then(name)
+    )
 
 
 def _rows(capture: PacketSource) -> pl.DataFrame:
-    rows = _transactions(_messages(capture)).with_columns(
-        transport=pl.lit("udp"),
-        qtype_name=_named("qtype", QTYPES, "TYPE"),
-        rcode_name=_named("rcode", RCODES, "RCODE"),
-        latency_ns=(pl.col("ts_response") - pl.col("ts_query")).dt.total_nanoseconds(),
+    """Made once for a capture, so that what was left out is counted once."""
+    passes = getattr(capture, "passes", None) or Passes()
+    if _MADE not in passes.parts:
+        found = dns_frames.read(capture)
+        rows = _of(found)
+        if _MADE not in passes.parts:  # polars may ask in two threads at once
+            passes.parts[_MADE] = [rows]
+            passes.counters.update(found.losses)
+    return passes.parts[_MADE][0]
+
+
+def _of(found: dns_frames.Found) -> pl.DataFrame:
+    questions = _with_questions(found.questions)
+    paired = _transactions(questions, found.records)
+    query, response = paired["query"].to_numpy(), paired["response"].to_numpy()
+    either = np.where(query >= 0, query, response)
+    rows = questions.select("flow_id", "transport", "id", "opcode", "qname", "qtype", "qclass")[
+        either
+    ].hstack(
+        [
+            *_taken(questions, query, _OF_QUERY, "q_"),
+            *_taken(questions, response, _OF_RESPONSE, ""),
+            paired["attempts"],
+        ]
     )
-    rows = rows.sort(pl.coalesce("ts_query", "ts_response"), "transaction")
-    return with_ends(rows, capture, "query_frame", "response_frame")
-
-
-def _named(column: str, names: dict[int, str], prefix: str) -> pl.Expr:
-    """Mnemonic of a number; RFC 3597 section 5 for a type that has none."""
-    number = pl.col(column)
-    return number.replace_strict(names, default=pl.format(prefix + "{}", number), return_dtype=pl.String)
+    rows = rows.with_columns(
+        ts_query="q_ts",
+        ts_response="ts",
+        query_frame="q_frame",
+        response_frame="frame",
+        query_bytes="q_bytes",
+        response_bytes="bytes",
+        edns_size="q_edns_size",
+        dnssec_ok="q_dnssec_ok",
+        malformed=pl.any_horizontal("q_short", "short"),
+        qtype_name=dns_frames.QTYPE,
+        rcode_name=dns_frames.RCODE,
+        extended_error_name=dns_frames.named(pl.col("extended_error"), EXTENDED_ERRORS, "EDE"),
+        latency_ns=(pl.col("ts") - pl.col("q_ts")).dt.total_nanoseconds(),
+        last_ts=pl.lit(questions["ts"].max(), pl.Datetime("ns", "UTC")),
+    ).with_columns(outcome=_outcome())
+    rows = rows.sort(pl.coalesce("ts_query", "ts_response"), maintain_order=True)
+    return _with_searches(with_ends(rows, Some(found.packets), "query_frame", "response_frame"))
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:
@@ -203,8 +273,8 @@ def build(capture: PacketSource) -> pl.LazyFrame:
 
 PROTOCOL = Protocol(
     "dns",
-    "DNS over UDP (RFC 1035)",
-    "port 53, or a first datagram that is a DNS message to the last byte",
+    "DNS over UDP and TCP, multicast DNS, LLMNR (RFC 1035, 7766, 6762, 4795)",
+    "ports 53, 5353 and 5355, or a first message that is DNS to the last byte",
     TABLE,
     build,
 )

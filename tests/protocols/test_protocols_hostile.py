@@ -48,6 +48,7 @@ DATAGRAMS = [
     + bytes(16)
     + b"\0\0\x29\x10\0\0\0\0\0\0\0",
 ]
+PARTS += [struct.pack(">H", len(d)) + d for d in DATAGRAMS]
 FLAGS = [ACK, PSH | ACK, FIN | ACK, RST, SYN, 0]
 
 
@@ -86,12 +87,13 @@ def traffic(seed: int) -> Packets:
     rng = random.Random(seed)
     packets = Packets()
     for flow in range(rng.randint(1, 8)):
-        connection = Connection(packets, flow=flow, handshake=rng.random() < 0.8)
+        server = End("10.0.0.2", rng.choice([8080, 53]))
+        connection = Connection(packets, server=server, flow=flow, handshake=rng.random() < 0.8)
         for _ in range(rng.randint(0, 6)):
             say(rng, connection)
     for flow in range(20, 28):
         for _ in range(rng.randint(1, 4)):
-            ports = rng.choice([53, 999]), rng.choice([53, 1000, 7])
+            ports = rng.choice([53, 999, 5353]), rng.choice([53, 1000, 7, 5353, 5355])
             ends = End("10.0.0.1", ports[0]), End("10.0.0.3", ports[1])
             packets.datagram(*ends, damaged(rng, rng.choice(DATAGRAMS)), flow)
     if rng.random() < 0.3:
