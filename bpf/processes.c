@@ -85,6 +85,16 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!record)
 		return 0;
+#ifdef WITH_SYSCALLS
+	/* A thread that is not the leader gets the leader's id by its exec: its open call goes with it. */
+	u32 tid = bpf_get_current_pid_tgid(), old_tid = ctx->args[1];
+	u64 *start_now = syscall_starts.lookup(&tid), *start_before = syscall_starts.lookup(&old_tid);
+
+	if (old_tid != tid && start_now && start_before) {
+		*start_now = *start_before;
+		*start_before = NOT_IN_CALL;
+	}
+#endif
 #ifdef HAVE_BTF
 	u64 program = 0, memory = 0, start = 0, end = 0;
 	long got;
@@ -131,7 +141,7 @@ int process_exit(struct bpf_raw_tracepoint_args *ctx)
 	u64 *start = syscall_starts.lookup(&tid);
 
 	if (start)
-		*start = 0; /* the next thread with this id begins without an open call */
+		*start = NOT_IN_CALL; /* so the next thread with this id begins without an open call */
 #endif
 #ifdef HAVE_BTF
 	u64 signal = 0;

@@ -4,6 +4,7 @@
 #define WHAT_RTT 2
 #define WHAT_RETRANSMIT 3
 #define STATE_SYN_SENT 2
+#define STATE_SYN_RECV 3
 #define STATE_CLOSE 7
 #define STATE_LISTEN 10
 #define RTT_INTERVAL_NS 100000000 /* at most ten round-trip records a second for one socket */
@@ -57,6 +58,78 @@ static __always_inline void socket_record(struct bpf_sock_ops *ops, u8 what, u8 
 	event.segments = segments;
 	submit(&event, sizeof(event), COUNT_RECORDED_SOCKET, COUNT_SOCKET_NO_SPACE);
 }
+
+#ifdef HAVE_TCP_BTF
+#define ASKED_RETRANSMITS 2 /* BPF_SOCK_OPS_RETRANS_CB_FLAG in tcp_sock.bpf_sock_ops_cb_flags */
+#define ASKED_STATES 4	    /* BPF_SOCK_OPS_STATE_CB_FLAG */
+#define PROTOCOL_TCP 6
+
+/*
+ * Connections older than the recording were never asked for callbacks, so socket_ops does not hear of them. The tracepoints
+ * see all sockets; these programs leave out those that were asked.
+ */
+static __always_inline int older_socket(u64 sk, u8 asked, u8 what, u8 old_state, u8 new_state, u32 segments)
+{
+	struct socket_event event = {};
+	u64 net = 0, common = sk + OFF_sock___sk_common;
+	u16 protocol = 0, family = 0, port = 0;
+	u8 flags = 0;
+
+	if (!READ_KERNEL(protocol, sk, OFF_sock_sk_protocol) || protocol != PROTOCOL_TCP ||
+	    !READ_KERNEL(flags, sk, OFF_tcp_sock_bpf_sock_ops_cb_flags) || (flags & asked))
+		return 0;
+	FILL_HEADER(&event, EVENT_SOCKET, bpf_ktime_get_ns(), 0);
+	READ_KERNEL(event.socket_cookie, common, OFF_sock_common_skc_cookie);
+	if (READ_KERNEL(net, common, OFF_sock_common_skc_net) && net)
+		READ_KERNEL(event.netns_cookie, net, OFF_net_net_cookie);
+	READ_KERNEL(event.bytes_acked, sk, OFF_tcp_sock_bytes_acked);
+	READ_KERNEL(event.bytes_received, sk, OFF_tcp_sock_bytes_received);
+	READ_KERNEL(family, common, OFF_sock_common_skc_family);
+	event.family = family;
+	event.what = what;
+	event.old_state = old_state;
+	event.new_state = new_state;
+	/* Not skc_num: a socket that closes has given its port back already. */
+	READ_KERNEL(port, sk, OFF_inet_sock_inet_sport);
+	event.local_port = bpf_ntohs(port);
+	READ_KERNEL(port, common, OFF_sock_common_skc_dport);
+	event.remote_port = bpf_ntohs(port);
+	if (family == FAMILY_INET6) {
+		READ_KERNEL(event.local_ip, common, OFF_sock_common_skc_v6_rcv_saddr);
+		READ_KERNEL(event.remote_ip, common, OFF_sock_common_skc_v6_daddr);
+	} else {
+		*(u32 *)&event.local_ip[8] = bpf_htonl(0xffff);
+		*(u32 *)&event.remote_ip[8] = bpf_htonl(0xffff);
+		READ_KERNEL(*(u32 *)&event.local_ip[12], common, OFF_sock_common_skc_rcv_saddr);
+		READ_KERNEL(*(u32 *)&event.remote_ip[12], common, OFF_sock_common_skc_daddr);
+	}
+	READ_KERNEL(event.srtt_us, sk, OFF_tcp_sock_srtt_us);
+	event.srtt_us >>= 3;
+	READ_KERNEL(event.total_retransmits, sk, OFF_tcp_sock_total_retrans);
+	READ_KERNEL(event.congestion_window, sk, OFF_tcp_sock_snd_cwnd);
+	event.segments = segments;
+	submit(&event, sizeof(event), COUNT_RECORDED_SOCKET, COUNT_SOCKET_NO_SPACE);
+	return 0;
+}
+
+int older_socket_state(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 old_state = ctx->args[1], new_state = ctx->args[2];
+
+	if (new_state == STATE_SYN_SENT || new_state == STATE_SYN_RECV || new_state == STATE_LISTEN)
+		return 0; /* a new socket, which socket_ops asks for callbacks a moment later */
+	return older_socket(ctx->args[0], ASKED_STATES, WHAT_STATE, old_state, new_state, 0);
+}
+
+int older_socket_retransmit(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 sk = ctx->args[0];
+	u8 state = 0;
+
+	READ_KERNEL(state, sk, OFF_sock___sk_common + OFF_sock_common_skc_state);
+	return older_socket(sk, ASKED_RETRANSMITS, WHAT_RETRANSMIT, state, state, 1);
+}
+#endif
 
 int socket_ops(struct bpf_sock_ops *ops)
 {

@@ -33,6 +33,12 @@ class Recording:
     def spool(self) -> Path:
         return self.path.with_suffix(".spool")
 
+    def stop(self) -> None:
+        """End it before the block ends."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.errors += self.process.communicate(timeout=120)[1] or ""
+
     def rows(self, kind: str) -> pl.DataFrame:
         return pl.scan_parquet(self.path).filter(pl.col("kind") == kind).collect()
 
@@ -65,7 +71,5 @@ def recording(path: Path, *options: str, prefix: tuple[str, ...] = ()) -> Iterat
             time.sleep(0.02)
         yield result
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        result.errors = process.communicate(timeout=120)[1] or ""
+        result.stop()
     assert process.returncode == 0, result.errors

@@ -10,11 +10,15 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from stratokit.cli.values import duration_ns, free_output, size_bytes
 from stratokit.errors import StratokitError, UsageError
+
+if TYPE_CHECKING:
+    from stratokit.record.options import RecordOptions
 
 
 def record(
@@ -78,7 +82,7 @@ def record(
     from stratokit.record.session import DISK_FULL
     from stratokit.record.session import record as run
 
-    with StatusLine(sys.stderr, quiet) as line:
+    with StatusLine(sys.stderr, quiet, _began(options)) as line:
         result = run(options, line.update)
     _convert(result.spool, output, force)
     if not quiet:
@@ -89,12 +93,23 @@ def record(
         raise StratokitError("the disk is full: the recording ended before its time")
 
 
+def _began(options: RecordOptions) -> str:
+    from stratokit.render import units
+
+    ends = [f"{units.duration(options.duration_ns)} have passed"] if options.duration_ns else []
+    ends += [f"{options.command[0]} ends"] if options.command else []
+    until = f"until {' or '.join(ends)}, or Ctrl-C" if ends else "until Ctrl-C"
+    return f"recording {until}"
+
+
 def _convert(spool: Path, output: Path, force: bool) -> None:
     arguments = [sys.executable, "-m", "stratokit", "convert", str(spool), str(output), "--remove-input"]
-    done = subprocess.run([*arguments, *(["--force"] if force else [])], check=False)
-    if done.returncode:
+    try:
+        code = subprocess.run([*arguments, *(["--force"] if force else [])], check=False).returncode
+    except KeyboardInterrupt:
+        code = 130
+    if code:
         sys.stderr.write(
-            f"stratokit: the recording is kept in {spool}; "
-            f"when there is room: stratokit convert {spool} {output.name}\n"
+            f"stratokit: the recording is kept in {spool}; later: stratokit convert {spool} {output}\n"
         )
-        raise typer.Exit(done.returncode)
+        raise typer.Exit(code)

@@ -15,11 +15,14 @@ _SHOWN = ("packet", "syscall", "socket", "process")
 
 
 class StatusLine:
-    """Rewrites one line on a terminal; writes nothing while recording anywhere else."""
+    """Says that the recording began; then rewrites one line on a terminal, and is silent anywhere else."""
 
-    def __init__(self, stream: TextIO, quiet: bool) -> None:
+    def __init__(self, stream: TextIO, quiet: bool, began: str) -> None:
+        """`began` is the line for the moment when everything is watched."""
         self._stream = stream
+        self._quiet = quiet
         self._live = stream.isatty() and not quiet
+        self._began = began
         self._before: Status | None = None
 
     def __enter__(self) -> StatusLine:
@@ -35,7 +38,10 @@ class StatusLine:
             self._stream.flush()
 
     def update(self, status: Status) -> None:
-        """Called about once a second."""
+        """Called when the recording begins, and then about once a second."""
+        if self._before is None and not self._quiet:
+            self._stream.write(f"\r\x1b[K{self._began}\n" if self._live else f"{self._began}\n")
+            self._stream.flush()
         if self._live:
             self._write(line(status, self._before))
         self._before = status

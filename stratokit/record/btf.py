@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import struct
 
@@ -107,6 +108,28 @@ MEMBERS = (
     ("sock_common", "skc_cookie"),
 )
 
+# What bpf/sockets.c reads of TCP sockets that are older than the recording. A kernel that lacks one of these
+# does without that program.
+TCP_MEMBERS = (
+    ("sock", "sk_protocol"),
+    ("sock_common", "skc_family"),
+    ("sock_common", "skc_state"),
+    ("inet_sock", "inet_sport"),
+    ("sock_common", "skc_dport"),
+    ("sock_common", "skc_rcv_saddr"),
+    ("sock_common", "skc_daddr"),
+    ("sock_common", "skc_v6_rcv_saddr"),
+    ("sock_common", "skc_v6_daddr"),
+    ("sock_common", "skc_net"),
+    ("net", "net_cookie"),
+    ("tcp_sock", "bpf_sock_ops_cb_flags"),
+    ("tcp_sock", "bytes_acked"),
+    ("tcp_sock", "bytes_received"),
+    ("tcp_sock", "srtt_us"),
+    ("tcp_sock", "total_retrans"),
+    ("tcp_sock", "snd_cwnd"),
+)
+
 # Members of these are read at once, from the first to the end of the last.
 BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_sb")}
 # Larger spans would not fit on a program's stack of 512 bytes.
@@ -114,14 +137,12 @@ BLOCK_BYTES_MOST = 256
 
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
-    """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of
-    them.
+    """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them.
+    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS` too, these with HAVE_TCP_BTF = 1.
     """
     try:
         btf = Btf(path.read_bytes())
-        offsets = {
-            f"OFF_{struct_name}_{member}": btf.offset(struct_name, member) for struct_name, member in MEMBERS
-        }
+        offsets = {"HAVE_BTF": 1, **_offsets(btf, MEMBERS)}
     except (OSError, KeyError, ValueError, struct.error):
         return {}
     for name, members in BLOCKS.items():
@@ -131,4 +152,10 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
         offsets[f"BLOCK_{name}_BYTES"] = max(places) + 8 - first
         if offsets[f"BLOCK_{name}_BYTES"] > BLOCK_BYTES_MOST:
             return {}
+    with contextlib.suppress(KeyError):
+        offsets |= {**_offsets(btf, TCP_MEMBERS), "HAVE_TCP_BTF": 1}
     return offsets
+
+
+def _offsets(btf: Btf, members: tuple[tuple[str, str], ...]) -> dict[str, int]:
+    return {f"OFF_{name}_{member}": btf.offset(name, member) for name, member in members}

@@ -31,7 +31,9 @@ def cgroup_ids(root: pathlib.Path | None) -> dict[int, str]:
         for name in names:
             path = os.path.join(folder, name)
             try:
-                found[os.stat(path).st_ino] = path[len(str(root)) :]
+                found[os.stat(path).st_ino] = os.fsencode(path)[len(os.fsencode(root)) :].decode(
+                    errors="backslashreplace"
+                )
             except OSError:
                 continue
     return found

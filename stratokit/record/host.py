@@ -1,4 +1,4 @@
-"""Facts about the host, its interfaces and its clocks."""
+"""Facts about the host and its clocks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import platform
 import socket
 import time
 from typing import Any
-
-NET = pathlib.Path("/sys/class/net")
 
 
 def clock_pair() -> dict[str, int]:
@@ -46,46 +44,3 @@ def facts() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "netns_inode": os.stat("/proc/self/ns/net").st_ino,
     }
-
-
-def _addresses() -> dict[str, list[str]]:
-    """IPv6 from /proc/net/if_inet6; IPv4 by ioctl, one address an interface name."""
-    found: dict[str, list[str]] = {}
-    import fcntl
-    import struct
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                address = socket.inet_ntoa(fcntl.ioctl(probe, 0x8915, request)[20:24])  # SIOCGIFADDR
-                mask = fcntl.ioctl(probe, 0x891B, request)[20:24]  # SIOCGIFNETMASK
-            except OSError:
-                continue
-            bits = int.from_bytes(mask, "big").bit_count()
-            found.setdefault(name, []).append(f"{address}/{bits}")
-    try:
-        lines = pathlib.Path("/proc/net/if_inet6").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        text, _, bits6, _, _, name = line.split()
-        address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(text))
-        found.setdefault(name, []).append(f"{address}/{int(bits6, 16)}")
-    return found
-
-
-def interfaces() -> list[dict[str, Any]]:
-    """Interfaces of this network namespace."""
-    addresses = _addresses()
-    rows = []
-    for index, name in socket.if_nameindex():
-        row: dict[str, Any] = {"ifindex": index, "interface": name, "addresses": addresses.get(name, [])}
-        for key, file in (("mac", "address"), ("mtu", "mtu")):
-            try:
-                text = (NET / name / file).read_text().strip()
-            except OSError:
-                continue
-            row[key] = int(text) if key == "mtu" else text
-        rows.append(row)
-    return rows

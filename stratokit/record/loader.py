@@ -19,7 +19,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
-from stratokit.record import btf, cgroups, specs
+from stratokit.record import btf, cgroups, pidns, specs
 from stratokit.record.ring import Ring
 from stratokit.schema import derive, load
 
@@ -38,12 +38,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Program:
-    """A function of bpf/ and where it goes: an attach type of a cgroup, or a raw tracepoint."""
+    """A function of bpf/ and where it goes: an attach type of a cgroup, or a raw tracepoint. It is left out
+    where the kernel's BTF does not give what `needs` stands for.
+    """
 
     function: str
     program_type: str
     attach_type: int = -1
     tracepoint: str = ""
+    needs: str = ""
 
 
 CGROUP_PROGRAMS = {
@@ -65,8 +68,22 @@ TRACEPOINT_PROGRAMS = {
         Program("syscall_exit", "RAW_TRACEPOINT", tracepoint="sys_exit"),
         Program("syscall_enter", "RAW_TRACEPOINT", tracepoint="sys_enter"),
     ),
+    "sockets": (
+        Program(
+            "older_socket_state",
+            "RAW_TRACEPOINT",
+            tracepoint="inet_sock_set_state",
+            needs="HAVE_TCP_BTF",
+        ),
+        Program(
+            "older_socket_retransmit",
+            "RAW_TRACEPOINT",
+            tracepoint="tcp_retransmit_skb",
+            needs="HAVE_TCP_BTF",
+        ),
+    ),
     "processes": (
-        Program("process_fork", "RAW_TRACEPOINT", tracepoint="sched_process_fork"),
+        Program("process_fork", "RAW_TRACEPOINT", tracepoint="sched_process_fork", needs="HAVE_BTF"),
         Program("process_exec", "RAW_TRACEPOINT", tracepoint="sched_process_exec"),
         Program("process_exit", "RAW_TRACEPOINT", tracepoint="sched_process_exit"),
     ),
@@ -146,6 +163,7 @@ class Kernel:
         self.syscalls = specs.select(options.syscalls)
         size = ring_bytes(options.buffer_bytes)
         var_mask = (1 << (4096 + options.io_bytes).bit_length()) - 1
+        self.pid = pidns.kernel_pid()
         settings = {
             "SNAPLEN": options.snaplen,
             "IO_BYTES": options.io_bytes,
@@ -153,9 +171,9 @@ class Kernel:
             "VAR_TAIL": max(1024, options.io_bytes) + 128,
             "RING_PAGES": size // 4096,
             "PROCESSORS": os.sysconf("SC_NPROCESSORS_CONF"),
-            "SELF_PID": os.getpid(),
+            "SELF_PID": self.pid,
             "THREAD_IDS": _thread_ids(),
-            **({"HAVE_BTF": 1} | self.offsets if self.offsets else {}),
+            **self.offsets,
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
         }
         self._bpf = self._compile(program_text(self.names, settings))
@@ -201,6 +219,8 @@ class Kernel:
         calls = load.syscalls()
         if "owners" in self.names:
             wanted |= {n for n, call in calls.items() if call.name in specs.OWNER_CALLS}
+        if any(kind == "path" for number in self.syscalls for _, kind in calls[number].args):
+            wanted |= {n for n, call in calls.items() if call.name in specs.FOLDER_CALLS}
         for number in wanted:
             if number < 512:
                 table[ctypes.c_int(number)] = table.Leaf.from_buffer_copy(specs.pack(calls[number]))
@@ -217,7 +237,7 @@ class Kernel:
             RecordError: the kernel refuses one, with what to do.
         """
         for program in TRACEPOINT_PROGRAMS.get(name, ()):
-            if program.function == "process_fork" and not self.offsets:
+            if program.needs and program.needs not in self.offsets:
                 continue
             self._attach_tracepoint(program)
         if name in CGROUP_PROGRAMS:
@@ -280,6 +300,17 @@ class Kernel:
         table = self._bpf[b"counters"]
         names = load.kernel_counters()
         return {name: sum(table[ctypes.c_int(index)]) for index, name in enumerate(names)}
+
+    def open_since(self, tid: int) -> int:
+        """CLOCK_MONOTONIC when the thread entered the call in which it is: 0 when that was before the
+        recording, 1 when it is in no recorded call.
+        """
+        if "syscalls" not in self.names:
+            return 1
+        try:
+            return int(self._bpf[b"syscall_starts"][ctypes.c_int(tid)].value)
+        except KeyError:
+            return 1
 
     def close(self) -> None:
         """Detach and free everything."""

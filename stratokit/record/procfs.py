@@ -42,7 +42,13 @@ def _cgroup(text: str) -> str:
 
 
 def _text(path: pathlib.Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    return path.read_bytes().decode(errors="backslashreplace")
+
+
+def link(path: pathlib.Path) -> str:
+    """Where a link of /proc points to."""
+    # As bytes, because a name need not be UTF-8.
+    return os.readlink(os.fsencode(path)).decode(errors="backslashreplace")
 
 
 def _process(folder: pathlib.Path) -> dict[str, Any]:
@@ -59,9 +65,9 @@ def _process(folder: pathlib.Path) -> dict[str, Any]:
         "cmdline": _text(folder / "cmdline"),
         "cgroup": _cgroup(_text(folder / "cgroup")),
     }
-    for name, link in (("path", "exe"), ("cwd", "cwd")):
+    for name, entry in (("path", "exe"), ("cwd", "cwd")):
         try:
-            row[name] = os.readlink(folder / link)
+            row[name] = link(folder / entry)
         except OSError:
             row[name] = None  # a kernel thread, or another user's process
     try:
@@ -71,10 +77,9 @@ def _process(folder: pathlib.Path) -> dict[str, Any]:
     return row
 
 
-def snapshot(proc: pathlib.Path = PROC) -> ProcSnapshot:
-    """All processes and, where permitted, what their descriptors stand for."""
+def snapshot(own: int, proc: pathlib.Path = PROC) -> ProcSnapshot:
+    """All processes but `own` and, where permitted, what their descriptors stand for."""
     result = ProcSnapshot()
-    own = os.getpid()
     for name in os.listdir(proc):
         if not name.isdigit() or int(name) == own:
             continue
@@ -87,7 +92,7 @@ def snapshot(proc: pathlib.Path = PROC) -> ProcSnapshot:
         try:
             for fd in os.listdir(folder / "fd"):
                 try:
-                    result.descriptors.append((int(name), int(fd), os.readlink(folder / "fd" / fd)))
+                    result.descriptors.append((int(name), int(fd), link(folder / "fd" / fd)))
                 except OSError:
                     continue  # closed meanwhile
         except PermissionError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import signal
 import subprocess
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError, UsageError
 from stratokit.formats import spool
-from stratokit.record import cgroups, host, procfs, sockdiag
+from stratokit.record import cgroups, host, netns, open_calls, pidns, procfs
 from stratokit.record.loader import Kernel
 from stratokit.record.options import IO_BYTES_MOST, SNAPLEN_MOST, RecordOptions, Result, Status
 from stratokit.record.ring import records_within
@@ -69,25 +68,33 @@ class Session:
         self.options = options
         self._status = status
         self._stop = ""
-        self._started_ns = time.monotonic_ns()
+        self._began_ns: int | None = None
         self._recorder_counts: dict[str, int] = {}
+        self._known_interfaces: list[dict[str, Any]] = []
         self._kept_bytes = 0  # of the span that did not fit on the disk
-        self._kernel = Kernel(options)
-        try:
-            self._spool = spool.SpoolWriter(options.spool)
-        except OSError as error:
-            self._kernel.close()
-            raise RecordError(f"cannot write {options.spool}: {error.strerror}") from error
 
     def run(self) -> Result:
         """Record until duration, command's end, signal, or a full disk."""
+        with self._signals():
+            self._kernel = Kernel(self.options)
+            try:
+                self._unless_stopped()
+                self._spool = spool.SpoolWriter(self.options.spool)
+            except OSError as error:
+                self._kernel.close()
+                raise RecordError(f"cannot write {self.options.spool}: {error.strerror}") from error
+            except RecordError:
+                self._kernel.close()
+                raise
+            return self._record()
+
+    def _record(self) -> Result:
         exit_code: int | None = None
         try:
-            with self._signals():
-                self._open()
-                command = self._start_command()
-                exit_code = self._loop(command)
-                self._finish()
+            self._open()
+            self._unless_stopped()
+            exit_code = self._loop(self._start_command())
+            self._finish()
         except RecordError:
             self.options.spool.unlink()  # it holds nothing but snapshots
             raise
@@ -104,6 +111,10 @@ class Session:
     def stop(self, reason: str) -> None:
         """Let the recording end soon; the first reason counts."""
         self._stop = self._stop or reason
+
+    def _unless_stopped(self) -> None:
+        if self._stop:
+            raise RecordError(f"{self._stop} before the recording began; nothing was recorded")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -131,18 +142,30 @@ class Session:
                 "syscalls": sorted(self._kernel.syscalls),
                 "events": layouts(),
                 "has_btf": bool(self._kernel.offsets),
-                "self_pid": os.getpid(),
+                "self_pid": self._kernel.pid,
             },
         )
         self._clock()
         self._kernel.attach()
-        seen = procfs.snapshot()
-        self._recorder_counts |= {"process_gone": seen.gone, "process_unreadable": seen.unreadable}
-        self._table("processes", seen.processes)
-        self._table("descriptors", seen.descriptors)
-        self._table("sockets", sockdiag.snapshot())
-        self._table("interfaces", host.interfaces())
+        self._proc_agrees = pidns.proc_agrees(self._kernel.pid)
+        if self._proc_agrees:
+            seen = procfs.snapshot(self._kernel.pid)
+            self._recorder_counts |= {"process_gone": seen.gone, "process_unreadable": seen.unreadable}
+            self._table("processes", seen.processes)
+            self._table("descriptors", seen.descriptors)
+        else:
+            self._recorder_counts["proc_foreign"] = 1
+        networks = netns.snapshot()
+        self._recorder_counts["namespace_unreadable"] = networks.unreadable
+        self._table("sockets", networks.sockets)
+        self._interfaces(networks.interfaces)
         self._table("cgroups", list(cgroups.cgroup_ids(cgroups.cgroup2_root()).items()))
+
+    def _interfaces(self, rows: list[dict[str, Any]]) -> None:
+        """Note those that are new or have changed."""
+        if new := [row for row in rows if row not in self._known_interfaces]:
+            self._known_interfaces += new
+            self._table("interfaces", new)
 
     def _table(self, name: str, rows: list[Any]) -> None:
         now = time.monotonic_ns()
@@ -166,7 +189,7 @@ class Session:
             raise RecordError(f"cannot run {self.options.command[0]}: {error.strerror}") from error
 
     def _loop(self, command: subprocess.Popen[bytes] | None) -> int | None:
-        begin = time.monotonic_ns()
+        self._began_ns = begin = time.monotonic_ns()
         next_counters, next_clock = begin, begin + CLOCK_INTERVAL_NS
         end = begin + self.options.duration_ns if self.options.duration_ns is not None else None
         busy = self._kernel.ring.size // BUSY_SHARE
@@ -185,6 +208,7 @@ class Session:
             if now >= next_clock:
                 next_clock = now + CLOCK_INTERVAL_NS
                 self._clock()
+                self._interfaces(netns.snapshot(with_sockets=False).interfaces)
             if not self._stop and self._kernel.ring.pending() < busy:
                 time.sleep(DRAIN_INTERVAL_S)
         return _end_command(command)
@@ -201,9 +225,15 @@ class Session:
             raise
 
     def _finish(self) -> None:
+        waiting = open_calls.waiting() if self._proc_agrees else []
         self._kernel.detach()
         while self._kernel.ring.pending():
             self._kernel.ring.drain(self._write_events)
+        self._table(
+            "open_calls",
+            open_calls.rows(waiting, self._kernel.open_since, lambda: netns.snapshot().sockets),
+        )
+        self._interfaces(netns.snapshot(with_sockets=False).interfaces)
         self._table("cgroups", list(cgroups.cgroup_ids(cgroups.cgroup2_root()).items()))
         self._counters()
         self._clock()
@@ -229,7 +259,7 @@ class Session:
         counters = load.counters()
         prefix = "recorded_"
         return Status(
-            time.monotonic_ns() - self._started_ns,
+            0 if self._began_ns is None else time.monotonic_ns() - self._began_ns,
             {name.removeprefix(prefix): n for name, n in totals.items() if name.startswith(prefix)},
             self._spool.bytes_written,
             {name: n for name, n in totals.items() if n and name in counters and counters[name].loss},

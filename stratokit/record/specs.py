@@ -12,6 +12,8 @@ from stratokit.schema.model import Syscall
 DEFAULT_GROUPS = ("network", "descriptor", "file", "process")
 # An accepted connection gets its owner when accept returns, so packets need these even without system calls.
 OWNER_CALLS = ("accept", "accept4")
+# Relative paths are meant from the current directory, so whoever records paths needs these.
+FOLDER_CALLS = ("chdir", "fchdir")
 
 NONE = 255
 SPEC = struct.Struct("<13B3x")  # struct syscall_spec of bpf/syscalls.c

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 
 import pytest
 
@@ -136,16 +135,23 @@ def test_the_status_line_is_for_terminals_only():
         def isatty(self) -> bool:
             return True
 
-    for stream, expected in ((Terminal(), True), (io.StringIO(), False)):
-        with StatusLine(stream, quiet=False) as status_line:
-            status_line.update(STATUS)
-        assert bool(stream.getvalue()) is expected
-    assert sys.stderr is not None
+    for stream, quiet, expected in (
+        (Terminal(), False, True),
+        (io.StringIO(), False, False),
+        (Terminal(), True, False),
+    ):
+        with StatusLine(stream, quiet, "recording until Ctrl-C") as status_line:
+            for _ in range(2):
+                status_line.update(STATUS)
+        text = stream.getvalue()
+        assert ("45,000/s" in text) is expected
+        # That the recording began is told once wherever it goes.
+        assert text.count("recording until Ctrl-C\n") == (not quiet)
 
 
 def test_losses_are_told_in_sentences_at_the_end(tmp_path):
     out = io.StringIO()
-    StatusLine(out, quiet=False).summary(
+    StatusLine(out, quiet=False, began="").summary(
         Status(10**9, {"packet": 3}, 5, {"packet_no_space": 2}), tmp_path / "x.parquet"
     )
     assert "3 events in 1.00 s" in out.getvalue()

@@ -4,8 +4,11 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
-from stratokit.record import cgroups, host, procfs, sockdiag
+import pytest
+
+from stratokit.record import cgroups, host, open_calls, procfs, rtnetlink, sockdiag
 
 
 def test_own_child_and_its_descriptors(tmp_path):
@@ -17,7 +20,7 @@ def test_own_child_and_its_descriptors(tmp_path):
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=file, cwd=tmp_path
         ) as child,
     ):
-        seen = procfs.snapshot()
+        seen = procfs.snapshot(os.getpid())
         child.communicate(b"\n")
     row = next(row for row in seen.processes if row["pid"] == child.pid)
     assert row["parent_pid"] == os.getpid()
@@ -48,9 +51,49 @@ def test_sockets_have_cookie_inode_and_addresses():
 
 
 def test_loopback_is_among_the_interfaces():
-    lo = next(row for row in host.interfaces() if row["interface"] == "lo")
+    lo = next(row for row in rtnetlink.interfaces() if row["interface"] == "lo")
     assert "127.0.0.1/8" in lo["addresses"]
     assert lo["mtu"] > 1000
+    assert lo["ifindex"] == 1
+
+
+def test_names_that_are_no_utf8_are_escaped(tmp_path):
+    """JSON holds the snapshot, and text with lone surrogates cannot be stored in a capture."""
+    path = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, cwd=path) as child:
+        seen = procfs.snapshot(os.getpid())
+        child.communicate(b"\n")
+    row = next(row for row in seen.processes if row["pid"] == child.pid)
+    assert row["cwd"] == f"{tmp_path}/caf\\xe9"
+
+
+def test_a_thread_in_a_call_and_what_it_waits_for():
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        found: list[open_calls.Waiting] = []
+        end = time.monotonic() + 10
+        while not found and time.monotonic() < end:
+            found = [t for t in open_calls.waiting() if t.pid == child.pid and t.link]
+        rows = {
+            since: open_calls.rows(found, lambda _, since=since: since, list)
+            for since in (0, 1, found[0].at_ns, found[0].at_ns + 1)
+        }
+        child.communicate()
+    (thread,) = found
+    assert (thread.comm, thread.syscall, thread.fd, thread.args[0]) == ("cat", 0, 0, 0)
+    assert thread.link.startswith("pipe:[")
+    # 1: in no recorded call; later than seen: in another call than that.
+    assert [len(rows[since]) for since in sorted(rows)] == [1, 0, 1, 0]
+
+
+def test_own_number_in_another_pid_namespace():
+    if os.geteuid() != 0:
+        pytest.skip("a pid namespace needs root")
+    code = "from stratokit.record import pidns; pid = pidns.kernel_pid(); print(pid, pidns.proc_agrees(pid))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split()[1] == "True"
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    pid, agrees = subprocess.check_output(command, text=True).split()
+    assert (int(pid) > 1, agrees) == (True, "False")
 
 
 def test_clock_readings_are_close():

@@ -113,11 +113,11 @@ def python_server(module: str, *args: str) -> Iterator[dict[str, Any]]:
         process.stdout.close()
 
 
-def python_child(module: str, *args: str) -> subprocess.Popen[str]:
+def python_child(module: str, *args: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(TOOLS), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", module, *args],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         env=environment,
         text=True,

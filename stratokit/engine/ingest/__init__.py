@@ -15,6 +15,8 @@ import polars as pl
 from stratokit.engine.ingest import (
     containers,
     descriptors,
+    folders,
+    interfaces,
     losses,
     owners,
     packets,
@@ -69,6 +71,8 @@ def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context
     """Write everything but packets, system calls and losses; return what makes those."""
     paths = {int(key): path for key, path in found.tables.get("cgroups", {"rows": []})["rows"]}
     process_rows = processes.processes(found, paths)
+    places = folders.Folders(found, process_rows)
+    process_rows = processes.with_full_paths(process_rows, places)
     groups = containers.containers(process_rows["cgroup"].drop_nulls().to_list())
     kept = groups.select("cgroup", "container_id").with_columns(
         pl.lit(None, pl.String).alias("pod"), pl.lit(None, pl.String).alias("namespace")
@@ -86,38 +90,18 @@ def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context
     )
     writer.write("process", _arrow(named))
     located = owners.with_owner(socket_rows, evidence)
-    writer.write("socket", _arrow(context.process(located)))
+    writer.write("socket", _arrow(context.process(located, "owner_ts")))
     first = process_rows.group_by("cgroup").agg(pl.col("ts").min())
     boxes = groups.filter(pl.col("container_id").is_not_null()).join(first, on="cgroup")
     writer.write("container", _arrow(boxes.with_columns(pl.lit("path").alias("name_source"))))
-    _interfaces(found, writer)
+    writer.write("interface", _arrow(interfaces.rows(found)))
     _clocks(found, writer)
     programs = process_rows.filter(pl.col("event") == "exec").select(
         "pid", "ts", pl.col("path").alias("program")
     )
-    files = descriptors.file_names(found, process_rows)
-    return context, syscalls.Syscalls(found, context, files, syscalls.endpoints(socket_rows), programs)
-
-
-def _interfaces(found: Survey, writer: CaptureWriter) -> None:
-    table = found.tables.get("interfaces", {"monotonic_ns": 0, "rows": []})
-    schema: dict[str, Any] = {
-        "ifindex": pl.UInt32,
-        "interface": pl.String,
-        "mac": pl.String,
-        "mtu": pl.UInt32,
-        "addresses": pl.List(pl.String),
-    }
-    frame = pl.DataFrame({name: [row.get(name) for row in table["rows"]] for name in schema}, schema=schema)
-    ts = int(found.clock.utc_ns(table["monotonic_ns"]))
-    writer.write(
-        "interface",
-        _arrow(
-            frame.with_columns(
-                pl.lit(ts).alias("ts"), pl.lit(packets.LINKTYPE_RAW, pl.UInt16).alias("link_type")
-            )
-        ),
-    )
+    files = descriptors.file_names(found, process_rows, places.files)
+    ends = syscalls.endpoints(socket_rows)
+    return context, syscalls.Syscalls(found, context, files, ends, programs, places)
 
 
 def _clocks(found: Survey, writer: CaptureWriter) -> None:
@@ -157,6 +141,8 @@ def _bulk(
             window, size = [], 0
     if window:
         writer.write("packet", packet_rows.rows(window))
+    if (table := call_rows.unfinished()) is not None:
+        writer.write("syscall", table)
     return unreadable
 
 

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 GENERATIONS = 16
 
 
-def file_names(found: Survey, processes: pl.DataFrame) -> pl.DataFrame:
+def file_names(found: Survey, processes: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
     """(identity, ts, name, named_inode) sorted by ts, for `join_asof`: an open file's name from `ts` on.
+    `files` is `Survey.files` with names completed.
 
     A name holds for a file with that inode only: a pointer may be used again by a file that nobody was seen
     to open.
     """
-    opened = found.files.select("identity", "ts", "name", pl.col("inode").alias("named_inode"))
+    opened = files.select("identity", "ts", "name", pl.col("inode").alias("named_inode"))
     older = _older(found, processes)
     return pl.concat([older, opened]).sort("ts")
 

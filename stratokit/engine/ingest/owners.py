@@ -29,7 +29,22 @@ OWNER_SCHEMA = {
 
 def owners(found: Survey) -> pl.DataFrame:
     """(socket_cookie, ts, pid, tid, comm) sorted by ts."""
-    return pl.concat([_older_sockets(found), found.owners.select(list(OWNER_SCHEMA))]).sort("ts")
+    parts = [_older_sockets(found), _waiting(found), found.owners.select(list(OWNER_SCHEMA))]
+    return pl.concat(parts).sort("ts")
+
+
+def _waiting(found: Survey) -> pl.DataFrame:
+    """Who was still waiting on a socket when the recording ended."""
+    rows = [
+        (row["socket_cookie"], row["start_ns"], row["pid"], row["tid"], row["comm"])
+        for row in found.tables.get("open_calls", {"rows": []})["rows"]
+        if row["socket_cookie"]
+    ]
+    frame = pl.DataFrame(rows, schema=OWNER_SCHEMA, orient="row")
+    # A call older than the recording has no start: it was there from the first moment.
+    first = found.clock_pairs[0]["monotonic_ns"]
+    starts = frame["ts"].replace(0, first).to_numpy()
+    return frame.with_columns(pl.Series("ts", found.clock.utc_ns(starts), pl.Int64))
 
 
 def _older_sockets(found: Survey) -> pl.DataFrame:
@@ -59,11 +74,12 @@ def _older_sockets(found: Survey) -> pl.DataFrame:
 
 
 def with_owner(frame: pl.DataFrame, evidence: pl.DataFrame) -> pl.DataFrame:
-    """`frame` (socket_cookie, ts) with pid, tid, comm of the socket's owner at that time; null where none is
-    known.
+    """`frame` (socket_cookie, ts) with pid, tid, comm of the socket's owner at that time, null where none is
+    known, and `owner_ts`, when that thread was seen: the pid may mean another process by `ts`.
     """
     wanted = frame.with_row_index("row").sort("ts")
-    keys = ["pid", "tid", "comm"]
+    keys = ["pid", "tid", "comm", "owner_ts"]
+    evidence = evidence.with_columns(pl.col("ts").alias("owner_ts"))
     before = wanted.join_asof(
         evidence, on="ts", by="socket_cookie", strategy="backward", check_sortedness=False
     )

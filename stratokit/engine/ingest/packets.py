@@ -11,6 +11,7 @@ import pyarrow as pa
 from stratokit.dissect.columns import packet_columns
 from stratokit.dissect.layers import HAS_IP, HAS_PORTS
 from stratokit.dissect.packets import dissect
+from stratokit.engine.ingest.interfaces import Interfaces
 from stratokit.engine.ingest.owners import with_owner
 from stratokit.engine.ingest.processes import with_process
 from stratokit.engine.ingest.sightings import Sightings, packet_hashes
@@ -35,9 +36,7 @@ class Packets:
         self._context = context
         self._flows = FlowTable()
         self._sightings = Sightings()
-        self._interfaces = {
-            row["ifindex"]: row["interface"] for row in found.tables.get("interfaces", {"rows": []})["rows"]
-        }
+        self._interfaces = Interfaces(found)
 
     def rows(self, batches: list[Batch]) -> pa.Table:
         """Rows of several spans, sorted by time."""
@@ -90,9 +89,7 @@ class Packets:
         own: dict[str, Any] = {
             "ts": pa.array(ts, pa.timestamp("ns", "UTC")),
             "frame": frames.to_arrow(),
-            "interface": pl.Series(fixed["ifindex"])
-            .replace_strict(self._interfaces, default=None, return_dtype=pl.String)
-            .to_arrow(),
+            "interface": self._interfaces.names(who["socket_cookie"], fixed["ifindex"]).to_arrow(),
             "ifindex": pa.array(fixed["ifindex"]),
             "direction": pl.select(pl.when(pl.Series(outgoing)).then(pl.lit("out")).otherwise(pl.lit("in")))
             .to_series()
@@ -131,7 +128,11 @@ class Context:
     )
 
     def __init__(
-        self, owners: pl.DataFrame, spans: pl.DataFrame, containers: pl.DataFrame, children: pl.DataFrame
+        self,
+        owners: pl.DataFrame,
+        spans: pl.DataFrame,
+        containers: pl.DataFrame,
+        children: pl.DataFrame,
     ) -> None:
         """`children`: (socket_cookie, ts, and addresses) of connections that a listener accepted; see
         `connections`.
@@ -144,11 +145,13 @@ class Context:
     def locate(self, rows: pl.DataFrame) -> pl.DataFrame:
         """COLUMNS for packets (ts, socket_cookie, out, addresses, ports)."""
         rows = self._own_cookie(rows)
-        return self.process(with_owner(rows.select("ts", "socket_cookie"), self._owners))
+        return self.process(with_owner(rows.select("ts", "socket_cookie"), self._owners), "owner_ts")
 
-    def process(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Add process_start, cgroup and container columns to rows with ts and pid."""
-        rows = with_process(rows, self._spans).join(
+    def process(self, rows: pl.DataFrame, at: str = "ts") -> pl.DataFrame:
+        """Add process_start, cgroup and container columns to rows with pid, which stood for the process at
+        the time in column `at`.
+        """
+        rows = with_process(rows, self._spans, at).join(
             self._containers, on="cgroup", how="left", maintain_order="left"
         )
         return rows.with_columns(pl.from_epoch("process_start", time_unit="ns").dt.replace_time_zone("UTC"))

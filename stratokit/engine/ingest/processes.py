@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from stratokit.engine.ingest.survey import binary, text
+from stratokit.engine.ingest.survey import AT_FDCWD, binary, text
 from stratokit.formats import events
 
 if TYPE_CHECKING:
+    from stratokit.engine.ingest.folders import Folders
     from stratokit.engine.ingest.survey import Survey
 
 _WHAT = {1: "fork", 2: "exec", 3: "exit"}
@@ -105,6 +106,12 @@ def processes(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
     return _one_start(frame).drop("start_ns")
 
 
+def with_full_paths(frame: pl.DataFrame, folders: Folders) -> pl.DataFrame:
+    """`frame` with relative programs completed."""
+    named = frame.select("pid", "ts", pl.lit(AT_FDCWD, pl.Int32).alias("dirfd"), pl.col("path").alias("name"))
+    return frame.with_columns(folders.complete(named).alias("path"))
+
+
 def _shell_words(column: pl.Expr) -> pl.Expr:
     """NUL-terminated arguments as one line: arguments that a shell would split are quoted."""
     words = column.str.strip_chars_end("\0").str.split("\0")
@@ -165,7 +172,7 @@ def spans(frame: pl.DataFrame) -> pl.DataFrame:
 def with_process(frame: pl.DataFrame, known: pl.DataFrame, at: str = "ts") -> pl.DataFrame:
     """`frame` with process_start and cgroup of the process that `pid` meant at the time in column `at`."""
     wanted = frame.with_row_index("row").sort(at)
-    joined = wanted.join_asof(
+    joined = wanted.with_columns(pl.col(at).fill_null(0)).join_asof(
         known, left_on=at, right_on="since", by="pid", strategy="backward", check_sortedness=False
     )
     return joined.sort("row").drop("row", "since", strict=False)

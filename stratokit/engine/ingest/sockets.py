@@ -45,7 +45,7 @@ def sockets(found: Survey) -> pl.DataFrame:
                     "event": pl.Series(fixed["what"]).replace_strict(
                         _WHAT, default=None, return_dtype=pl.String
                     ),
-                    "socket_cookie": fixed["socket_cookie"],
+                    "socket_cookie": pl.Series(fixed["socket_cookie"]).replace(0, None),
                     "netns": fixed["netns_cookie"],
                     "ip_proto": np.full(fixed.size, 6, np.uint8),
                     "src_ip": pl.from_arrow(
@@ -89,6 +89,7 @@ def _snapshot(found: Survey) -> pl.DataFrame:
             "dst_ip": pl.Series([row["remote_ip"] for row in rows], dtype=pl.String),
             "src_port": pl.Series([row["local_port"] for row in rows], dtype=pl.UInt16),
             "dst_port": pl.Series([row["remote_port"] for row in rows], dtype=pl.UInt16),
+            "netns": pl.Series([row.get("netns_cookie") for row in rows], dtype=pl.UInt64),
             "old_state": pl.Series(state, dtype=pl.String),
             "new_state": pl.Series(state, dtype=pl.String),
         }

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from stratokit.formats.events import Batch, Layout
 
+# Who calls these on a socket need not be the one who uses it: a server closes what it gave to its child.
+_MANAGING = ("close", "dup", "dup2", "dup3", "fcntl", "fstat")
+_AF_UNIX = 1
 OWNER: dict[str, Any] = {
     "socket_cookie": pl.UInt64,
     "ts": pl.Int64,
@@ -49,9 +52,11 @@ class Survey:
     processes: list[Batch]
     sockets: list[Batch]
     owners: pl.DataFrame  # socket_cookie, ts, pid, tid, comm
-    files: pl.DataFrame  # identity, ts, name, inode: which path an open file had from ts on
+    files: pl.DataFrame  # identity, ts, pid, dirfd, name, inode: which path an open file had from ts on
     users: pl.DataFrame  # pid, fd, ts, identity, inode: which file an fd was from ts on
     closes: pl.DataFrame  # pid, fd, ts of the first close
+    folders: pl.DataFrame  # pid, ts, name, identity: chdir by name, fchdir by open file
+    homes: pl.DataFrame  # socket_cookie, ts, netns: cookie of the socket's network namespace
 
 
 class Reader:
@@ -113,7 +118,7 @@ def survey(reader: Reader) -> Survey:
             f"{reader.spool.path} was cut before the recording began; there is nothing to convert"
         )
     clock = Clock(pairs)
-    owners, files, users, closes = gathered.frames(clock)
+    owners, files, users, closes, folders, homes = gathered.frames(clock)
     return Survey(
         opening,
         known,
@@ -131,6 +136,8 @@ def survey(reader: Reader) -> Survey:
         files,
         users,
         closes,
+        folders,
+        homes,
     )
 
 
@@ -139,15 +146,29 @@ class _Gathered:
 
     def __init__(self) -> None:
         self._owners = Evidence(("socket_cookie",), OWNER)
+        name = {"name": pl.Binary, "inode": pl.UInt64}
         self._files = Evidence(
-            ("identity",), {"identity": pl.UInt64, "ts": pl.Int64, "name": pl.Binary, "inode": pl.UInt64}
+            ("identity",),
+            {"identity": pl.UInt64, "ts": pl.Int64, "pid": pl.UInt32, "dirfd": pl.Int32, **name},
         )
         where = {"pid": pl.UInt32, "fd": pl.Int32, "ts": pl.Int64}
         self._users = Evidence(("pid", "fd"), {**where, "identity": pl.UInt64, "inode": pl.UInt64})
         self._closes = Evidence(("pid", "fd"), where)
+        self._folders = Evidence(
+            ("pid",), {"pid": pl.UInt32, "ts": pl.Int64, "name": pl.Binary, "identity": pl.UInt64}
+        )
+        self._homes = Evidence(
+            ("socket_cookie",), {"socket_cookie": pl.UInt64, "ts": pl.Int64, "netns": pl.UInt64}
+        )
         numbers = load.syscalls()
-        self._close = next((n for n, call in numbers.items() if call.name == "close"), -1)
+        by_name = {call.name: number for number, call in numbers.items()}
+        self._close, self._connect, self._bind, self._chdir, self._fchdir = (
+            by_name.get(name, -1) for name in ("close", "connect", "bind", "chdir", "fchdir")
+        )
+        self._manages = np.zeros(1 << 16, np.bool_)
+        self._manages[[by_name[name] for name in _MANAGING if name in by_name]] = True
         self._fd_arg = fd_arguments()
+        self._folder_arg = folder_arguments()[0]
         self._opens = np.zeros(1 << 16, np.bool_)
         for number, call in numbers.items():
             self._opens[number] = call.returns == "fd" and "path" in [kind for _, kind in call.args]
@@ -159,6 +180,10 @@ class _Gathered:
             self._owners.add(
                 {n: fixed[s] for n, s in _named("socket_cookie", "pid", "tid", "comm", ts="ts_ns")}
             )
+        for name in ("owner", "socket"):
+            if (batch := found.get(name)) is not None:
+                columns = _named("socket_cookie", ts="ts_ns", netns="netns_cookie")
+                self._homes.add({n: batch.fixed[s] for n, s in columns})
         if (batch := found.get("syscall")) is not None:
             self._syscalls(batch)
 
@@ -168,7 +193,7 @@ class _Gathered:
         with_file = batch.sections["file"][1] == FILE_BYTES
         end = fixed["ts_ns"].astype(np.int64) + fixed["duration_ns"].astype(np.int64)
         fd = descriptor(batch, self._fd_arg)
-        socket = with_file & (file["cookie"] != 0)
+        socket = with_file & (file["cookie"] != 0) & ~self._manages[fixed["syscall"]]
         if socket.any():
             self._owners.add(
                 {
@@ -199,18 +224,69 @@ class _Gathered:
                 {
                     "identity": file["identity"][opened],
                     "ts": end[opened],
+                    "pid": fixed["pid"][opened],
+                    "dirfd": folder_of(batch, self._folder_arg)[opened],
                     "name": binary(data, offsets),
                     "inode": file["inode"][opened],
+                }
+            )
+        self._unix_sockets(batch, file, end)
+        moved = (fixed["syscall"] == self._chdir) | (fixed["syscall"] == self._fchdir)
+        moved &= fixed["ret"] == 0
+        if moved.any():
+            start, length = batch.sections["path"]
+            self._folders.add(
+                {
+                    "pid": fixed["pid"][moved],
+                    "ts": end[moved],
+                    "name": binary(
+                        *events.gather(batch.data, start[moved], np.maximum(length[moved] - 1, 0))
+                    ),
+                    "identity": file["identity"][moved],
                 }
             )
         closed = (fixed["syscall"] == self._close) & (fixed["ret"] == 0)
         if closed.any():
             self._closes.add({"pid": fixed["pid"][closed], "fd": fd[closed], "ts": end[closed]})
 
+    def _unix_sockets(self, batch: Batch, file: Any, end: Any) -> None:
+        """The path that a UNIX socket was bound or connected to is its name; an abstract one begins with @
+        (unix(7)).
+        """
+        fixed = batch.fixed
+        start, length = batch.sections["address"]
+        named = (fixed["syscall"] == self._connect) | (fixed["syscall"] == self._bind)
+        named &= (fixed["ret"] == 0) & (length > 2) & (file["identity"] != 0)
+        named[named] = batch.data[start[named]] == _AF_UNIX
+        if not named.any():
+            return
+        data, offsets = events.gather(batch.data, start[named] + 2, length[named] - 2)
+        paths = [
+            b"@" + path[1:] if path.startswith(b"\0") else path.partition(b"\0")[0]
+            for path in binary(data, offsets)
+        ]
+        self._files.add(
+            {
+                "identity": file["identity"][named],
+                "ts": end[named],
+                "pid": fixed["pid"][named],
+                "dirfd": np.full(len(paths), NO_FOLDER),
+                "name": pl.Series(paths, dtype=pl.Binary),
+                "inode": file["inode"][named],
+            }
+        )
+
     def frames(self, clock: Clock) -> tuple[pl.DataFrame, ...]:
-        """Owners, files, users, closes with UTC times and text."""
+        """Owners, files, users, closes, folders and homes with UTC times and text."""
         frames = []
-        for evidence in (self._owners, self._files, self._users, self._closes):
+        for evidence in (
+            self._owners,
+            self._files,
+            self._users,
+            self._closes,
+            self._folders,
+            self._homes,
+        ):
             frame = evidence.frame()
             frame = frame.with_columns(pl.Series("ts", clock.utc_ns(frame["ts"].to_numpy()), pl.Int64))
             for name in ("comm", "name"):
@@ -266,6 +342,38 @@ def fd_arguments() -> Any:
     return table
 
 
+# Values of `dirfd` that are no descriptor: the current directory (fcntl.h), and a name that is not relative
+# to any.
+AT_FDCWD, NO_FOLDER = -100, -101
+# Paths of these calls are no names of files, or name what another process will look for.
+_NOT_RELATIVE = frozenset(("memfd_create", "mount", "symlink", "symlinkat"))
+
+
+def folder_arguments() -> tuple[Any, Any]:
+    """For each call number, for its first and second path: the index of the dirfd argument that a relative
+    path is meant from, AT_FDCWD for the current directory, NO_FOLDER where it is not to be completed.
+    """
+    tables = (np.full(1 << 16, NO_FOLDER, np.int64), np.full(1 << 16, NO_FOLDER, np.int64))
+    for number, call in load.syscalls().items():
+        folder, path = AT_FDCWD, 0
+        for index, (_, kind) in enumerate(call.args):
+            if kind == "dirfd":
+                folder = index
+            elif kind == "path" and path < len(tables):
+                if call.name not in _NOT_RELATIVE:
+                    tables[path][number] = folder
+                path += 1
+    return tables
+
+
+def folder_of(batch: Batch, folder_arg: Any, args: Any = None) -> Any:
+    """The dirfd that each call's path is meant from (i32), AT_FDCWD or NO_FOLDER."""
+    args = raw_args(batch) if args is None else args
+    which = folder_arg[batch.fixed["syscall"]]
+    given = args[np.arange(which.size), np.maximum(which, 0)].astype(np.uint32).view(np.int32)
+    return np.where(which >= 0, given, which).astype(np.int32)
+
+
 def binary(data: Any, offsets: Any) -> pl.Series:
     """A Binary column of a gathered buffer."""
     import pyarrow as pa
@@ -279,12 +387,12 @@ def binary(data: Any, offsets: Any) -> pl.Series:
 
 
 def text(series: pl.Series) -> pl.Series:
-    """Text of a Binary column; bytes that are no UTF-8 become U+FFFD (one decode for each distinct value)."""
+    r"""Text of a Binary column; a byte that is no UTF-8 becomes \xNN, so that names stay apart."""
     try:
         return series.cast(pl.String)
     except pl.exceptions.ComputeError:
         distinct = series.drop_nulls().unique()
-        mended = pl.Series([value.decode("utf-8", "replace") for value in distinct], dtype=pl.String)
+        mended = pl.Series([value.decode("utf-8", "backslashreplace") for value in distinct], dtype=pl.String)
         names = pl.DataFrame({"bytes": distinct, "text": mended})
         rows = pl.DataFrame({"bytes": series})
         return rows.join(names, on="bytes", how="left", maintain_order="left")["text"].alias(series.name)

@@ -18,6 +18,8 @@ from stratokit.engine.ingest.survey import (
     descriptor,
     fd_arguments,
     file_section,
+    folder_arguments,
+    folder_of,
     raw_args,
     text,
 )
@@ -25,6 +27,7 @@ from stratokit.formats import events
 from stratokit.schema import load
 
 if TYPE_CHECKING:
+    from stratokit.engine.ingest.folders import Folders
     from stratokit.engine.ingest.packets import Context
     from stratokit.engine.ingest.survey import Survey
     from stratokit.formats.events import Batch
@@ -81,11 +84,15 @@ class Syscalls:
         files: pl.DataFrame,
         endpoints: pl.DataFrame,
         programs: pl.DataFrame,
+        folders: Folders,
     ) -> None:
         """`endpoints`: one row a socket_cookie with its addresses; `programs`: (pid, ts, program) of every
         exec.
         """
         self._programs = programs
+        self._folders = folders
+        self._folder_args = folder_arguments()
+        self._found = found
         self._clock = found.clock
         self._context = context
         self._files = files
@@ -134,7 +141,7 @@ class Syscalls:
                     _KINDS, default=None, return_dtype=pl.String
                 ),
                 **{f"arg{i}": _masked(args[:, i], batch.sections["args"][1] > 8 * i) for i in range(6)},
-                **self._texts(batch),
+                **self._texts(batch, args),
                 **_endpoint(batch),
             }
         )
@@ -143,12 +150,65 @@ class Syscalls:
         frame = self._context.process(frame)
         return self._table(frame, batch)
 
-    def _texts(self, batch: Batch) -> dict[str, pl.Series]:
+    def unfinished(self) -> pa.Table | None:
+        """Rows of calls that had not returned when the recording ended, None when there were none."""
+        rows = [
+            row
+            for row in self._found.tables.get("open_calls", {"rows": []})["rows"]
+            if self._wanted[row["syscall"]]
+        ]
+        if not rows:
+            return None
+        first = self._found.clock_pairs[0]["monotonic_ns"]
+        start = np.array([row["start_ns"] or first for row in rows], np.int64)
+        frame = pl.DataFrame(
+            {
+                "ts": pl.Series(self._clock.utc_ns(start), dtype=pl.Int64),
+                "duration_ns": np.array([row["at_ns"] for row in rows], np.int64) - start,
+                "pid": pl.Series([row["pid"] for row in rows], dtype=pl.UInt32),
+                "tid": pl.Series([row["tid"] for row in rows], dtype=pl.UInt32),
+                "comm": [row["comm"] for row in rows],
+                "syscall": [self._names.get(row["syscall"]) for row in rows],
+                "unfinished": [True] * len(rows),
+                "fd": pl.Series([row["fd"] if row["fd"] >= 0 else None for row in rows], dtype=pl.Int32),
+                "fd_kind": [_KINDS.get(stat.S_IFMT(row["mode"])) if row["link"] else None for row in rows],
+                "link": [row["link"] or None for row in rows],
+                "inode": pl.Series([row["inode"] or None for row in rows], dtype=pl.UInt64),
+                "socket_cookie": pl.Series([row["socket_cookie"] or None for row in rows], dtype=pl.UInt64),
+                **{f"arg{i}": pl.Series([row["args"][i] for row in rows], dtype=pl.UInt64) for i in range(6)},
+            }
+        ).sort("ts")
+        frame = frame.join(self._endpoints, on="socket_cookie", how="left", maintain_order="left")
+        pair = pl.coalesce(pl.format("{}->{}", "local", "remote"), "local")
+        frame = frame.with_columns(
+            pl.coalesce(pair, "link").alias("fd_name"),
+            pl.col("local_ip").alias("src_ip"),
+            pl.col("local_port").alias("src_port"),
+        )
+        frame = self._context.process(frame).with_columns(
+            pl.from_epoch("ts", time_unit="ns").dt.replace_time_zone("UTC")
+        )
+        names = [column.name for column in load.capture().of_kind("syscall") if column.name in frame.columns]
+        return frame.select(names).to_arrow()
+
+    def _texts(self, batch: Batch, args: Any) -> dict[str, pl.Series]:
+        """Paths, completed where they are relative."""
         texts = {}
-        for name in ("path", "path2"):
+        for name, folder_arg in zip(("path", "path2"), self._folder_args, strict=True):
             start, length = batch.sections[name]
+            if not length.any():
+                texts[name] = pl.Series([None] * length.size, dtype=pl.String)
+                continue
             column = text(binary(*events.gather(batch.data, start, np.maximum(length - 1, 0))))
-            texts[name] = pl.select(pl.when(pl.Series(length > 0)).then(column)).to_series()
+            given = pl.DataFrame(
+                {
+                    "pid": batch.fixed["pid"],
+                    "ts": self._clock.utc_ns(batch.fixed["ts_ns"]),
+                    "dirfd": folder_of(batch, folder_arg, args),
+                    "name": pl.select(pl.when(pl.Series(length > 0)).then(column)).to_series(),
+                }
+            )
+            texts[name] = self._folders.complete(given)
         return texts
 
     def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -166,7 +226,7 @@ class Syscalls:
         rows = rows.with_columns(pl.when(pl.col("inode") == pl.col("named_inode")).then("name").alias("name"))
         return rows.with_columns(
             pl.when(socket)
-            .then(pl.coalesce(pair, "local", pl.format("socket:[{}]", inode)))
+            .then(pl.coalesce(pair, "local", "name", pl.format("socket:[{}]", inode)))
             .when(pl.col("fd_kind") == "pipe")
             .then(pl.coalesce("name", pl.format("pipe:[{}]", inode)))
             .otherwise(pl.col("name"))
@@ -176,9 +236,11 @@ class Syscalls:
         )
 
     def _executed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """A successful exec has lost its arguments when it returns; the process event between start and end
-        has the path.
+        """A successful exec has lost its arguments when it returns: registers are those of the new program.
+        The process event between start and end has the path.
         """
+        gone = pl.col("syscall").is_in(["execve", "execveat"]) & (pl.col("ret") == 0)
+        frame = frame.with_columns(pl.when(~gone).then(f"arg{i}").alias(f"arg{i}") for i in range(6))
         execs = (
             frame.with_row_index("row")
             .filter(

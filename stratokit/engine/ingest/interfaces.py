@@ -1,0 +1,86 @@
+"""Rows of kind `interface`, and which of them a packet came through: an index counts within its namespace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from stratokit.engine.ingest.survey import Survey
+
+LINKTYPE_RAW = 101
+SCHEMA: dict[str, Any] = {
+    "ifindex": pl.UInt32,
+    "interface": pl.String,
+    "mac": pl.String,
+    "mtu": pl.UInt32,
+    "addresses": pl.List(pl.String),
+    "netns": pl.UInt64,
+}
+
+
+def _table(found: Survey) -> pl.DataFrame:
+    rows = found.tables.get("interfaces", {"rows": []})["rows"]
+    frame = pl.DataFrame(
+        {name: [row.get({"netns": "netns_cookie"}.get(name, name)) for row in rows] for name in SCHEMA},
+        schema=SCHEMA,
+    )
+    # One that changed while recording was noted again.
+    return frame.unique(["netns", "ifindex"], keep="last", maintain_order=True)
+
+
+def rows(found: Survey) -> pl.DataFrame:
+    """One row an interface; `netns` is null where the kernel gives namespaces no cookies."""
+    ts = int(found.clock.utc_ns(found.tables.get("interfaces", {"monotonic_ns": 0})["monotonic_ns"]))
+    return _table(found).with_columns(
+        pl.lit(ts).alias("ts"), pl.lit(LINKTYPE_RAW, pl.UInt16).alias("link_type")
+    )
+
+
+class Interfaces:
+    """Names packets' interfaces."""
+
+    def __init__(self, found: Survey) -> None:
+        table = _table(found)
+        self._several = table["netns"].n_unique() > 1
+        self._exact = table.select("netns", "ifindex", "interface").drop_nulls("netns")
+        # Where the namespace is not known, an index still tells the name if all that have it agree.
+        same = table.group_by("ifindex").agg(
+            pl.col("interface").first(), (pl.col("interface").n_unique() == 1).alias("agreed")
+        )
+        self._agreed = dict(same.filter("agreed").select("ifindex", "interface").iter_rows())
+        older = [
+            (row["socket_cookie"], row["netns_cookie"])
+            for row in found.tables.get("sockets", {"rows": []})["rows"]
+            if row.get("netns_cookie") is not None
+        ]
+        self._homes = (
+            pl.concat(
+                [
+                    found.homes.filter(pl.col("netns") != 0).select("socket_cookie", "netns"),
+                    pl.DataFrame(
+                        older, schema={"socket_cookie": pl.UInt64, "netns": pl.UInt64}, orient="row"
+                    ),
+                ]
+            )
+            if self._several
+            else found.homes.clear().select("socket_cookie", "netns")
+        ).unique("socket_cookie")
+
+    def names(self, cookies: pl.Series, indexes: Any) -> pl.Series:
+        """Name of each packet's interface, by the cookie of its socket and the index in its namespace."""
+        frame = pl.DataFrame({"socket_cookie": cookies, "ifindex": np.asarray(indexes, np.uint32)})
+        frame = frame.with_columns(
+            pl.col("ifindex")
+            .replace_strict(self._agreed, default=None, return_dtype=pl.String)
+            .alias("agreed")
+        )
+        if not self._several:
+            return frame["agreed"].alias("interface")
+        frame = frame.join(self._homes, on="socket_cookie", how="left", maintain_order="left")
+        frame = frame.join(self._exact, on=["netns", "ifindex"], how="left", maintain_order="left")
+        return frame.select(
+            pl.when(pl.col("netns").is_null()).then("agreed").otherwise("interface").alias("interface")
+        ).to_series()
