@@ -345,7 +345,7 @@ def fd_arguments() -> Any:
 # Values of `dirfd` that are no descriptor: the current directory (fcntl.h), and a name that is not relative
 # to any.
 AT_FDCWD, NO_FOLDER = -100, -101
-# Paths of these calls are no names of files, or name what another process will look for.
+# First paths that name no file, or are meant from elsewhere: a link's target from where the link is.
 _NOT_RELATIVE = frozenset(("memfd_create", "mount", "symlink", "symlinkat"))
 
 
@@ -360,7 +360,7 @@ def folder_arguments() -> tuple[Any, Any]:
             if kind == "dirfd":
                 folder = index
             elif kind == "path" and path < len(tables):
-                if call.name not in _NOT_RELATIVE:
+                if path or call.name not in _NOT_RELATIVE:
                     tables[path][number] = folder
                 path += 1
     return tables
