@@ -115,15 +115,20 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
 def _switched(
     requests: pl.DataFrame, responses: pl.DataFrame, asked: NDArray[np.int64], answered: NDArray[np.int64]
 ) -> pl.DataFrame:
-    """Conversations that go on in another protocol: where in the buffer of bytes that is, and which one."""
+    """Conversations that go on in another protocol: where in the buffer of bytes that is, and which one.
+
+    Where the request was not captured, -1: then all that its side sent belongs to the other protocol.
+    """
     known = responses.with_columns(
         flow=pl.Series(answered[:, hm.FLOW]), answer_end=pl.Series(answered[:, hm.LAST] + 1)
-    ).drop_nulls("request")
+    )
+    known = known.filter(pl.col("request").is_not_null() | ~pl.col("flow").is_in(asked[:, hm.FLOW]))
+    ends = np.append(asked[:, hm.LAST] + 1, -1)  # the last one is for none
     tunnel = (pl.col("method") == "CONNECT") & (pl.col("status") < 300)
     return (
         known.select("flow", "answer_end", "status", "upgrade", "request")
         .join(requests.select("request", "method"), on="request", how="left", maintain_order="left")
-        .with_columns(request_end=pl.Series(asked[:, hm.LAST] + 1)[known["request"]])
+        .with_columns(request_end=pl.Series(ends[known["request"].fill_null(-1).to_numpy()]))
         .filter((pl.col("status") == 101) | tunnel)
         .unique("flow", keep="last", maintain_order=True)
         .with_columns(protocol=pl.col("upgrade").replace_strict(_UPGRADES, default=None))

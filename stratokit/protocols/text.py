@@ -50,6 +50,15 @@ def _is_utf8(data: np.ndarray, start: int, end: int) -> bool:
 
 
 @njit(nogil=True, cache=True)
+def same(data: np.ndarray, start: int, text: np.ndarray) -> bool:
+    """Whether `text` stands at `start`; the caller knows that so many bytes are there."""
+    i = 0
+    while i < text.size and data[start + i] == text[i]:
+        i += 1
+    return i == text.size
+
+
+@njit(nogil=True, cache=True)
 def _gather(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.zeros(start.size + 1, np.int64)
     as_is = np.ones(start.size, np.bool_)

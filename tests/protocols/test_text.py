@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stratokit.protocols.text import text_column
@@ -16,6 +16,7 @@ def decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.binary(max_size=12), st.text(max_size=6).map(str.encode)), max_size=8)
 )
