@@ -24,7 +24,7 @@ VIEWS = 3
 
 # What `with_sides` reads; select these besides your own columns.
 SIDE_COLUMNS = (
-    "flow_id", "direction", "src_ip", "src_port", "dst_port", "ip_proto", "tcp_flags", "icmp_type",
+    "flow_id", "direction", "src_ip", "src_port", "dst_ip", "dst_port", "ip_proto", "tcp_flags", "icmp_type",
 )  # fmt: skip
 
 
@@ -48,15 +48,21 @@ def _deciding_rows(
 
 @njit(nogil=True, cache=True)
 def _from_client(packets: Any, deciding: np.ndarray) -> np.ndarray:
-    flow_id, src, src_port, dst_port, ip_proto, tcp_flags, icmp_type = packets
+    flow_id, greater, src_port, dst_port, ip_proto, tcp_flags, icmp_type = packets
     out = np.empty(flow_id.size, np.bool_)
     for i in range(flow_id.size):
         d = deciding[flow_id[i]]
-        same_sender = src[i] == src[d] and src_port[i] == src_port[d]
-        out[i] = same_sender == sender_is_client(
+        out[i] = (greater[i] == greater[d]) == sender_is_client(
             ip_proto[d], tcp_flags[d], src_port[d], dst_port[d], icmp_type[d]
         )
     return out
+
+
+def sender_is_greater() -> pl.Expr:
+    """Tells both ends apart: whether the sender's port, else its address, is the greater one."""
+    ports = pl.col("src_port").ne_missing(pl.col("dst_port"))
+    port, ip = (pl.col("src_" + name) > pl.col("dst_" + name) for name in ("port", "ip"))
+    return pl.when(ports).then(port).otherwise(ip).fill_null(value=False)
 
 
 def column(frame: pl.DataFrame, name: str, dtype: Any) -> NDArray[Any]:
@@ -67,10 +73,9 @@ def column(frame: pl.DataFrame, name: str, dtype: Any) -> NDArray[Any]:
 def with_sides(packets: pl.DataFrame) -> pl.DataFrame:
     """`packets` (all with a flow) in capture order, with `from_client` and `view` added."""
     flow_id = column(packets, "flow_id", np.int64)
-    src = packets["src_ip"].cast(pl.Categorical).to_physical().fill_null(0).to_numpy()
     arrays = (
         flow_id,
-        np.ascontiguousarray(src, np.int64),
+        packets.select(sender_is_greater()).to_series().to_numpy(),
         column(packets, "src_port", np.int64),
         column(packets, "dst_port", np.int64),
         column(packets, "ip_proto", np.int64),

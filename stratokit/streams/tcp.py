@@ -1,9 +1,9 @@
-"""Table `tcp`: how each TCP connection (RFC 9293) began and whether it was reset.
+"""Table `tcp`: how each TCP connection (RFC 9293) began, how well it went, and how it ended. See docs/tcp.md.
 
-Times come from one view only, the client's where it was recorded: the network's share then is in
-`syn_rtt_ns` and the client's own in `ack_rtt_ns`; for a capture made on the way, the first is the way to the
-server and back, the second the way to the client and back. Left out for now: everything that needs a pass
-over all segments (retransmissions, windows, states).
+Where both ends were recorded, times come from the client's view: the network's share then is in `syn_rtt_ns`
+and the client's own in `ack_rtt_ns`. For a capture made on the way, the first is the way to the server and
+back, the second the way to the client and back. What a side did wrong or again (`_c2s`, `_s2c`) is counted in
+that side's own view where there is one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,49 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
-from stratokit.streams.flows import ACK, FIN, RST, SYN, TCP
-from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
+from stratokit.streams import lifecycle, tcp_state
+from stratokit.streams.connections import Connections, judged, segments_of
+from stratokit.streams.kernel_view import KERNEL_COLUMNS, with_kernel
+from stratokit.streams.sides import CLIENT, SERVER, VIEWS, WIRE
 from stratokit.streams.source import deferred, frame_schema
+from stratokit.streams.tcp_state import FLAG_NAMES, NEVER
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from stratokit.streams.source import PacketSource
+
+# Column, flag of tcp_state, meaning. Each is the sum of both directions.
+_COUNTS = (
+    ("retransmissions", "retransmission", "Segments sent again, of every kind."),
+    ("fast_retransmissions", "fast_retransmission", "Those that answered duplicate ACKs at once."),
+    ("spurious_retransmissions", "spurious_retransmission", "Those that had been acknowledged already."),
+    ("rto_retransmissions", "rto_retransmission", "Those that came 200 ms or more after the original."),
+    ("out_of_order", "out_of_order", "Segments that were overtaken by later ones."),
+    ("lost_segments", "lost_segment", "Segments before which others are missing from the capture."),
+    ("acked_unseen", "ack_lost_segment", "ACKs of bytes that are missing from the capture."),
+    ("dup_acks", "duplicate_ack", "ACKs that only repeat the one before."),
+    ("duplicate_sacks", "duplicate_sack", "ACKs that tell of data received twice (RFC 2883)."),
+    ("keep_alives", "keep_alive", "Keep-alive probes."),
+    ("zero_windows", "zero_window", "Segments that announce that the sender takes no more data."),
+    ("zero_window_probes", "zero_window_probe", "Probes whether the other side takes data again."),
+    ("window_full", "window_full", "Segments that fill the other side's window."),
+    ("window_updates", "window_update", "ACKs that only announce another window."),
+)
+_BOTH_WAYS = ("retransmissions", "lost_segments", "zero_windows")
+_WAYS = (("c2s", "client to server"), ("s2c", "server to client"))
+_PER_WAY = (
+    ("payload", "u64", "Bytes of payload as sent, repeated ones too", "bytes"),
+    ("bytes_in_flight_max", "u64", "Most bytes that were sent and not yet acknowledged", "bytes"),
+    ("rtt_min_ns", "s64", "Shortest time from data to its ACK", "ns"),
+    ("rtt_mean_ns", "s64", "Mean time from data to its ACK", "ns"),
+    ("rtt_max_ns", "s64", "Longest time from data to its ACK", "ns"),
+    ("first_byte_ns", "s64", "From the first packet of the connection to the first data", "ns"),
+    ("zero_window_ns", "s64", "Time in which the receiver had closed its window", "ns"),
+)
 
 TABLE = Table(
     "tcp",
@@ -35,82 +68,147 @@ TABLE = Table(
         ),
         Column("syn_rtt_ns", "s64", "From that SYN to the SYN-ACK.", "ns"),
         Column("ack_rtt_ns", "s64", "From the SYN-ACK to the ACK.", "ns"),
+        Column("conn_state", "text", "How it went, as Zeek's conn_state: SF, S0, REJ, RSTO, ..."),
+        Column("history", "text", "What happened, in Zeek's letters; capitals are the client's."),
+        Column("completeness", "u8", "SYN 1, SYN-ACK 2, ACK 4, data 8, FIN 16, RST 32, as Wireshark's."),
+        Column("closed_by", "text", "Who ended it first: client or server; null while it is open."),
+        Column("closed_how", "text", "fin, or rst where one came before both sides had sent a FIN."),
+        *(Column(name, "u32", doc) for name, _, doc in _COUNTS),
         Column("resets", "u32", "RST segments, each counted once."),
+        Column("reused_ports", "bool", "An earlier connection had the same ports at the same addresses."),
+        Column("bytes_missing", "u64", "Bytes within the streams that no captured segment brought.", "bytes"),
+        *(
+            Column(f"{name}_{way}", "u32", f"The {name.replace('_', ' ')} from {words}.")
+            for name in _BOTH_WAYS
+            for way, words in _WAYS
+        ),
+        *(
+            Column(
+                f"{name}_{way}" if unit != "ns" else f"{name[:-3]}_{way}_ns", kind, f"{doc}, {words}.", unit
+            )
+            for name, kind, doc, unit in _PER_WAY
+            for way, words in _WAYS
+        ),
+        Column("window_scale_client", "u8", "Shift of the client's windows; null where it is not known."),
+        Column("window_scale_server", "u8", "Shift of the server's windows; null where it is not known."),
+        *KERNEL_COLUMNS,
         Column("view", "text", "Where the times were taken: client, server, or wire for a plain capture."),
     ),
-    (FilterField("tcp.analysis.initial_rtt", ("handshake_rtt_ns",), "Time of the handshake."),),
+    (
+        FilterField("tcp.analysis.initial_rtt", ("handshake_rtt_ns",), "Time of the handshake."),
+        FilterField(
+            "tcp.completeness", ("completeness",), "SYN 1, SYN-ACK 2, ACK 4, data 8, FIN 16, RST 32."
+        ),
+        FilterField("tcp.connection.state", ("conn_state",), "How the connection went, in Zeek's terms."),
+    ),
 )
-_VIEW_NAMES = {WIRE: "wire", CLIENT: "client", SERVER: "server"}
-_SYN_TS, _LAST_SYN_TS, _SYNACK_TS, _ACK_TS, _SYNS = range(5)
-_NEVER = np.iinfo(np.int64).min
+_VIEW_NAMES = np.array(["wire", "client", "server"], object)
+_HOW = np.array([None, "fin", "rst"], object)
+_WHO = np.array(["client", "server", None], object)
 
 
-@njit(nogil=True, cache=True)
-def _handshakes(segments: Any, connections: int) -> np.ndarray:
-    """Per connection and view: times of SYN, last SYN, SYN-ACK and ACK, and the number of SYNs."""
-    at, from_client, flags, seq, ack, ts = segments
-    out = np.full((connections, 5), _NEVER, np.int64)
-    out[:, _SYNS] = 0
-    server_isn = np.zeros(connections, np.uint32)
-    for i in range(at.size):
-        row = out[at[i]]
-        kind = flags[i] & (SYN | ACK | RST | FIN)
-        if from_client[i] and kind == SYN and row[_SYNACK_TS] == _NEVER:
-            if row[_SYN_TS] == _NEVER:
-                row[_SYN_TS] = ts[i]
-            row[_LAST_SYN_TS] = ts[i]
-            row[_SYNS] += 1
-        elif not from_client[i] and kind == SYN | ACK and row[_SYNACK_TS] == _NEVER:
-            row[_SYNACK_TS] = ts[i]
-            server_isn[at[i]] = seq[i]
-        elif from_client[i] and kind == ACK and row[_SYNACK_TS] != _NEVER and row[_ACK_TS] == _NEVER:
-            # it may carry data, or acknowledge more than the SYN where its forerunner was lost
-            acked = np.int32(ack[i] - server_isn[at[i]])
-            row[_ACK_TS] = ts[i] if acked >= 0 else _NEVER
-    return out
+def _chosen(found: Connections) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Per flow the connection that times come from, that of the client's socket, that of the server's."""
+    flows, index = np.unique(found.flow_id, return_inverse=True)
+    place = np.full((flows.size, VIEWS), -1, np.int64)
+    place[index, found.view] = np.arange(found.flow_id.size)
+    wire, client, server = place[:, WIRE], place[:, CLIENT], place[:, SERVER]
+    main = np.where(client >= 0, client, np.where(server >= 0, server, wire))
+    return main, np.where(client >= 0, client, main), np.where(server >= 0, server, main)
+
+
+def _times(values: NDArray[np.int64]) -> pl.Series:
+    return pl.Series(values).replace(NEVER, None)
+
+
+def _counts(at_client: NDArray[Any], at_server: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Flags of both directions, each as its own side saw it."""
+    columns = {}
+    for name, flag, _ in _COUNTS:
+        bit = FLAG_NAMES.index(flag)
+        c2s, s2c = at_client["counts"][:, bit], at_server["counts"][:, bit]
+        columns[name] = c2s + s2c
+        if name in _BOTH_WAYS:
+            columns[f"{name}_c2s"], columns[f"{name}_s2c"] = c2s, s2c
+    return columns
+
+
+def _way(side: NDArray[Any], receiver: NDArray[Any], life: NDArray[Any]) -> dict[str, Any]:
+    """What `_PER_WAY` lists, of one direction."""
+    known = side["rtts"] > 0
+    still_closed = np.where(
+        receiver["zero_since_ns"] == NEVER, 0, life["last_ns"] - receiver["zero_since_ns"]
+    )
+    first = np.where(side["first_data_ns"] == NEVER, NEVER, side["first_data_ns"] - life["first_ns"])
+    return {
+        "payload": side["payload"],
+        "bytes_in_flight_max": side["in_flight_max"],
+        "rtt_min_ns": _times(np.where(known, side["rtt_min_ns"], NEVER)),
+        "rtt_mean_ns": _times(np.where(known, side["rtt_sum_ns"] // np.maximum(side["rtts"], 1), NEVER)),
+        "rtt_max_ns": _times(np.where(known, side["rtt_max_ns"], NEVER)),
+        "first_byte_ns": _times(first),
+        "zero_window_ns": receiver["zero_ns"] + still_closed,
+    }
+
+
+def _missing(side: NDArray[Any]) -> NDArray[np.int64]:
+    """Bytes in holes that are open at the end, or were given up."""
+    watched = np.arange(tcp_state.HOLES) < side["holes"][:, None]
+    sizes = (side["hole_right"] - side["hole_left"]).astype(np.int64)
+    total: NDArray[np.int64] = side["missing"] + (sizes * watched).sum(1)
+    return total
+
+
+def _letters(life: NDArray[Any]) -> list[str]:
+    joined = life["history"].tobytes().decode("ascii")
+    width = lifecycle.HISTORY_MAX
+    return [joined[i * width : i * width + n] for i, n in enumerate(life["history_size"].tolist())]
+
+
+def frame_of(found: Connections) -> pl.DataFrame:
+    """One row a flow, with every column but those from the kernel."""
+    main, at_client, at_server = _chosen(found)
+    life = found.lives[main]
+    client, server = found.sides[2 * main], found.sides[2 * main + 1]
+    own = found.sides[2 * at_client], found.sides[2 * at_server + 1]
+    syn_ack, last_syn, ack = (_times(life[name]) for name in ("syn_ack_ns", "last_syn_ns", "ack_ns"))
+    states = lifecycle.conn_states(life, client["payload"] + server["payload"])
+    columns: dict[str, Any] = {
+        "flow_id": found.flow_id[main],
+        "syn_ts": _times(life["syn_ns"]).cast(pl.Datetime("ns", "UTC")),
+        "syns": life["syns"],
+        "handshake_rtt_ns": ack - last_syn,
+        "syn_rtt_ns": syn_ack - last_syn,
+        "ack_rtt_ns": ack - syn_ack,
+        "conn_state": pl.Series(np.array(lifecycle.CONN_STATES, object)[states].tolist(), dtype=pl.String),
+        "history": _letters(life),
+        "completeness": life["completeness"],
+        "closed_by": pl.Series(_WHO[life["closed_side"]].tolist(), dtype=pl.String),
+        "closed_how": pl.Series(_HOW[life["closed_how"]].tolist(), dtype=pl.String),
+        **_counts(*own),
+        "reused_ports": found.state["reused_ports"][main],
+        "bytes_missing": _missing(client) + _missing(server),
+        "view": pl.Series(_VIEW_NAMES[found.view[main]].tolist(), dtype=pl.String),
+    }
+    for (way, _), side, receiver in zip(_WAYS, (client, server), (server, client), strict=True):
+        for name, values in _way(side, receiver, life).items():
+            columns[f"{name[:-3]}_{way}_ns" if name.endswith("_ns") else f"{name}_{way}"] = values
+        scale = pl.Series(side["scale"])
+        known = pl.when(scale >= 0).then(scale).when(scale == tcp_state.SCALE_UNUSED).then(0)
+        columns["window_scale_" + ("client" if way == "c2s" else "server")] = pl.select(known).to_series()
+    return pl.DataFrame(columns)
 
 
 def _connections(capture: PacketSource) -> pl.DataFrame:
-    is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null()
-    names = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "tcp_ack"})
-    packets = with_sides(capture.rows("packet").filter(is_tcp).select(names).collect())
-    flows, index = np.unique(column(packets, "flow_id", np.int64), return_inverse=True)
-    segments = (
-        index * VIEWS + column(packets, "view", np.int64),
-        packets["from_client"].to_numpy(),
-        column(packets, "tcp_flags", np.int64),
-        column(packets, "tcp_seq", np.uint32),
-        column(packets, "tcp_ack", np.uint32),
-        packets["ts"].to_physical().to_numpy(),
+    packets = segments_of(capture)
+    resets = (
+        packets.filter(pl.col("tcp_flags") & 4 != 0)
+        .group_by("flow_id")
+        .agg(resets=pl.col("frame").n_unique())
     )
-    times = _handshakes(segments, flows.size * VIEWS).reshape(flows.size, VIEWS, 5)
-    seen = np.zeros((flows.size, VIEWS), np.bool_)
-    seen.ravel()[segments[0]] = True
-    view = np.where(seen[:, CLIENT], CLIENT, np.where(seen[:, SERVER], SERVER, WIRE))
-    chosen = times[np.arange(flows.size), view]
-    frame = pl.DataFrame(
-        {
-            "flow_id": flows,
-            "view": view,
-            "syns": chosen[:, _SYNS],
-            "syn_ts": chosen[:, _SYN_TS],
-            "last_syn": chosen[:, _LAST_SYN_TS],
-            "synack": chosen[:, _SYNACK_TS],
-            "ack": chosen[:, _ACK_TS],
-        }
-    ).with_columns(pl.col("syn_ts", "last_syn", "synack", "ack").replace({_NEVER: None}))
-    is_reset = pl.col("tcp_flags") & RST != 0
-    resets = packets.filter(is_reset).group_by("flow_id").agg(resets=pl.col("frame").n_unique())
-    return frame.join(resets.cast({"flow_id": pl.Int64}), on="flow_id", how="left").select(
-        "flow_id",
-        "syns",
-        pl.col("syn_ts").cast(pl.Datetime("ns", "UTC")),
-        pl.col("resets").fill_null(0),
-        pl.col("view").replace_strict(_VIEW_NAMES, return_dtype=pl.String),
-        handshake_rtt_ns=pl.col("ack") - pl.col("last_syn"),
-        syn_rtt_ns=pl.col("synack") - pl.col("last_syn"),
-        ack_rtt_ns=pl.col("ack") - pl.col("synack"),
-    )
+    frame = frame_of(judged(packets)).with_columns(pl.col("flow_id").cast(pl.UInt64))
+    frame = frame.join(resets, on="flow_id", how="left", maintain_order="left")
+    return with_kernel(frame.with_columns(pl.col("resets").fill_null(0)), capture)
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:

@@ -18,7 +18,10 @@ T0 = 1_767_225_600_000_000_000  # 2026-01-01 00:00:00 UTC
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 ISN = 0xFFFF_FF00  # so that sequence numbers wrap around after 255 bytes
 
-PACKET_SCHEMA = polars_schema([c for c in load.capture().of_kind("packet") if c.name != "kind"])
+PACKET_SCHEMA, SOCKET_SCHEMA = (
+    polars_schema([c for c in load.capture().of_kind(kind) if c.name != "kind"])
+    for kind in ("packet", "socket")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Packets:
 
     def __init__(self, step_ns: int = MS, carry_ns: int = 1000) -> None:
         self.added: list[dict[str, Any]] = []
+        self.sockets: list[dict[str, Any]] = []
         self.frames = 0
         self.now = T0
         self.step_ns, self.carry_ns = step_ns, carry_ns
@@ -96,6 +100,8 @@ class Packets:
         self.add(src, dst, 17, payload, flow, **columns)
 
     def rows(self, kind: str) -> pl.LazyFrame:
+        if kind == "socket":
+            return pl.DataFrame(self.sockets, schema=SOCKET_SCHEMA).lazy()
         assert kind == "packet"
         return pl.DataFrame(self.added, schema=PACKET_SCHEMA).lazy()
 

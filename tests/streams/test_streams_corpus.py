@@ -62,10 +62,27 @@ def opened(name: str) -> tuple[Capture, dict[str, Any]]:
         pytest.skip(f"no reader: {error}")
 
 
+FILE_FLAGS = {
+    "fast_retransmission": "fast_retransmissions",
+    "spurious_retransmission": "spurious_retransmissions",
+    "ack_lost_segment": "acked_unseen",
+    "zero_window": "zero_windows",
+    "keep_alive": "keep_alives",
+}
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_connections_packets_and_bytes_equal_tsharks(name: str) -> None:
+def test_tcp_equals_tsharks(name: str) -> None:
     capture, facts = opened(name)
+    capture.keep(["flows", "tcp"])
     flows = capture.table("flows").filter(pl.col("proto") == "tcp").collect()
+    connections_packets_and_bytes_equal_tsharks(facts, flows)
+    tcp = flows.join(capture.table("tcp").collect(), on="flow_id", maintain_order="left")
+    handshake_times_equal_tsharks(capture, facts, tcp)
+    analysis_equals_tsharks(facts, tcp)
+
+
+def connections_packets_and_bytes_equal_tsharks(facts: dict[str, Any], flows: pl.DataFrame) -> None:
     ours = collections.Counter(
         (
             frozenset({(row["client_ip"], row["client_port"]), (row["server_ip"], row["server_port"])}),
@@ -81,17 +98,34 @@ def test_connections_packets_and_bytes_equal_tsharks(name: str) -> None:
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_handshake_times_equal_tsharks(name: str) -> None:
-    capture, facts = opened(name)
+def handshake_times_equal_tsharks(capture: Capture, facts: dict[str, Any], tcp: pl.DataFrame) -> None:
     columns = ["client_ip", "client_port", pl.col("first_ts").to_physical(), "handshake_rtt_ns"]
-    rows = capture.table("flows").join(capture.table("tcp"), on="flow_id").select(columns).collect()
-    ours = {(row[0], row[1], row[2]): row[3] for row in rows.rows()}
+    ours = {(row[0], row[1], row[2]): row[3] for row in tcp.select(columns).rows()}
     odd = unusual_handshakes(capture)
     for c in facts["tcp_conversations"]:
         key = (c["src"], int(c["sport"]), c["first_ns"])
         if ours.get(key) != 0 and key in ours and key not in odd:
             assert ours[key] == c.get("initial_rtt_ns"), key
+
+
+def analysis_equals_tsharks(facts: dict[str, Any], tcp: pl.DataFrame) -> None:
+    """Flags of each connection; those that the facts only have for the whole file, there."""
+    ends = [pl.concat_list("client_ip", pl.col("client_port").cast(pl.String)).list.join(" ")]
+    ends.append(pl.concat_list("server_ip", pl.col("server_port").cast(pl.String)).list.join(" "))
+    keyed = tcp.with_columns(pl.concat_list(ends).list.sort().alias("ends"), pl.col("first_ts").to_physical())
+    payload = pl.col("payload_c2s") + pl.col("payload_s2c")
+    counts = ("retransmissions", "out_of_order", "lost_segments", "dup_acks", payload, "resets")
+    ours = {(tuple(row[0]), row[1]): row[2:] for row in keyed.select("ends", "first_ts", *counts).rows()}
+    names = ("retransmissions", "out_of_order", "lost_segment", "duplicate_ack", "payload", "rst")
+    theirs = {
+        (tuple(sorted((f"{c['src']} {c['sport']}", f"{c['dst']} {c['dport']}"))), c["first_ns"]): tuple(
+            c[name] for name in names
+        )
+        for c in facts["tcp_conversations"]
+    }
+    assert ours == theirs
+    for name, column in FILE_FLAGS.items():
+        assert tcp[column].sum() == facts["tcp"][name], name
 
 
 def unusual_handshakes(capture: Capture) -> set[Any]:
@@ -117,6 +151,34 @@ def unusual_handshakes(capture: Capture) -> set[Any]:
         | (pl.col("src_port") != pl.col("src_port_third"))
     )
     return set(rows.select("src_ip", "src_port", pl.col("ts").to_physical()).collect().rows())
+
+
+def zeek_logs() -> list[tuple[str, Path]]:
+    """Captures with the log that Zeek wrote of them, checksums not verified."""
+    logs = []
+    for entry in manifest():
+        for golden in entry["golden"]:
+            for name in ("conn.log", "conn-worked.log"):
+                log = CORPUS / golden.split()[0] / name
+                if log.exists() and "\ttcp\t" in log.read_text():
+                    logs.append((entry["file"], log))
+    return logs
+
+
+@pytest.mark.parametrize(("name", "log"), zeek_logs())
+def test_states_histories_and_bytes_equal_zeeks(name: str, log: Path) -> None:
+    lines = log.read_text().splitlines()
+    fields = next(line for line in lines if line.startswith("#fields")).split("\t")[1:]
+    rows = [dict(zip(fields, line.split("\t"), strict=True)) for line in lines if not line.startswith("#")]
+    names = ("id.orig_p", "id.resp_p", "conn_state", "history", "orig_bytes", "resp_bytes")
+    theirs = {tuple(row[n] for n in names) for row in rows if row["proto"] == "tcp"}
+    capture = Capture.open(CORPUS / name)
+    columns = ("client_port", "server_port", "conn_state", "history", "payload_c2s", "payload_s2c")
+    tcp = capture.table("flows").join(capture.table("tcp"), on="flow_id").select(columns).collect()
+    if tcp.is_empty():  # a tunnel that is not decoded: told of every packet
+        assert capture.table("packets").filter(pl.col("stop_layer").is_null()).collect().is_empty()
+    else:
+        assert {tuple(map(str, row)) for row in tcp.rows()} == theirs
 
 
 def test_community_ids_equal_the_specifications_baseline() -> None:

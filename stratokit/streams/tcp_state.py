@@ -1,0 +1,158 @@
+"""What is remembered of a TCP connection while its segments go by: one record a direction, as numpy dtypes.
+
+The names are those of RFC 9293 where it has one. Sequence numbers are as on the wire (32 bits, wrapping).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Bits of the column tcp_analysis; the names are those of Wireshark's fields tcp.analysis.*
+(
+    RETRANSMISSION,
+    FAST_RETRANSMISSION,
+    SPURIOUS_RETRANSMISSION,
+    OUT_OF_ORDER,
+    LOST_SEGMENT,
+    ACK_LOST_SEGMENT,
+    DUPLICATE_ACK,
+    KEEP_ALIVE,
+    KEEP_ALIVE_ACK,
+    ZERO_WINDOW,
+    ZERO_WINDOW_PROBE,
+    ZERO_WINDOW_PROBE_ACK,
+    WINDOW_FULL,
+    WINDOW_UPDATE,
+    REUSED_PORTS,
+    RTO_RETRANSMISSION,
+    DUPLICATE_SACK,
+) = (1 << bit for bit in range(17))
+FLAG_NAMES = (
+    "retransmission",
+    "fast_retransmission",
+    "spurious_retransmission",
+    "out_of_order",
+    "lost_segment",
+    "ack_lost_segment",
+    "duplicate_ack",
+    "keep_alive",
+    "keep_alive_ack",
+    "zero_window",
+    "zero_window_probe",
+    "zero_window_probe_ack",
+    "window_full",
+    "window_update",
+    "reused_ports",
+    "rto_retransmission",
+    "duplicate_sack",
+)  # of bit 0, 1, ...
+
+# Window scale: not known because the SYN was not seen; known not to be used (RFC 7323 section 2.2).
+SCALE_UNKNOWN, SCALE_UNUSED = -1, -2
+SACK_RANGES = 4  # what fits into the options (RFC 2018 section 3)
+# Segments of one direction whose acknowledgment is awaited; of more, no time is taken.
+UNACKED_MAX = 10_000
+HOLES = 8  # of one direction that are watched at once
+NOWHERE = -1
+NEVER = np.iinfo(np.int64).min
+
+WRAP = 0xFFFFFFFF  # sequence numbers are modulo 2^32
+_HALF = 0x80000000
+
+SIDE = np.dtype(
+    [
+        ("next_seq", "u4"),  # behind the highest byte sent
+        ("last_ack", "u4"),
+        ("contiguous", "u4"),  # the highest that may be acknowledged: up to the first hole
+        ("first_seq", "u4"),
+        ("window", "i4"),  # last one, unscaled; NOWHERE before
+        ("scale", "i1"),
+        ("window_of_syn", "u1"),  # the last window stood in a SYN and is never scaled
+        ("hole_untold", "u1"),  # since a hole was seen, no ACK of unseen bytes was told
+        ("unseen_told", "u1"),  # one was told already; once is enough until this side acknowledges more
+        ("guessed", "u1"),  # first_seq was learnt from the other side's first ACK
+        ("began", "u1"),  # any segment was seen
+        ("acked", "u1"),  # an ACK of it was seen, and no hole since: bytes in flight are known
+        ("tidy", "u1"),  # awaited segments stand in order of their numbers
+        ("sacks", "u1"),
+        ("last_flags", "u4"),
+        ("dup_acks", "u4"),
+        ("sack_left", "u4", SACK_RANGES),
+        ("sack_right", "u4", SACK_RANGES),
+        ("next_seq_ns", "i8"),
+        ("last_ack_ns", "i8"),
+        ("newest", "i4"),  # segments that await their ACK: a doubly linked list in the pool
+        ("oldest", "i4"),
+        ("awaiting", "i4"),
+        ("holes", "u4"),
+        ("hole_left", "u4", HOLES),
+        ("hole_right", "u4", HOLES),
+        # sums for the table
+        ("counts", "u4", len(FLAG_NAMES)),
+        ("segments", "i8"),
+        ("payload", "i8"),
+        ("missing", "i8"),
+        ("first_data_ns", "i8"),
+        ("zero_ns", "i8"),
+        ("zero_since_ns", "i8"),
+        ("in_flight_max", "i8"),
+        ("rtts", "i8"),
+        ("rtt_sum_ns", "i8"),
+        ("rtt_min_ns", "i8"),
+        ("rtt_max_ns", "i8"),
+    ],
+    align=True,
+)
+SEGMENT = np.dtype(
+    [
+        ("seq", "u4"),
+        ("end", "u4"),
+        ("ts_ns", "i8"),
+        ("older", "i4"),
+        ("newer", "i4"),
+        ("phantom", "u1"),
+    ],
+    align=True,
+)
+CONNECTION = np.dtype(
+    [
+        ("syn_ns", "i8"),  # the latest SYN
+        ("initial_rtt_ns", "i8"),  # 0 while unknown
+        ("reused", "u1"),  # its ports had a connection before, and its SYN is yet to come
+        ("reused_ports", "u1"),
+    ],
+    align=True,
+)
+
+
+@njit(nogil=True, cache=True)
+def after(a: int, b: int) -> bool:
+    """Whether sequence number a comes after b (RFC 9293 section 3.4)."""
+    return ((b - a) & WRAP) >= _HALF
+
+
+def new_connections(count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(connections, sides): records of so many connections that nothing is known of; sides 2c and 2c + 1."""
+    connections = np.zeros(count, CONNECTION)
+    connections["syn_ns"] = NEVER
+    sides = np.zeros(2 * count, SIDE)
+    for name in ("newest", "oldest", "window"):
+        sides[name] = NOWHERE
+    sides["scale"] = SCALE_UNKNOWN
+    sides["acked"] = True
+    for name in ("first_data_ns", "zero_since_ns"):
+        sides[name] = NEVER
+    return connections, sides
+
+
+def new_pool(size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """(pool, first free entry): room for so many segments that await their acknowledgment."""
+    pool = np.zeros(size + 1, SEGMENT)
+    pool["older"] = np.arange(1, size + 2)
+    return pool, np.zeros(1, np.int64)
