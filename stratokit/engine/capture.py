@@ -14,7 +14,7 @@ from stratokit.engine.facts import FileFacts, merged
 from stratokit.engine.fields import catalogue, elsewhere, known_names, uses, with_joined
 from stratokit.engine.frames import collect
 from stratokit.engine.inputs import PathLike, resolve
-from stratokit.engine.tables import Entry, entries, entry
+from stratokit.engine.tables import Entry, entries, entry, packet_fields
 from stratokit.errors import UsageError
 from stratokit.filters import tree
 from stratokit.filters.compile import compile_tree
@@ -139,6 +139,14 @@ class Capture:
             found = self._built[name] = entry(name).build(self._whole)
         return found
 
+    def messages(self, name: str) -> pl.LazyFrame:
+        """What the packets of a protocol have fields of (see `PacketFields`)."""
+        key = f"{name}:messages"  # no table's name has a colon
+        found = self._built.get(key)
+        if found is None:
+            found = self._built[key] = packet_fields()[name].build(self._whole)
+        return found
+
     def keep(self, names: Iterable[str]) -> None:
         """Compute these tables now and once, because several questions about them follow."""
         names = list(names)
@@ -187,12 +195,15 @@ class Capture:
     def _restricted(self, found: Entry, frame: pl.LazyFrame, where: _Where) -> pl.LazyFrame:
         if where.fields <= uses(found.table.name).keys() or "flow_id" not in found.columns:
             return self._filtered(found, frame, where)
-        matching = [
-            self._filtered(other, self.built(name), where).select("flow_id")
-            for name, other in entries().items()
-            if "flow_id" in other.columns and where.fields <= uses(name).keys()
+        fitting = [
+            n for n, e in entries().items() if "flow_id" in e.columns and where.fields <= uses(n).keys()
         ]
-        if not matching:
+        if not fitting:
             return self._filtered(found, frame, where)
+        # Where rows of conversations, requests, ... can tell, packets need not be read.
+        fitting = [other for other in fitting if other != "packets"] or fitting
+        matching = [
+            self._filtered(entry(other), self.built(other), where).select("flow_id") for other in fitting
+        ]
         flows = pl.concat(matching).drop_nulls().unique()
         return frame.join(flows, on="flow_id", how="semi", maintain_order="left")

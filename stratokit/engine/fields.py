@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from stratokit.engine.tables import entries
+from stratokit.engine.tables import entries, field_spec, packet_fields
 from stratokit.filters.catalogue import FieldSpec
 from stratokit.schema.model import Column
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
 
-_FLOW = "flow_id"
+_FLOW, _FRAME = "flow_id", "frame"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,8 @@ def uses(name: str) -> dict[str, Use]:
     found = {spec.name: Use(spec) for spec in own.fields}
     if own.kind == "packet" and name != "packets":
         found.setdefault(name, Use(FieldSpec(name, "protocol", (pl.lit(value=True),), f"Rows of {name}.")))
+    if name == "packets":
+        found |= {field: use for field, use in _of_messages().items() if field not in found}
     if _FLOW not in own.columns:
         return found
     for other, entry in entries().items():
@@ -46,6 +48,19 @@ def uses(name: str) -> dict[str, Use]:
         for spec in entries()["flows"].fields:
             columns = tuple(pl.col(_column(spec.name, i)) for i in range(len(spec.values)))
             found.setdefault(spec.name, Use(dataclasses.replace(spec, values=columns), "flows", _FLOW))
+    return found
+
+
+def _of_messages() -> dict[str, Use]:
+    """Fields that packets have by the messages that they complete: any number of values."""
+    found = {}
+    for name, fields in packet_fields().items():
+        mark = FieldSpec(name, "protocol", (pl.col(_column(name)),), fields.table.doc)
+        found[name] = Use(mark, name, _FRAME)
+        for declared in fields.table.fields:
+            spec = field_spec(declared, fields.table)
+            values = (pl.col(_column(spec.name)),)
+            found[spec.name] = Use(dataclasses.replace(spec, values=values, many=True), name, _FRAME)
     return found
 
 
@@ -76,9 +91,12 @@ def elsewhere(name: str) -> dict[str, str]:
     own = uses(name)
     found: dict[str, list[str]] = {}
     for other, entry in entries().items():
-        for spec in entry.fields:
-            if spec.name not in own and other != name:
-                found.setdefault(spec.name, []).append(other)
+        names = [spec.name for spec in entry.fields]
+        if other == "packets":
+            names += _of_messages()
+        for field in names:
+            if field not in own and other != name:
+                found.setdefault(field, []).append(other)
     return {
         field: f"the table{'s' if len(tables) > 1 else ''} {', '.join(tables)}"
         for field, tables in found.items()
@@ -89,19 +107,33 @@ def with_joined(capture: Capture, name: str, frame: pl.LazyFrame, fields: frozen
     """`frame` with the columns that `fields` take from other tables."""
     wanted = [use for field, use in uses(name).items() if field in fields and use.table]
     for use in wanted:
-        other = capture.built(use.table)
-        if use.spec.type == "protocol":
-            keys = [_FLOW]
-            if use.key == "frame":
-                keys = _frames(use.table)
+        if use.key == _FRAME and use.table in packet_fields():
+            part = _by_frame(capture.messages(use.table), use)
+        elif use.spec.type == "protocol":
+            keys = _frames(use.table) if use.key == _FRAME else [_FLOW]
+            other = capture.built(use.table)
             part = pl.concat([other.select(pl.col(key).alias(use.key)) for key in keys])
             part = part.drop_nulls().unique().with_columns(pl.lit(value=True).alias(_column(use.table)))
         else:
             spec = next(s for s in entries()[use.table].fields if s.name == use.spec.name)
             values = [value.alias(_column(spec.name, i)) for i, value in enumerate(spec.values)]
-            part = other.select(_FLOW, *values)
+            part = capture.built(use.table).select(_FLOW, *values)
         frame = frame.join(part, on=use.key, how="left", maintain_order="left")
     return frame
+
+
+def _by_frame(messages: pl.LazyFrame, use: Use) -> pl.LazyFrame:
+    """A field's values by frame, as lists; of a protocol alone, that it is there."""
+    column = _column(use.spec.name)
+    if use.spec.type == "protocol":
+        return messages.select(_FRAME).drop_nulls().unique().with_columns(pl.lit(value=True).alias(column))
+    table = packet_fields()[use.table].table
+    declared = next(field for field in table.fields if field.name == use.spec.name)
+    spec = field_spec(declared, table)
+    parts = [messages.select(_FRAME, value.alias(column)) for value in spec.values]
+    if spec.many:
+        parts = [part.explode(column) for part in parts]
+    return pl.concat(parts).drop_nulls().group_by(_FRAME).agg(column)
 
 
 FIELD_COLUMNS = (

@@ -1,51 +1,13 @@
-"""Filter fields of the raw tables: Wireshark's names for packets, sysdig's for processes and files."""
+"""Filter fields of the raw tables; those of processes and files have sysdig's names."""
 
 from __future__ import annotations
 
 import polars as pl
 
+from stratokit.engine.packet_filter_fields import PACKET_FIELDS
 from stratokit.filters.catalogue import FieldSpec
 
 _c = pl.col
-_TCP, _UDP, _ICMP, _ICMPV6, _SCTP = 6, 17, 1, 58, 132
-_TCP_FLAGS = {
-    "fin": (1, "Sender has no more data."),
-    "syn": (2, "Synchronise sequence numbers."),
-    "reset": (4, "Connection is torn down."),
-    "push": (8, "Data shall go to the application at once."),
-    "ack": (16, "Acknowledgment number is valid."),
-    "urg": (32, "Urgent pointer is valid."),
-    "ece": (64, "ECN-Echo."),
-    "cwr": (128, "Congestion window reduced."),
-    "ae": (256, "Accurate ECN."),
-}
-
-
-def _of(proto: int, value: pl.Expr) -> pl.Expr:
-    """`value` where the packet is of this transport protocol, else null."""
-    return pl.when(_c("ip_proto") == proto).then(value)
-
-
-def _ports(name: str, proto: int) -> list[FieldSpec]:
-    source, target = _of(proto, _c("src_port")), _of(proto, _c("dst_port"))
-    title = name.upper()
-    return [
-        FieldSpec(name, "protocol", (_c("ip_proto") == proto,), f"{title} packets."),
-        FieldSpec(f"{name}.srcport", "number", (source,), f"{title} source port."),
-        FieldSpec(f"{name}.dstport", "number", (target,), f"{title} destination port."),
-        FieldSpec(f"{name}.port", "number", (source, target), f"{title} source or destination port."),
-    ]
-
-
-def _addresses(name: str, type_: str, version: int) -> list[FieldSpec]:
-    title = f"IPv{version}"
-    sides = (_c("src_ip"), _c("dst_ip"))
-    return [
-        FieldSpec(name, "protocol", (_c("ip_version") == version,), f"{title} packets."),
-        FieldSpec(f"{name}.src", type_, sides[:1], f"{title} source address."),
-        FieldSpec(f"{name}.dst", type_, sides[1:], f"{title} destination address."),
-        FieldSpec(f"{name}.addr", type_, sides, f"{title} source or destination address."),
-    ]
 
 
 def _one(name: str, type_: str, column: str, doc: str) -> FieldSpec:
@@ -72,47 +34,6 @@ _FD_ADDRESSES = (
     _one("fd.rport", "number", "dst_port", "Remote port."),
 )
 
-_PACKETS = (
-    FieldSpec("frame", "bytes", (_c("data"),), "The recorded bytes of the packet."),
-    _one("frame.number", "number", "frame", "Number of the packet, from 1."),
-    _one("frame.time", "time", "ts", "When the packet was seen."),
-    _one("frame.time_epoch", "time", "ts", "When the packet was seen, in seconds since 1970."),
-    _one("frame.len", "number", "orig_len", "Length on the wire in bytes."),
-    _one("frame.cap_len", "number", "cap_len", "Recorded bytes."),
-    _one("frame.interface_name", "text", "interface", "Interface name."),
-    _one("frame.comment", "text", "comment", "Comments that stood with the packet in its file."),
-    _one("packet.direction", "text", "direction", "in or out, seen from the recording host."),
-    _one("vlan.id", "number", "vlan", "VLAN id, the outermost of several."),
-    *_addresses("ip", "ipv4", 4),
-    FieldSpec("ip.version", "number", (pl.when(_c("ip_version") == 4).then(4),), "IP version, 4."),
-    FieldSpec("ip.proto", "number", (pl.when(_c("ip_version") == 4).then(_c("ip_proto")),), "IP protocol."),
-    FieldSpec("ip.ttl", "number", (pl.when(_c("ip_version") == 4).then(_c("ip_ttl")),), "Time to live."),
-    _one("ip.id", "number", "ip_id", "IPv4 identification."),
-    *_addresses("ipv6", "ipv6", 6),
-    FieldSpec("ipv6.hlim", "number", (pl.when(_c("ip_version") == 6).then(_c("ip_ttl")),), "Hop limit."),
-    *_ports("tcp", _TCP),
-    FieldSpec("tcp.flags", "number", (_of(_TCP, _c("tcp_flags")),), "All TCP flags as a number."),
-    *(
-        FieldSpec(f"tcp.flags.{name}", "bool", (_of(_TCP, (_c("tcp_flags") & bit) != 0),), doc)
-        for name, (bit, doc) in _TCP_FLAGS.items()
-    ),
-    _one("tcp.seq_raw", "number", "tcp_seq", "Sequence number as sent."),
-    _one("tcp.ack_raw", "number", "tcp_ack", "Acknowledgment number as sent."),
-    _one("tcp.window_size_value", "number", "tcp_window", "Window as sent, not scaled."),
-    FieldSpec("tcp.len", "number", (_of(_TCP, _c("payload_len")),), "TCP payload in bytes."),
-    *_ports("udp", _UDP),
-    FieldSpec("udp.length", "number", (_of(_UDP, _c("payload_len") + 8),), "UDP length with its header."),
-    *_ports("sctp", _SCTP),
-    FieldSpec("icmp", "protocol", (_c("ip_proto") == _ICMP,), "ICMP packets."),
-    FieldSpec("icmp.type", "number", (_of(_ICMP, _c("icmp_type")),), "ICMP type."),
-    FieldSpec("icmp.code", "number", (_of(_ICMP, _c("icmp_code")),), "ICMP code."),
-    FieldSpec("icmpv6", "protocol", (_c("ip_proto") == _ICMPV6,), "ICMPv6 packets."),
-    FieldSpec("icmpv6.type", "number", (_of(_ICMPV6, _c("icmp_type")),), "ICMPv6 type."),
-    FieldSpec("icmpv6.code", "number", (_of(_ICMPV6, _c("icmp_code")),), "ICMPv6 code."),
-    _one("flow.id", "number", "flow_id", "Conversation that the packet belongs to."),
-    _one("socket.cookie", "number", "socket_cookie", "Kernel's id of the local socket."),
-    *_ACTOR,
-)
 _SOCKETS = (
     _one("evt.time", "time", "ts", "When it happened."),
     _one("evt.type", "text", "event", "state, rtt, retransmit or snapshot."),
@@ -169,7 +90,7 @@ _CONTAINERS = (
 )
 
 RAW_FIELDS: dict[str, tuple[FieldSpec, ...]] = {
-    "packets": _PACKETS,
+    "packets": (*PACKET_FIELDS, *_ACTOR),
     "sockets": _SOCKETS,
     "syscalls": _SYSCALLS,
     "events": _EVENTS,

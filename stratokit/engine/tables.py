@@ -16,7 +16,7 @@ from stratokit.engine.raw_tables import RAW_TABLES, wide_rows
 from stratokit.errors import UsageError
 from stratokit.filters.catalogue import FieldSpec
 from stratokit.schema.model import Column
-from stratokit.schema.tables import FilterField, Table
+from stratokit.schema.tables import FilterField, PacketFields, Table
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -54,6 +54,16 @@ def entries() -> dict[str, Entry]:
     for entry in _derived():
         found[entry.table.name] = entry
     return found
+
+
+@functools.cache
+def packet_fields() -> dict[str, PacketFields]:
+    """What packets can be filtered by besides their own columns, by the name of the protocol."""
+    from stratokit.protocols.registry import modules
+    from stratokit.streams import tcp
+
+    found = (getattr(module, "PACKET_FIELDS", None) for module in (*modules(), tcp))
+    return {fields.table.name: fields for fields in found if isinstance(fields, PacketFields)}
 
 
 def entry(name: str) -> Entry:

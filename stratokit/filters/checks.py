@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
@@ -41,7 +40,23 @@ def comparison(operand: Operand, name: str, value: Any) -> Check:
         # Dictionary-coded text has no order, and two columns have two dictionaries.
         other = value.cast(pl.String) if isinstance(value, pl.Expr) else value
         return lambda v: _OPERATORS[name](v.cast(pl.String), other)
+    if operand.type == "bytes" and name in ORDERS:
+        return _bytes_order(name, value)
     return lambda v: _OPERATORS[name](v, value)
+
+
+def _bytes_order(name: str, value: Any) -> Check:
+    """As in Wireshark the longer one is greater; of two as long, the first byte that differs decides."""
+    other = value if isinstance(value, pl.Expr) else pl.lit(value)
+    strict = _OPERATORS[name[0]]
+
+    def check(v: pl.Expr) -> pl.Expr:
+        size, other_size = v.bin.size(), other.bin.size()
+        longer: pl.Expr = strict(size, other_size)
+        differs: pl.Expr = _OPERATORS[name](v, other)
+        return longer | ((size == other_size) & differs)
+
+    return check
 
 
 def check_search(operand: Operand, name: str) -> None:
@@ -99,15 +114,11 @@ def _address_test(operand: Operand, name: str, value: literals.Address | literal
 
 
 def _distinct(test: Callable[[literals.Address], bool]) -> Check:
-    @functools.lru_cache(maxsize=65536)
-    def fits(text: str) -> bool:
-        address = literals.address(text)
-        return address is not None and test(address)
-
     def column(series: pl.Series) -> pl.Series:
         texts = series.cast(pl.String)
-        found = [text for text in texts.unique().drop_nulls().to_list() if fits(text)]
-        return texts.is_in(pl.Series(found, dtype=pl.String))
+        known = ((text, literals.address(text)) for text in texts.unique().drop_nulls())
+        found = [text for text, address in known if address is not None and test(address)]
+        return texts.is_in(pl.Series(found, dtype=pl.String).implode())
 
     return lambda v: v.map_batches(column, return_dtype=pl.Boolean, is_elementwise=True)
 

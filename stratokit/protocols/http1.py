@@ -139,7 +139,7 @@ def _inner(runs: ByteRuns, switched: pl.DataFrame, asking: NDArray[np.int64]) ->
     found = []
     for part in switched.partition_by("protocol", maintain_order=True) if switched.height else ():
         flows = part["flow"].to_numpy()
-        ends = part.select("request_end", "answer_end").to_numpy()
+        ends = part.select("request_end", "answer_end").to_numpy(writable=True)
         asks = asking[flows]
         ends[asks == 1] = ends[asks == 1][:, ::-1]
         found.append(Inner(tails(runs, flows, ends.ravel()), part["protocol"][0], asks))

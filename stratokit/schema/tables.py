@@ -6,6 +6,11 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    import polars as pl
+
     from stratokit.schema.model import Column
 
 
@@ -29,3 +34,15 @@ class Table:
     doc: str
     columns: tuple[Column, ...]
     fields: tuple[FilterField, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PacketFields:
+    """Filter fields that single packets have by the messages which they complete, for filters on `packets`.
+
+    `table` declares what `build` makes of a capture: a row for each message, its column `frame` the packet
+    that Wireshark shows it in. The table's name alone is a filter as well, for the packets of all of them.
+    """
+
+    table: Table
+    build: Callable[[Any], pl.LazyFrame]

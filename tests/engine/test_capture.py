@@ -119,7 +119,7 @@ def test_where_restricts_other_tables_to_the_conversations_that_match(shop):
     assert capture.table("packets").collect()["flow_id"].unique().to_list() == [2]
     assert capture.applies("flows")
     assert not capture.applies("syscalls")
-    with pytest.raises(FilterError, match=r"http\.response\.code is known only in the table http"):
+    with pytest.raises(FilterError, match=r"http\.response\.code is known only in the tables packets, http"):
         capture.table("syscalls")
 
 
