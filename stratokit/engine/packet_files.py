@@ -252,12 +252,24 @@ def _frame(columns: Columns, names: Collection[str], schema: pl.Schema) -> pl.Da
     found = {}
     for name in names:
         column = columns.get(name)
-        if name == "kind":
-            found[name] = pl.repeat("packet", height, dtype=schema[name], eager=True)
-        elif column is None:
-            found[name] = pl.Series(name, dtype=schema[name]).clear(height)
+        if column is None or column.null_count == height:
+            found[name] = _filled("packet" if name == "kind" else None, schema[name], height).alias(name)
         else:
             text = isinstance(column, pa.DictionaryArray)
             series = pl.Series(name, spread(column) if text else column)
             found[name] = series if series.dtype == schema[name] else series.cast(schema[name])
     return pl.DataFrame(found)
+
+
+# Windows are of a few sizes, and many columns of all of them are null: made once, shared by all.
+_FILLED_MAX = 64
+
+
+@functools.lru_cache(_FILLED_MAX)
+def _longest(value: str | None, dtype: pl.DataType, height: int) -> pl.Series:
+    return pl.repeat(value, height, dtype=dtype, eager=True)
+
+
+def _filled(value: str | None, dtype: pl.DataType, height: int) -> pl.Series:
+    """`value` as often as wanted."""
+    return _longest(value, dtype, 1 << max(height - 1, 0).bit_length()).head(height)

@@ -93,7 +93,7 @@ class _Decoder:
                     flow_id = _flow_ids(self._flows, found, batch)
                 turn.end()
                 columns["flow_id"] = pa.array(flow_id.astype(np.uint64), mask=flow_id < 0)
-            columns = packet_columns(found) | columns
+            columns = packet_columns(found, self._names) | columns
         if batch.blocks.any():
             columns |= self._options(window)
         if "data" in self._names:

@@ -45,12 +45,18 @@ class Entry:
 
 
 @functools.cache
-def entries() -> dict[str, Entry]:
-    """All tables by name: raw ones first, then streams, then protocols."""
+def _raw() -> dict[str, Entry]:
     found = {}
     for kind, table in RAW_TABLES.items():
         build = functools.partial(wide_rows, kind=kind)
         found[table.name] = Entry(table, kind, build, RAW_FIELDS.get(table.name, ()))
+    return found
+
+
+@functools.cache
+def entries() -> dict[str, Entry]:
+    """All tables by name: raw ones first, then streams, then protocols."""
+    found = dict(_raw())
     for entry in _derived():
         found[entry.table.name] = entry
     return found
@@ -68,7 +74,7 @@ def packet_fields() -> dict[str, PacketFields]:
 
 def entry(name: str) -> Entry:
     """The table of that name, or a UsageError that lists what there is."""
-    found = entries().get(name)
+    found = _raw().get(name) or entries().get(name)  # for raw ones no decoder has to be loaded
     if found is None:
         near = difflib.get_close_matches(name, entries(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
