@@ -17,9 +17,21 @@ from stratokit.formats.source import read_head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MODULES = ("parquet", "scap", "pcapng", "pcap")
+# In the order in which they are asked; those behind the one that knows the file need not be loaded.
+MODULES = ("pcap", "parquet", "scap", "pcapng")
 # Enough for every sniffer: the longest looks at the byte-order magic of a pcapng section at byte 8.
 HEAD_BYTES = 64
+EDITCAP = "(Wireshark's `editcap FILE OUT.pcapng` makes one that can)"
+# Other files that people have at hand.
+FOREIGN = {
+    b"snoop\0\0\0": f"a snoop file {EDITCAP}",
+    b"btsnoop\0": f"a btsnoop file {EDITCAP}",
+    b"GMBU": f"a file of Network Monitor {EDITCAP}",
+    b"RTSS": f"a file of Network Monitor {EDITCAP}",
+    b"TRSNIFF data": f"a file of Sniffer {EDITCAP}",
+    b"XCP\0": f"a file of NetXRay {EDITCAP}",
+    b"PK\x03\x04": "a zip archive",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,10 +68,13 @@ def by_content(path: str | os.PathLike[str]) -> Format:
     if not head:
         raise FormatError(f"{os.fspath(path)} is empty")
     form = by_head(head)
-    if form is None:
-        names = ", ".join(f.name for f in formats() if f.open_reader)
-        raise FormatError(f"{os.fspath(path)} is of no known format ({names})")
-    return form
+    if form is not None:
+        return form
+    names = ", ".join(f.name for f in formats() if f.open_reader)
+    for begin, what in FOREIGN.items():
+        if head.startswith(begin):
+            raise FormatError(f"{os.fspath(path)} is {what}, which cannot be read; what can be is {names}")
+    raise FormatError(f"{os.fspath(path)} is of no known format ({names})")
 
 
 def by_suffix(path: str | os.PathLike[str]) -> Format:

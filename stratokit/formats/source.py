@@ -7,26 +7,24 @@ gives bytes from a position on, and positions only ever grow.
 from __future__ import annotations
 
 import abc
-import bz2
 import contextlib
-import dataclasses
-import gzip
-import lzma
 import mmap
 import os
 import stat
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stratokit.errors import FormatError
+from stratokit.formats.unpack import COMPRESSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import BinaryIO
 
 WINDOW_BYTES = 32 << 20
+# Packets differ at least in their times: nothing that was captured is packed this much.
+BOMB_RATIO = 1000
+BOMB_BYTES = 1 << 30
 _EMPTY = np.frombuffer(b"", np.uint8)
 
 
@@ -93,6 +91,7 @@ class StreamSource(Source):
         self._held = _EMPTY
         self._start = 0
         self._ended = False
+        self._unpacked = 0
 
     def window(self, start: int, size: int) -> np.ndarray:
         """See `Source`."""
@@ -112,8 +111,12 @@ class StreamSource(Source):
         while size > 0:
             try:
                 part = self._stream.read(min(size, 1 << 20))
-            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            except (OSError, EOFError) as error:
                 self.broken = str(error) or type(error).__name__
+                part = b""
+            self._unpacked += len(part)
+            if self._is_bomb():
+                self.broken = f"it unpacks to more than {BOMB_RATIO} times its size"
                 part = b""
             if not part:
                 self._ended = True
@@ -121,6 +124,12 @@ class StreamSource(Source):
             parts.append(part)
             size -= len(part)
         return np.frombuffer(b"".join(parts), np.uint8)
+
+    def _is_bomb(self) -> bool:
+        """Whether this is more than a capture can be: made to keep its reader busy."""
+        if self._raw is None or self._unpacked < BOMB_BYTES:
+            return False
+        return self._unpacked > BOMB_RATIO * self._raw.tell()
 
     def position(self) -> int:
         """See `Source`."""
@@ -133,66 +142,6 @@ class StreamSource(Source):
         self._stream.close()
         if self._raw is not None:
             self._raw.close()
-
-
-def _open_zstd(raw: BinaryIO) -> Any:
-    import zstandard
-
-    class ZstdSource:
-        """Names its error so that a cut file is no surprise."""
-
-        def __init__(self) -> None:
-            self._reader: Any = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-
-        def read(self, size: int) -> bytes:
-            try:
-                return bytes(self._reader.read(size))
-            except zstandard.ZstdError as error:
-                raise OSError(str(error)) from error
-
-        def close(self) -> None:
-            self._reader.close()
-
-    return ZstdSource()
-
-
-def _open_lz4(raw: BinaryIO) -> Any:
-    import pyarrow as pa
-
-    class Lz4Source:
-        """pyarrow's decompressor with the errors of a file."""
-
-        def __init__(self) -> None:
-            self._reader = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "lz4")
-
-        def read(self, size: int) -> bytes:
-            try:
-                return bytes(self._reader.read(size))
-            except pa.ArrowException as error:
-                raise OSError(str(error)) from error
-
-        def close(self) -> None:
-            self._reader.close()
-
-    return Lz4Source()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Compression:
-    """How a compressed file begins, and what unpacks it."""
-
-    name: str
-    magic: bytes
-    unpack: Callable[[BinaryIO], Any]
-
-
-COMPRESSIONS = (
-    Compression("gzip", b"\x1f\x8b", lambda raw: gzip.GzipFile(fileobj=raw)),
-    Compression("zstd", b"\x28\xb5\x2f\xfd", _open_zstd),
-    Compression("xz", b"\xfd7zXZ\0", lzma.LZMAFile),
-    Compression("bzip2", b"BZh", bz2.BZ2File),
-    Compression("lz4", b"\x04\x22\x4d\x18", _open_lz4),
-)
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
@@ -213,9 +162,16 @@ def open_source(path: str | os.PathLike[str]) -> Source:
 
 
 def read_head(path: str | os.PathLike[str], size: int) -> bytes:
-    """The first bytes of a file, unpacked."""
+    """The first bytes of a file, unpacked.
+
+    Raises:
+        FormatError: the file cannot be read, or nothing of it can be unpacked.
+    """
     source = open_source(path)
     try:
-        return source.window(0, size).tobytes()
+        head = source.window(0, size).tobytes()
     finally:
         source.close()
+    if source.broken and not head:
+        raise FormatError(f"{os.fspath(path)} cannot be unpacked: {source.broken}")
+    return head

@@ -24,7 +24,7 @@ def _is_pcapng(head: bytes) -> bool:
     if not head.startswith(SECTION_MAGIC):
         return False
     order = byte_order(head) or "<"
-    size = struct.unpack(order + "I", head[4:8])[0]
+    size = struct.unpack(order + "I", head[4:8].ljust(4, b"\0"))[0]
     following = head[size : size + 4]
     return len(following) < 4 or struct.unpack(order + "I", following)[0] not in SCAP_BLOCKS
 
