@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stratokit.errors import FormatError
 from stratokit.formats import registry
 from stratokit.formats.frames import FrameBatch
-from stratokit.formats.pcapng import PcapngReader, walk
+from stratokit.formats.pcapng import PcapngReader, cold, walk
 from stratokit.formats.pcapng import reader as reader_module
 from stratokit.formats.pcapng.options import packet_options
 
@@ -247,7 +247,25 @@ def test_a_window_boundary_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 def test_scap_is_not_taken_for_pcapng() -> None:
     s = Section()
-    form = registry.by_head(s.header() + s.interface())
-    assert form is not None
-    assert form.name == "pcapng"
-    assert registry.by_head(s.header() + s.block(0x201, bytes(20))) is None
+    for following, name in ((s.interface(), "pcapng"), (s.block(0x201, bytes(20)), "scap")):
+        form = registry.by_head(s.header() + following)
+        assert form is not None
+        assert form.name == name
+
+
+def test_more_interfaces_than_any_file_has_stand_under_one(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(reader_module, "INTERFACES_KEPT", 3)
+    monkeypatch.setattr(cold, "BYTES_MAX", 1000)
+    s = Section()
+    content = s.header() + b"".join(s.interface((2, f"eth{i}".encode())) for i in range(9))
+    content += b"".join(s.packet(b"abc", interface=i) for i in range(9)) + s.block(5, bytes(12)) * 4
+    content += s.header() + s.interface((9, b"\x09")) + s.packet(b"def", time=77)
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(content)
+    with reader_module.PcapngReader(path) as reader:
+        batches = list(reader.batches())
+        assert [n for b in batches for n in b.interfaces.tolist()] == [0, 1, 2] + [3] * 7
+        assert [i.name for i in reader.interfaces] == ["eth0", "eth1", "eth2", ""]
+        assert batches[-1].ts_ns.tolist()[-1] == 77
+        assert reader.skipped_blocks == 6 + 4
+        assert (reader.cold, reader.damage) == ([], None)

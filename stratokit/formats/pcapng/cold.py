@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "pcapng"
 # More than this in all is not kept: the file is then written anew from its rows, as a recording is.
-BYTES_MAX = 64 << 20
+BYTES_MAX = 32 << 20
 
 # Widths of the numbers at the beginning of a body, and of those in the values of options, as struct has them.
 HEADS = {

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from typing import Self
 
 BATCH_FRAMES = 1 << 18
-# So many are more than any file has for a reason; what each costs is bounded by this.
+# So many of one section are more than any file has for a reason; what each costs is bounded by this.
 INTERFACES_MAX = PROCESSES_MAX = 1 << 20
-# Blocks that no packet needs: passed over when a file has more of them than is kept.
-INFORMATIVE = (blocks.NAMES, blocks.STATISTICS, blocks.SECRETS, blocks.JOURNAL, *blocks.CUSTOM)
+# Of the whole file; packets of all further ones stand under one interface without a name.
+INTERFACES_KEPT = 1 << 16
 # What a block costs beside its body.
-COLD_OVERHEAD = 100
+COLD_OVERHEAD = 300
 Options = list[tuple[int, bytes]]
 ClockRow = tuple[int, int, int, int, int]
 _NO_INTERFACE: tuple[tuple[bytes, str], tuple[Interface, ClockRow]] = ((b"", ""), (Interface(), (0,) * 5))
@@ -70,7 +70,8 @@ class PcapngReader:
         self.big = False
         self._clocks = np.zeros(8, walk.CLOCK)
         self._clock_count = 0
-        self._first_interface = 0
+        # Counted over all sections.
+        self._first_interface = self._interface_count = 0
         # Files that describe very many interfaces describe the same one again and again.
         self._last_interface: tuple[tuple[bytes, str], tuple[Interface, ClockRow]] = _NO_INTERFACE
         head = self._source.window(0, 28).tobytes()
@@ -99,7 +100,7 @@ class PcapngReader:
                 break
             if packets.count:
                 self._packets_before += packets.count
-                yield packets.batch(window)
+                yield self._given(packets, window)
                 packets = _Packets()
             if state == walk.MORE:
                 if at == 0 and len(window) < size:
@@ -112,7 +113,13 @@ class PcapngReader:
                 start, at = start + at, 0
                 window = self._source.window(start, size)
         if packets.count:
-            yield packets.batch(window)
+            yield self._given(packets, window)
+
+    def _given(self, packets: _Packets, window: np.ndarray) -> FrameBatch:
+        batch = packets.batch(window)
+        if self._interface_count > INTERFACES_KEPT:
+            np.minimum(batch.interfaces, INTERFACES_KEPT, out=batch.interfaces)
+        return batch
 
     def _walk(self, window: np.ndarray, at: int, packets: _Packets) -> tuple[int, int]:
         packets.count, at, state, skipped = walk.walk(
@@ -124,6 +131,7 @@ class PcapngReader:
             self._first_interface,
             packets.rows,
             packets.count,
+            self._is_full,
         )
         self.skipped_blocks += skipped
         return at, state
@@ -144,13 +152,15 @@ class PcapngReader:
         body = window[at + 8 : at + length - 4].tobytes()
         if window[at + length - 4 : at + length].tobytes() != head[4:8]:
             return None, "the two lengths of a block differ"
-        if self._cold_bytes > cold.BYTES_MAX and kind in INFORMATIVE:
-            self.skipped_blocks += 1
-            return at + length, ""
         problem = _BLOCKS[kind](self, body, order)
-        if not problem and self._cold_bytes <= cold.BYTES_MAX:
+        if not problem and not self._is_full:
             self._keep(cold.ColdBlock(kind, packets_before, cold.little(kind, body, order)))
         return at + length, problem
+
+    @property
+    def _is_full(self) -> bool:
+        """No more rare blocks are kept; those that no packet needs are passed over."""
+        return self._cold_bytes > cold.BYTES_MAX
 
     def _keep(self, block: cold.ColdBlock) -> None:
         """Keep a block to be written again, or none of them when they are too many."""
@@ -166,21 +176,28 @@ class PcapngReader:
         if struct.unpack(order + "H", body[4:6])[0] != 1:
             return "a section has an unknown version"
         self.big = order == ">"
-        self._first_interface = len(self.interfaces)
+        self._first_interface = self._interface_count
         self._clock_count = 0
-        if self._cold_bytes <= cold.BYTES_MAX:
+        if not self._is_full:
             self.sections.append(parse_options(body[16:], order))
         return ""
 
     def _interface(self, body: bytes, order: str) -> str:
         if len(body) < 8:
             return "an interface description is too short"
-        if len(self.interfaces) >= INTERFACES_MAX:
-            return f"more than {INTERFACES_MAX} interfaces are described"
+        if self._clock_count >= INTERFACES_MAX:
+            return f"a section describes more than {INTERFACES_MAX} interfaces"
         if self._last_interface[0] != (body, order):
             self._last_interface = ((body, order), read_interface(body, order))
         interface, row = self._last_interface[1]
-        self.interfaces.append(dataclasses.replace(interface, ifindex=len(self.interfaces)))
+        number = self._interface_count
+        self._interface_count += 1
+        if number < INTERFACES_KEPT:
+            self.interfaces.append(dataclasses.replace(interface, ifindex=number))
+        elif number == INTERFACES_KEPT:
+            self.interfaces.append(Interface(ifindex=number, link_type=interface.link_type))
+        else:
+            self.skipped_blocks += 1
         if self._clock_count == len(self._clocks):
             self._clocks = np.concatenate([self._clocks, np.zeros_like(self._clocks)])
         self._clocks[self._clock_count] = row

@@ -39,6 +39,9 @@ BLOCK_MAX = 16 << 20
 # Blocks that are left to Python.
 RARE = (SECTION, INTERFACE, NAMES, STATISTICS, SECRETS, PROCESS, JOURNAL, *CUSTOM)
 
+# Those that no packet needs.
+INFORMATIVE = (NAMES, STATISTICS, SECRETS, JOURNAL, *CUSTOM)
+
 # Of an obsolete packet block.
 DROPS_UNKNOWN = 0xFFFF
 
@@ -176,11 +179,12 @@ def walk(
     first_interface: int,
     rows: np.ndarray,
     count: int,
+    pass_over: bool,
 ) -> tuple[int, int, int, int]:
-    """Go on from block `at` with `count` packets found so far.
+    """Go on from block `at` with `count` packets found so far; pass over INFORMATIVE blocks or stop at them.
 
-    Returns the number of packets, where the next block begins, why the walk ended, and how many blocks of
-    unknown types were passed. A block is looked at only when all of it lies in `data`.
+    Returns the number of packets, where the next block begins, why the walk ended, and how many blocks
+    were passed over. A block is looked at only when all of it lies in `data`.
     """
     size = len(data)
     skipped = 0
@@ -188,7 +192,7 @@ def walk(
         if at + 12 > size:
             return count, at, MORE, skipped
         kind = _word(data, at, big)
-        if kind in RARE:
+        if kind in RARE and not (pass_over and kind in INFORMATIVE):
             return count, at, COLD, skipped
         length = _word(data, at + 4, big)
         if length < 12 or length & 3 or length > BLOCK_MAX:
