@@ -1,8 +1,9 @@
 """TLS 1.0 to 1.3 (RFC 8446, RFC 5246): a row for each handshake, read from what is not encrypted.
 
-Implemented: ClientHello and ServerHello across records and segments, server name, ALPN, chosen version and
-cipher, HelloRetryRequest, resumption, plaintext alerts, times. Left out: certificates, JA3 and JA4, STARTTLS,
-SSL 2 and its hello, DTLS, QUIC, decryption.
+Implemented: ClientHello and ServerHello across records and segments, also behind STARTTLS, CONNECT and such;
+server name, ALPN, offered and chosen version, cipher and group, HelloRetryRequest, resumption, the offer
+of an encrypted ClientHello, certificates up to TLS 1.2, plaintext alerts, JA3, JA3S, JA4, times. Left out:
+SSL 2 and its hello, DTLS, renegotiation; certificates are shown, not verified.
 """
 
 from __future__ import annotations
@@ -15,26 +16,34 @@ import pyarrow as pa
 from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.protocols import over_tcp, tls_certificates
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.base import Protocol
+from stratokit.protocols.buffers import be16
+from stratokit.protocols.over_tcp import Parsed, StreamParser
 from stratokit.protocols.text import text_column
-from stratokit.protocols.tls_names import ALERTS, CIPHERS, VERSIONS
+from stratokit.protocols.tls_certificates import CHAIN_LIMIT
+from stratokit.protocols.tls_names import ALERTS, GROUPS, VERSIONS
+from stratokit.protocols.tls_prints import fingerprints, numbers
+from stratokit.protocols.tls_suites import SUITES
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
-from stratokit.streams import reassembly
 from stratokit.streams.ends import END_COLUMNS, with_ends
 from stratokit.streams.source import deferred, frame_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stratokit.protocols.over_tcp import Heads
     from stratokit.streams.reassembly import ByteRuns
     from stratokit.streams.source import PacketSource
 
 # A handshake with its certificates; what comes later is not looked at.
 HANDSHAKE_LIMIT_BYTES = 1 << 16
-_RECOGNISED_BYTES = 11
+# How much a server may have said before its ServerHello, as SMTP's answer to EHLO.
+_BEFORE_HELLO_BYTES = 1 << 13
 _TLS13 = 0x0304
+_NAMED_CURVE = 3  # RFC 8422 section 5.4
 
 TABLE = Table(
     "tls",
@@ -43,11 +52,19 @@ TABLE = Table(
         Column("flow_id", "u64", "Conversation that carried it."),
         Column("ts", "time", "ClientHello."),
         Column("ts_server_hello", "time", "ServerHello."),
+        Column("transport", "text", "tcp or quic."),
         Column("version", "text", "Version that the server chose: TLS 1.3, ..."),
         Column("sni", "text", "Server name that the client asked for."),
         Column("alpn", "list<text>", "Protocols that the client offered."),
         Column("alpn_chosen", "text", "Protocol that the server chose; TLS 1.3 encrypts it."),
         Column("cipher", "text", "Cipher suite that the server chose."),
+        Column("group", "text", "Group of the key exchange that the server chose."),
+        Column("offered_versions", "list<text>", "Versions that the client offered."),
+        Column("offered_ciphers", "list<text>", "Cipher suites that the client offered."),
+        Column("offered_groups", "list<text>", "Groups that the client offered."),
+        Column("ja3", "text", "Fingerprint of the ClientHello, JA3."),
+        Column("ja3s", "text", "Fingerprint of the ServerHello, JA3S."),
+        Column("ja4", "text", "Fingerprint of the ClientHello, JA4."),
         Column("server_hello_ns", "s64", "From ClientHello to ServerHello.", "ns"),
         Column(
             "handshake_ns",
@@ -55,7 +72,26 @@ TABLE = Table(
             "From ClientHello to the last Finished: TLS 1.3 the client's, before that the later of both.",
             "ns",
         ),
+        Column(
+            "first_data_ns",
+            "s64",
+            "From ClientHello to the first application data; TLS 1.3: the client's second protected record.",
+            "ns",
+        ),
         Column("resumed", "bool", "An earlier session went on."),
+        Column("retried", "bool", "The server asked for another ClientHello (HelloRetryRequest)."),
+        Column("early_data", "bool", "The client offered data before the handshake was done."),
+        Column("ech", "bool", "The client sent an encrypted ClientHello, or something that looks like one."),
+        Column(
+            "cert_subject", "text", "Subject of the server's certificate (RFC 4514); TLS 1.3 encrypts it."
+        ),
+        Column("cert_issuer", "text", "Its issuer."),
+        Column("cert_names", "list<text>", "Its alternative names."),
+        Column("cert_not_before", "time", "Valid from."),
+        Column("cert_not_after", "time", "Valid until."),
+        Column("cert_sha256", "text", "SHA-256 of the certificate."),
+        Column("cert_chain", "list<text>", "Subjects of all certificates that the server sent."),
+        Column("client_cert_subject", "text", "Subject of the client's certificate."),
         Column("alert", "text", "First alert in plain text, as handshake_failure."),
         Column("alert_by", "text", "Who sent it: client or server."),
         Column("client_hello_frame", "u64", "Packet with the first byte of the ClientHello."),
@@ -65,55 +101,106 @@ TABLE = Table(
     (
         FilterField("tls.handshake.extensions_server_name", ("sni",), "Server name asked for."),
         FilterField("tls.handshake.extensions_alpn_str", ("alpn",), "Protocols offered."),
+        FilterField("tls.handshake.ja3", ("ja3",), "JA3 of the ClientHello."),
+        FilterField("tls.handshake.ja3s", ("ja3s",), "JA3S of the ServerHello."),
+        FilterField("tls.handshake.ja4", ("ja4",), "JA4 of the ClientHello."),
+        FilterField("tls.alert_message.desc", ("alert",), "First alert in plain text."),
+        FilterField("x509sat.uTF8String", ("cert_subject",), "Subject of the server's certificate."),
+        FilterField("x509ce.dNSName", ("cert_names",), "Alternative names of the server's certificate."),
     ),
 )
 
 
 @njit(nogil=True, cache=True)
-def recognise(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Which stream of each conversation has the ClientHello, or -1 where it is not TLS."""
+def _recognise(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     asks = np.full((bounds.size - 1) // 2, -1, np.int64)
     for s in range(bounds.size - 1):
-        if tr.is_hello(data, bounds[s], bounds[s + 1], tr.CLIENT_HELLO):
+        if tr.find_hello(data, bounds[s], bounds[s + 1], tr.CLIENT_HELLO) >= 0:
             asks[s // 2] = s % 2
         elif asks[s // 2] < 0 and tr.is_hello(data, bounds[s], bounds[s + 1], tr.SERVER_HELLO):
             asks[s // 2] = 1 - s % 2
     return asks
 
 
+def recognise(heads: Heads) -> NDArray[np.int64]:
+    """Which stream of each conversation has the ClientHello, or -1 where it is not TLS."""
+    asks: NDArray[np.int64] = _recognise(heads.data, heads.bounds)
+    return asks
+
+
 @njit(nogil=True, cache=True)
-def _read_all(
-    data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, asking: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(streams, hellos, copied handshake bytes): client's in rows 2k, server's in rows 2k + 1."""
+def _find_start(data: np.ndarray, start: int, end: int, side: int) -> Any:
+    """Where the records of a stream begin, or -1. A server may refuse with an alert instead of a hello."""
+    if start < end and data[start] == tr.ALERT and end - start >= 7 and data[start + 1] == 3:
+        return start
+    found = tr.find_hello(data, start, min(end, start + _BEFORE_HELLO_BYTES), tr.CLIENT_HELLO + side)
+    if found >= 0 or not side:
+        return found
+    p = start
+    while p + 7 <= min(end, start + _BEFORE_HELLO_BYTES):  # fatal, with a version and its length
+        if data[p] == tr.ALERT and data[p + 1] == 3 and be16(data, p + 3) == 2 and data[p + 5] == 2:
+            return p
+        p += 1
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def _read_server(out: np.ndarray, row: np.ndarray, hello: np.ndarray, facts: np.ndarray, n: int) -> Any:
+    """Read the ServerHello and what follows in plain text: the position behind the hello, or -1."""
+    p = row[tr.PLAIN]
+    behind = tr.read_hello(out, p, n, hello)
+    facts[_RETRIED] = 0
+    if behind >= 0 and tr.asks_again(out, p, n):
+        facts[_RETRIED] = 1
+        behind = tr.read_hello(out, behind, n, hello)
+    if behind < 0 or hello[tr.VERSION] >= _TLS13:
+        return behind
+    plain_end = p + row[tr.CHANGED_AT] if row[tr.CHANGED_AT] >= 0 else n
+    certificate, _ = tr.find_message(out, behind, plain_end, tr.CERTIFICATE)
+    exchange, size = tr.find_message(out, behind, plain_end, tr.SERVER_KEY_EXCHANGE)
+    if exchange >= 0 and size >= 3 and out[exchange] == _NAMED_CURVE:
+        hello[tr.GROUP] = be16(out, exchange + 1)
+    if row[tr.CHANGED_AT] >= 0:
+        # An abbreviated handshake has neither certificate nor key exchange (RFC 5246 section 7.3).
+        hello[tr.RESUMES] = 1 if certificate < 0 and exchange < 0 else 0
+    return behind
+
+
+_RETRIED, _CHAIN, _CHAIN_SIZE = 0, 1, 2  # facts of a stream: places in `chains`
+
+
+@njit(nogil=True, cache=True)
+def _read_all(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, asking: np.ndarray) -> Any:
+    """(streams, hellos, facts, certificates, handshake bytes): client's in rows 2k, server's in 2k + 1."""
     streams = np.full((2 * asking.size, tr.STREAM_COLUMNS), -1, np.int64)
     hellos = np.full((2 * asking.size, tr.HELLO_COLUMNS), -1, np.int64)
+    facts = np.zeros((2 * asking.size, 3), np.int64)
+    chains = np.empty((2 * asking.size * CHAIN_LIMIT, 2), np.int64)
     out = np.empty(1 << 14, np.uint8)
-    n = 0
+    n, m = 0, 0
     for k in range(asking.size):
         for side in range(2):
             s = 2 * k + (asking[k] if side == 0 else 1 - asking[k])
-            row, hello = streams[2 * k + side], hellos[2 * k + side]
+            row, hello, fact = streams[2 * k + side], hellos[2 * k + side], facts[2 * k + side]
+            fact[_CHAIN] = m
             run = run_bounds[s]
             if run == run_bounds[s + 1]:
                 continue
-            start, end = run_start[run], run_start[run + 1]
-            if not tr.is_hello(data, start, end, tr.CLIENT_HELLO + side) and data[start] != tr.ALERT:
+            start = _find_start(data, run_start[run], run_start[run + 1], side)
+            if start < 0:
                 continue
-            out, n = tr.read_records(data, start, end, row, out, n)
+            out, n = tr.read_records(data, start, run_start[run + 1], row, out, n)
             p = row[tr.PLAIN]
-            behind = tr.read_hello(out, p, n, hello)
-            if side == 1 and behind >= 0 and tr.asks_again(out, p, n):
-                behind = tr.read_hello(out, behind, n, hello)
+            behind = _read_server(out, row, hello, fact, n) if side else tr.read_hello(out, p, n, hello)
             if behind < 0:
                 row[tr.HELLO_START] = -1
-            elif side == 1 and hello[tr.VERSION] < _TLS13 and row[tr.CHANGED_AT] >= 0:
-                # An abbreviated handshake has neither certificate nor key exchange (RFC 5246 section 7.3).
-                plain_end = p + row[tr.CHANGED_AT]
-                full = tr.has_message(out, behind, plain_end, tr.CERTIFICATE)
-                full = full or tr.has_message(out, behind, plain_end, tr.SERVER_KEY_EXCHANGE)
-                hello[tr.RESUMES] = 0 if full else 1
-    return streams, hellos, out[:n]
+                continue
+            plain_end = p + row[tr.CHANGED_AT] if row[tr.CHANGED_AT] >= 0 else n
+            found, size = tr.find_message(out, behind, plain_end, tr.CERTIFICATE)
+            if found >= 0:
+                m = tr.read_chain(out, found, size, chains[: m + CHAIN_LIMIT], m)
+            fact[_CHAIN_SIZE] = m - fact[_CHAIN]
+    return streams, hellos, facts, chains[:m], out[:n]
 
 
 @njit(nogil=True, cache=True)
@@ -143,77 +230,172 @@ def _alpn(plain: NDArray[np.uint8], hellos: NDArray[np.int64]) -> pl.Series:
     return pl.select(pl.when(pl.Series(size >= 0)).then(lists)).to_series()
 
 
-def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> pl.DataFrame:
-    """A row for each conversation; `asking` is 0 where its client sent the ClientHello, else 1."""
-    streams, hellos, plain = _read_all(runs.data, runs.run_bounds, runs.run_start, asking)
-    client, server = hellos[::2], hellos[1::2]
-    names = {0: "client", 1: "server"}
-    columns: dict[str, Any] = {
-        "flow_id": runs.flow_id,
+@njit(nogil=True, cache=True)
+def _numbers(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two-byte numbers of lists, and the bounds of each list's numbers."""
+    total = 0
+    for s in size:
+        total += max(s, 0) // 2
+    found = np.empty(total, np.int64)
+    bounds = np.zeros(start.size + 1, np.int64)
+    for i in range(start.size):
+        bounds[i + 1] = bounds[i] + numbers(data, start[i], size[i], False, found[bounds[i] :])
+    return found[: bounds[-1]], bounds
+
+
+def _name_lists(
+    plain: NDArray[np.uint8], hellos: NDArray[np.int64], column: int, names: dict[int, str]
+) -> pl.Series:
+    """Lists of numbers in hellos as lists of their names."""
+    found, bounds = _numbers(plain, hellos[:, column], hellos[:, column + 1])
+    number = pl.Series("number", found)
+    texts = pl.select(_name(pl.lit(number), names)).to_series().to_arrow()
+    lists = pl.Series(pa.LargeListArray.from_arrays(bounds, texts), dtype=pl.List(pl.String))
+    return pl.select(pl.when(pl.Series(hellos[:, column + 1] >= 0)).then(lists)).to_series()
+
+
+def _name(number: pl.Expr, names: dict[int, str]) -> pl.Expr:
+    return number.replace_strict(names, default=pl.format("{}", number), return_dtype=pl.String)
+
+
+def hello_columns(
+    plain: NDArray[np.uint8], client: NDArray[np.int64], server: NDArray[np.int64], transport: str
+) -> dict[str, Any]:
+    """What pairs of hellos say, each -1 where it is missing."""
+    asked, told = fingerprints(plain, client, transport), fingerprints(plain, server, transport)
+    return {
         "sni": text_column(plain, client[:, tr.NAME], client[:, tr.NAME + 1]),
         "alpn": _alpn(plain, client),
         "alpn_chosen": _alpn(plain, server).list.first(),
         "number": server[:, tr.VERSION],
         "suite": server[:, tr.CIPHER],
+        "group_number": server[:, tr.GROUP],
+        "offered_versions": _offered_versions(plain, client),
+        "offered_ciphers": _name_lists(plain, client, tr.CIPHERS, SUITES),
+        "offered_groups": _name_lists(plain, client, tr.GROUPS, GROUPS),
+        "ja3": asked["ja3"],
+        "ja4": asked["ja4"],
+        "ja3s": told["ja3"],
         "resumes": server[:, tr.RESUMES],
-        "early": client[:, tr.EARLY] == 1,
+        "early": _flag(client, tr.EARLY),
+        "ech": _flag(client, tr.ENCRYPTED),
     }
-    for side, name in names.items():
+
+
+def _offered_versions(plain: NDArray[np.uint8], client: NDArray[np.int64]) -> pl.Series:
+    """The list where there is one, else the highest (RFC 8446 section 4.2.1)."""
+    legacy = pl.Series("legacy", client[:, tr.LEGACY])
+    highest = pl.select(
+        pl.when(legacy >= 0).then(pl.concat_list(_name(pl.lit(legacy), VERSIONS)))
+    ).to_series()
+    return _name_lists(plain, client, tr.VERSIONS, VERSIONS).zip_with(
+        pl.Series(client[:, tr.VERSIONS + 1] >= 0), highest
+    )
+
+
+def _flag(hellos: NDArray[np.int64], column: int) -> pl.Series:
+    there = pl.Series(hellos[:, tr.LEGACY] >= 0)
+    return pl.select(pl.when(there).then(pl.Series(hellos[:, column] == 1))).to_series()
+
+
+def _certificates(
+    plain: NDArray[np.uint8], facts: NDArray[np.int64], chains: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Columns of certificates: all of the server's first one, of its others and the client's the subject."""
+    ders = [plain[p : p + size].tobytes() for p, size in chains.tolist()]
+    known = tls_certificates.table(ders)
+    row_of = dict(zip(known["der"], range(known.height), strict=True))
+    rows = np.array([row_of[der] for der in ders], np.int64)
+    columns: dict[str, Any] = {}
+    has = facts[:, _CHAIN_SIZE] > 0
+    first = np.where(has, facts[:, _CHAIN], 0)
+    picked = pl.Series(rows[first] if rows.size else first * 0).cast(pl.UInt32)
+    for name in tls_certificates.FIELDS:
+        values = known[name].gather(picked) if rows.size else known[name].clear(len(picked))
+        columns[name] = pl.select(pl.when(pl.Series(has)).then(values)).to_series()
+    subjects = known["cert_subject"].gather(pl.Series(rows, dtype=pl.UInt32))
+    bounds = np.append(facts[:, _CHAIN], len(rows))
+    lists = pl.Series(pa.LargeListArray.from_arrays(bounds, subjects.to_arrow()), dtype=pl.List(pl.String))
+    found = {name: column[1::2] for name, column in columns.items()}
+    found["cert_chain"] = pl.select(pl.when(pl.Series(has[1::2])).then(lists[1::2])).to_series()
+    found["client_cert_subject"] = columns["cert_subject"][::2]
+    return found
+
+
+def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
+    """A row for each conversation; `asking` is 0 where its client sent the ClientHello, else 1."""
+    streams, hellos, facts, chains, plain = _read_all(runs.data, runs.run_bounds, runs.run_start, asking)
+    columns: dict[str, Any] = {"flow_id": runs.flow_id, "transport": ["tcp"] * len(runs.flow_id)}
+    columns |= hello_columns(plain, hellos[::2], hellos[1::2], "t")
+    columns["retried"] = pl.select(
+        pl.when(pl.Series(streams[1::2, tr.HELLO_START] >= 0)).then(pl.Series(facts[1::2, _RETRIED] == 1))
+    ).to_series()
+    columns |= _certificates(plain, facts, chains)
+    for side, name in enumerate(("client", "server")):
         mine = streams[side::2]
         columns[f"{name}_alert"] = mine[:, tr.ALERT_CODE]
         for column, place in (
             ("hello", tr.HELLO_START),
             ("finished", tr.FINISHED),
             ("protected", tr.PROTECTED),
+            ("again", tr.AGAIN),
         ):
             rows = runs.ready_row_at(mine[:, place])
             seen = pl.Series(mine[:, place] >= 0)
             for what, values in (("ts", runs.ts_ns), ("frame", runs.frame)):
                 value = pl.select(pl.when(seen).then(pl.Series(values[rows]))).to_series()
                 columns[f"{name}_{column}_{what}"] = value
-    return pl.DataFrame(columns)
+    frame = pl.DataFrame(columns)
+    return Parsed(
+        {"tls": frame.filter(pl.any_horizontal(pl.col("client_hello_ts", "server_hello_ts").is_not_null()))}
+    )
 
 
-def _named(column: str, names: dict[int, str], other: pl.Expr) -> pl.Expr:
-    number = pl.col(column)
-    named = number.replace_strict(names, default=other, return_dtype=pl.String)
-    return pl.when(number >= 0).then(named)
+def _named(column: str, names: dict[int, str]) -> pl.Expr:
+    return pl.when(pl.col(column) >= 0).then(_name(pl.col(column), names))
 
 
 def _rows(capture: PacketSource) -> pl.DataFrame:
-    parts = []
-    for streams in reassembly.batches(capture):
-        asks = recognise(*streams.heads(_RECOGNISED_BYTES))
-        wanted = asks >= 0
-        if wanted.any():
-            parts.append(parse(streams.byte_runs(wanted, HANDSHAKE_LIMIT_BYTES), asks[wanted]))
+    parts = over_tcp.messages(capture, "tls")
     if not parts:
         return pl.DataFrame(schema=frame_schema(TABLE))
     start, version = pl.col("client_hello_ts"), pl.col("number")
     both = pl.col("client_finished_ts").is_not_null() & pl.col("server_finished_ts").is_not_null()
     # With early data (RFC 8446 section 2.3) the client's first protected record is not its Finished.
+    tls13, before = (version >= _TLS13) & ~pl.col("early"), version.is_between(0, _TLS13 - 1)
     end = (
-        pl.when(version >= _TLS13, ~pl.col("early"))
+        pl.when(tls13)
         .then("client_protected_ts")
-        .when(version.is_between(0, _TLS13 - 1), both)
+        .when(before & both)
         .then(pl.max_horizontal("client_finished_ts", "server_finished_ts"))
+    )
+    data = (
+        pl.when(tls13)
+        .then("client_again_ts")
+        .when(before)
+        .then(pl.min_horizontal("client_protected_ts", "server_protected_ts"))
     )
     by_client, by_server = pl.col("client_alert") >= 0, pl.col("server_alert") >= 0
     answered = pl.col("server_hello_ts").is_not_null()
     rows = pl.concat(parts).with_columns(
         ts=start,
         ts_server_hello=pl.col("server_hello_ts"),
-        version=_named("number", VERSIONS, pl.format("{}", version)),
-        cipher=_named("suite", CIPHERS, pl.format("{}", pl.col("suite"))),
+        version=_named("number", VERSIONS),
+        cipher=_named("suite", SUITES),
+        group=_named("group_number", GROUPS),
         server_hello_ns=pl.col("server_hello_ts") - start,
         handshake_ns=end - start,
+        first_data_ns=data - start,
+        early_data=pl.col("early"),
         resumed=pl.when(answered & (version >= _TLS13) | (pl.col("resumes") >= 0)).then(
             pl.col("resumes") == 1
         ),
         alert_code=pl.when(by_client).then("client_alert").otherwise("server_alert"),
         alert_by=pl.when(by_client).then(pl.lit("client")).when(by_server).then(pl.lit("server")),
     )
-    rows = rows.with_columns(alert=_named("alert_code", ALERTS, pl.format("alert_{}", pl.col("alert_code"))))
+    code = pl.col("alert_code")
+    known = code.replace_strict(ALERTS, default=pl.format("alert_{}", code), return_dtype=pl.String)
+    rows = rows.with_columns(alert=pl.when(code >= 0).then(known))
     frames = ("client_hello_frame", "server_hello_frame")
     rows = rows.cast(dict.fromkeys(frames, pl.UInt64)).sort(pl.coalesce("ts", "ts_server_hello"), "flow_id")
     return with_ends(rows, capture, *frames)
@@ -227,7 +409,8 @@ def build(capture: PacketSource) -> pl.LazyFrame:
 PROTOCOL = Protocol(
     "tls",
     "TLS 1.0 to 1.3 (RFC 8446, 5246)",
-    "a ClientHello or a ServerHello as the first bytes of a stream",
+    "a ClientHello among the first bytes of a stream, or a ServerHello as its first bytes",
     TABLE,
     build,
 )
+PARSER = StreamParser("tls", ("tls",), 20, recognise, parse, HANDSHAKE_LIMIT_BYTES)

@@ -16,19 +16,25 @@ from stratokit.protocols.buffers import be16, with_room
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
 CLIENT_HELLO, SERVER_HELLO, CERTIFICATE, SERVER_KEY_EXCHANGE = 1, 2, 11, 12
-SERVER_NAME, ALPN, PRE_SHARED_KEY, EARLY_DATA, SUPPORTED_VERSIONS = 0, 16, 41, 42, 43
+SERVER_NAME, SUPPORTED_GROUPS, POINT_FORMATS, SIGNATURE_ALGORITHMS, ALPN = 0, 10, 11, 13, 16
+PRE_SHARED_KEY, EARLY_DATA, SUPPORTED_VERSIONS, KEY_SHARE, ENCRYPTED_HELLO = 41, 42, 43, 51, 0xFE0D
 
 RECORD_HEADER_BYTES = 5
 # A stream's row: places in the buffer, -1 where there is none. HELLO_START is where its hello's record
 # begins, FINISHED the last byte of the first handshake record after ChangeCipherSpec, PROTECTED that of the
-# first record of application data. PLAIN is where its handshake bytes begin in the copy, with their size;
-# CHANGED_AT how many of them came before ChangeCipherSpec.
-HELLO_START, FINISHED, PROTECTED, ALERT_CODE, PLAIN, PLAIN_SIZE, CHANGED_AT = range(7)
-STREAM_COLUMNS = 7
+# first record of application data, AGAIN that of the second. PLAIN is where its handshake bytes begin in the
+# copy, with their size; CHANGED_AT how many of them came before ChangeCipherSpec.
+HELLO_START, FINISHED, PROTECTED, ALERT_CODE, PLAIN, PLAIN_SIZE, CHANGED_AT, AGAIN = range(8)
+STREAM_COLUMNS = 8
 
-# A hello's row; places are in the copy, each with its size behind it.
-VERSION, CIPHER, NAME, ALPN_LIST, SESSION, RESUMES, EARLY = 0, 1, 2, 4, 6, 8, 9
-HELLO_COLUMNS = 10
+# A hello's row; places are in the copy, each with its size behind it. LEGACY is the version in front, VERSION
+# the chosen one; CIPHER that of a server; GROUP that of its key share. NAMED: it has a server name extension.
+VERSION, CIPHER, NAME, ALPN_LIST, SESSION, RESUMES, EARLY, LEGACY, NAMED, GROUP, ENCRYPTED = (
+    0, 1, 2, 4, 6, 8, 9, 10, 11, 12, 13
+)  # fmt: skip
+CIPHERS, EXTENSIONS, GROUPS, FORMATS, ALGORITHMS, VERSIONS = 14, 16, 18, 20, 22, 24
+RANDOM = 26  # always 32 bytes
+HELLO_COLUMNS = 27
 
 # The random of a ServerHello that asks for another ClientHello (RFC 8446 section 4.1.3).
 _RETRY = np.frombuffer(
@@ -39,10 +45,27 @@ _RETRY = np.frombuffer(
 @njit(nogil=True, cache=True)
 def is_hello(data: np.ndarray, p: int, end: int, kind: int) -> Any:
     """Whether a handshake record with a hello of that kind begins at p."""
-    if p + 11 > end or data[p] != HANDSHAKE or data[p + 1] != 3 or data[p + 2] > 4:
+    if p < 0 or p + 11 > end or data[p] != HANDSHAKE or data[p + 1] != 3 or data[p + 2] > 4:
         return False
     size = be16(data, p + 3)
     return 4 <= size <= 1 << 14 and data[p + 5] == kind and data[p + 6] == 0 and data[p + 9] == 3
+
+
+@njit(nogil=True, cache=True)
+def find_hello(data: np.ndarray, p: int, end: int, kind: int) -> Any:
+    """Where the first hello of that kind begins, at p or behind what another protocol said before; or -1.
+
+    Behind other bytes its message has to fit its record: chance would have to guess four bytes more.
+    """
+    if is_hello(data, p, end, kind):
+        return p
+    while p + 11 <= end:
+        if data[p] == HANDSHAKE and is_hello(data, p, end, kind):
+            size = i64(data[p + 6]) << 16 | be16(data, p + 7)
+            if size >= 38 and size + 4 >= be16(data, p + 3) and data[p + 10] <= 3:
+                return p
+        p += 1
+    return -1
 
 
 @njit(nogil=True, cache=True)
@@ -71,27 +94,88 @@ def read_records(data: np.ndarray, p: int, end: int, row: np.ndarray, out: np.nd
         elif kind == ALERT and size == 2 and data[body + 1] and row[ALERT_CODE] < 0:  # 0 is close_notify
             row[ALERT_CODE] = data[body + 1]
         elif kind == APPLICATION_DATA:
+            if row[PROTECTED] >= 0:
+                row[AGAIN] = last - 1
+                break
             row[PROTECTED] = last - 1
-            break
         p = last
     row[PLAIN_SIZE] = n - row[PLAIN]
     return out, n
 
 
 @njit(nogil=True, cache=True)
+def _keep(hello: np.ndarray, column: int, p: int, size: int, end: int) -> None:
+    hello[column], hello[column + 1] = p, max(min(size, end - p), 0)
+
+
+@njit(nogil=True, cache=True)
+def _read_list(data: np.ndarray, kind: int, p: int, end: int, hello: np.ndarray) -> None:
+    """Extensions of a client that are a list behind its size in two bytes, or in one."""
+    if kind == SUPPORTED_GROUPS and p + 2 <= end:
+        _keep(hello, GROUPS, p + 2, be16(data, p), end)
+    elif kind == SIGNATURE_ALGORITHMS and p + 2 <= end:
+        _keep(hello, ALGORITHMS, p + 2, be16(data, p), end)
+    elif kind == POINT_FORMATS and p < end:
+        _keep(hello, FORMATS, p + 1, i64(data[p]), end)
+    elif kind == SUPPORTED_VERSIONS and p < end:
+        _keep(hello, VERSIONS, p + 1, i64(data[p]), end)
+
+
+@njit(nogil=True, cache=True)
 def _read_extension(
     data: np.ndarray, kind: int, p: int, end: int, is_client: bool, hello: np.ndarray
 ) -> None:
-    if kind == SERVER_NAME and p + 5 <= end and data[p + 2] == 0:  # RFC 6066 section 3: list, type, name
-        hello[NAME], hello[NAME + 1] = p + 5, min(be16(data, p + 3), end - p - 5)
-    elif kind == ALPN and p + 2 <= end:  # RFC 7301 section 3.1
-        hello[ALPN_LIST], hello[ALPN_LIST + 1] = p + 2, end - p - 2
-    elif kind == SUPPORTED_VERSIONS and not is_client and p + 2 <= end:
+    if is_client:
+        _read_list(data, kind, p, end, hello)
+    elif kind == SUPPORTED_VERSIONS and p + 2 <= end:
         hello[VERSION] = be16(data, p)
+    elif kind == KEY_SHARE and p + 2 <= end:
+        hello[GROUP] = be16(data, p)
+    if kind == SERVER_NAME:
+        hello[NAMED] = 1
+        if p + 5 <= end and data[p + 2] == 0:  # RFC 6066 section 3: list, type, name
+            _keep(hello, NAME, p + 5, be16(data, p + 3), end)
+    elif kind == ALPN and p + 2 <= end:  # RFC 7301 section 3.1
+        _keep(hello, ALPN_LIST, p + 2, end, end)
     elif kind == PRE_SHARED_KEY:
         hello[RESUMES] = 1
     elif kind == EARLY_DATA:
         hello[EARLY] = 1
+    elif kind == ENCRYPTED_HELLO:
+        hello[ENCRYPTED] = 1
+
+
+@njit(nogil=True, cache=True)
+def _read_body(data: np.ndarray, p: int, end: int, is_client: bool, hello: np.ndarray) -> bool:
+    if p + 35 > end:
+        return False
+    hello[LEGACY] = hello[VERSION] = be16(data, p)
+    hello[RANDOM] = p + 2
+    p += 34  # version and random
+    hello[SESSION], hello[SESSION + 1] = p + 1, data[p]
+    p += 1 + data[p]
+    if p + 3 > end:
+        return False
+    if is_client:
+        _keep(hello, CIPHERS, p + 2, be16(data, p), end)
+        p += 2 + be16(data, p)
+        if p >= end:
+            return False
+        p += 1 + data[p]  # compression methods
+    else:
+        hello[CIPHER] = be16(data, p)
+        p += 3
+    if p + 2 > end:
+        return True  # no extensions
+    _keep(hello, EXTENSIONS, p + 2, be16(data, p), end)
+    p, end = p + 2, p + 2 + hello[EXTENSIONS + 1]
+    while p + 4 <= end:
+        size = be16(data, p + 2)
+        if p + 4 + size > end:
+            break
+        _read_extension(data, be16(data, p), p + 4, p + 4 + size, is_client, hello)
+        p += 4 + size
+    return True
 
 
 @njit(nogil=True, cache=True)
@@ -103,36 +187,11 @@ def read_hello(data: np.ndarray, p: int, end: int, hello: np.ndarray) -> Any:
         return -1
     is_client = data[p] == CLIENT_HELLO
     behind = p + 4 + (i64(data[p + 1]) << 16 | be16(data, p + 2))
-    if behind > end:
-        return -1
-    end = behind
-    p += 4
-    if p + 35 > end:
-        return -1
-    hello[VERSION] = be16(data, p)
-    p += 34  # version and random
-    hello[SESSION], hello[SESSION + 1] = p + 1, data[p]
-    p += 1 + data[p]
-    if p + 3 > end:
-        return -1
-    if is_client:
-        p += 2 + be16(data, p)
-        if p >= end:
-            return -1
-        p += 1 + data[p]  # compression methods
-    else:
-        hello[CIPHER] = be16(data, p)
-        p += 3
-    if p + 2 > end:
-        return behind  # no extensions
-    p += 2
-    while p + 4 <= end:
-        size = be16(data, p + 2)
-        if p + 4 + size > end:
-            break
-        _read_extension(data, be16(data, p), p + 4, p + 4 + size, is_client, hello)
-        p += 4 + size
-    return behind
+    if behind <= end and _read_body(data, p + 4, behind, is_client, hello):
+        return behind
+    for k in range(HELLO_COLUMNS):
+        hello[k] = -1
+    return -1
 
 
 @njit(nogil=True, cache=True)
@@ -147,10 +206,26 @@ def asks_again(data: np.ndarray, p: int, end: int) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def has_message(data: np.ndarray, p: int, end: int, kind: int) -> bool:
-    """Whether a handshake message of that kind begins among those from p on."""
+def find_message(data: np.ndarray, p: int, end: int, kind: int) -> Any:
+    """(position, size) of the body of the first handshake message of that kind from p on, or -1."""
     while p + 4 <= end:
+        size = i64(data[p + 1]) << 16 | be16(data, p + 2)
         if data[p] == kind:
-            return True
-        p += 4 + (i64(data[p + 1]) << 16 | be16(data, p + 2))
-    return False
+            return p + 4, min(size, end - p - 4)
+        p += 4 + size
+    return i64(-1), i64(0)
+
+
+@njit(nogil=True, cache=True)
+def read_chain(data: np.ndarray, p: int, size: int, places: np.ndarray, n: int) -> int:
+    """(position, size) of each certificate in the body of a Certificate message (RFC 5246 section 7.4.2)."""
+    end = p + size
+    p += 3
+    while p + 3 <= end and n < places.shape[0]:
+        length = i64(data[p]) << 16 | be16(data, p + 1)
+        if p + 3 + length > end:
+            break
+        places[n, 0], places[n, 1] = p + 3, length
+        n += 1
+        p += 3 + length
+    return n
