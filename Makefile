@@ -24,7 +24,7 @@ check: ## formatting, linting, types, layer rules
 	$(BIN)/lint-imports
 
 bench: ## measure the recorder and the engine on this machine
-	@tools/setup.sh test
+	@tools/setup.sh bench
 	@tools/venv.sh dev
 	@for bench in benchmarks/bench_*.py; do $(BIN)/python "$$bench" || exit 1; done
 

@@ -38,6 +38,7 @@ class Cost:
 
     cpu_s: float = 0.0
     events: int = 0
+    events_per_s: float = 0.0
     lost: int = 0
     peak_bytes: int = 0
     file_bytes: int = 0
@@ -133,6 +134,7 @@ def measure(load: Load, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
             with recorder(folder) as cost:
                 operations, seconds = load.run()
             rates[name].append(operations / seconds)
+            cost.events_per_s = cost.events / seconds
             costs[name].append(cost)
     for name, made in rates.items():
         if not made:
@@ -148,6 +150,7 @@ def measure(load: Load, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
         if name != "none":
             line |= {
                 "events": round(statistics.median(c.events for c in costs[name])),
+                "events_per_s": round(statistics.median(c.events_per_s for c in costs[name])),
                 "lost": sum(c.lost for c in costs[name]),
                 "recorder_us_per_event": round(
                     statistics.median(c.cpu_s * 1e6 / max(c.events, 1) for c in costs[name]), 3

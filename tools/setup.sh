@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the distribution's packages that this machine lacks: `tools/setup.sh demo` or `tools/setup.sh test`.
+# Install the distribution's packages that this machine lacks: `tools/setup.sh demo`, `... test` or `... bench`.
 # Where that is impossible it says what is missing and exits 0: the demo then shows a sample capture, and
 # the tests that need those programs are skipped.
 set -uo pipefail
@@ -24,7 +24,10 @@ want curl program curl
 want dnsmasq-base program dnsmasq
 want bind9-dnsutils program dig
 want openssl program openssl
-if [ "${1:-}" = test ]; then
+if [ "${1:-}" = bench ]; then
+    want wrk program wrk
+fi
+if [ "${1:-}" = test ] || [ "${1:-}" = bench ]; then
     want tshark program tshark
     want tcpdump program tcpdump
     want sysdig program sysdig

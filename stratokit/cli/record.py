@@ -63,6 +63,10 @@ def record(
     free_output(output, force)
     spool = output.with_suffix(".spool")
     if spool.exists():
+        from stratokit.formats.spool import is_being_written
+
+        if is_being_written(spool):
+            raise StratokitError(f"{spool} is being written by another recording; choose another -o")
         raise StratokitError(
             f"{spool} is left from an earlier recording; "
             f"save it with 'stratokit convert {spool} OUT.parquet', or remove it"

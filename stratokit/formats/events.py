@@ -101,6 +101,23 @@ def _walk(data, positions, lengths, ids):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def _is_whole(data):  # type: ignore[no-untyped-def]
+    at, end = np.int64(0), data.size
+    while at + 8 <= end:
+        head = np.uint32(data[at]) | np.uint32(data[at + 1]) << 8 | np.uint32(data[at + 2]) << 16
+        head |= np.uint32(data[at + 3]) << 24
+        if head & np.uint32(0x80000000):
+            return False
+        at += 8 + (np.int64(head & np.uint32(0x3FFFFFFF)) + 7 & ~7)
+    return at == end
+
+
+def is_whole(span: memoryview) -> bool:
+    """True when the span's records fill it exactly, so that another span may follow it."""
+    return bool(_is_whole(np.frombuffer(span, np.uint8)))
+
+
+@numba.njit(cache=True, nogil=True)
 def _gather_fixed(data, positions, size, out):  # type: ignore[no-untyped-def]
     for i in range(positions.size):
         at = positions[i]

@@ -18,6 +18,7 @@ standard library is imported here, because the recorder imports this module.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -54,7 +55,11 @@ class SpoolWriter:
     def __init__(self, path: pathlib.Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.path = path
+        import fcntl  # not where there is no recorder either
+
         self._fd = os.open(path, flags, 0o600)
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._sequence = 0
         self.bytes_written = 0
 
@@ -129,6 +134,20 @@ class Damage:
     chunks: int = 0
     cut_bytes: int = 0
     finished: bool = False
+
+
+def is_being_written(path: pathlib.Path) -> bool:
+    """True when a recorder that lives has this spool open."""
+    import fcntl
+
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def sniff(head: bytes) -> bool:

@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable
 
-    from stratokit.formats.events import Batch
-
-# Packets are sorted, numbered and written in windows of about this many bytes of records.
-WINDOW_BYTES = 64 << 20
-
 
 def ingest(
     path: pathlib.Path, out: pathlib.Path, progress: Callable[[int, int], None] | None = None
@@ -124,8 +119,7 @@ def _bulk(
     call_rows: syscalls.Syscalls,
 ) -> int:
     """Second pass; returns the number of unreadable records."""
-    window: list[Batch] = []
-    size = unreadable = 0
+    unreadable = 0
     for chunk in reader.chunks(1):
         if chunk.type != spool.EVENTS:
             continue
@@ -134,13 +128,7 @@ def _bulk(
         if (calls := batches.get("syscall")) is not None and (table := call_rows.rows(calls)) is not None:
             writer.write("syscall", table)
         if (seen := batches.get("packet")) is not None:
-            window.append(seen)
-            size += len(chunk.payload)
-        if size >= WINDOW_BYTES:
-            writer.write("packet", packet_rows.rows(window))
-            window, size = [], 0
-    if window:
-        writer.write("packet", packet_rows.rows(window))
+            writer.write("packet", packet_rows.rows(seen))
     if (table := call_rows.unfinished()) is not None:
         writer.write("syscall", table)
     return unreadable

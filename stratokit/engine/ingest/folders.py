@@ -27,6 +27,7 @@ class Folders:
         """`processes`: rows of kind process, for forks."""
         self._users = found.users.select("pid", "fd", "ts", "identity", "inode")
         self.files = found.files
+        self._known = pl.DataFrame()
         self._cwd = _current(found, processes, {})
         self._complete_files()
         by_descriptor = found.folders.filter(pl.col("identity") != 0)
@@ -67,15 +68,16 @@ class Folders:
 
     def _names(self, wanted: pl.DataFrame) -> pl.Series:
         """Name of the file (identity, inode where known) at ts, in the order of `wanted`."""
-        known = self.files.select("identity", "ts", "name", pl.col("inode").alias("named_inode")).sort("ts")
         found = wanted.with_row_index("row").sort("ts")
-        found = found.join_asof(known, on="ts", by="identity", check_sortedness=False).sort("row")
+        found = found.join_asof(self._known, on="ts", by="identity", check_sortedness=False).sort("row")
         same = (pl.col("named_inode") == pl.col("inode").cast(pl.UInt64)).fill_null(True)
         return found.select(pl.when(same).then("name").alias("name")).to_series()
 
     def _complete_files(self) -> None:
         """Directory by directory: the name of an inner one follows from that of the outer."""
         for _ in range(GENERATIONS):
+            columns = ["identity", "ts", "name", pl.col("inode").alias("named_inode")]
+            self._known = self.files.select(columns).sort("ts")
             names = self.complete(self.files.select("pid", "ts", "dirfd", "name"))
             if names.equals(self.files["name"]):
                 return

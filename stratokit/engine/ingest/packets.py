@@ -38,17 +38,13 @@ class Packets:
         self._sightings = Sightings()
         self._interfaces = Interfaces(found)
 
-    def rows(self, batches: list[Batch]) -> pa.Table:
-        """Rows of several spans, sorted by time."""
-        fixed = np.concatenate([batch.fixed for batch in batches])
-        gathered = [events.gather(batch.data, *batch.sections["data"]) for batch in batches]
-        data = np.concatenate([part for part, _ in gathered])
-        lengths = fixed["cap_len"].astype(np.int64)
-        starts = np.cumsum(lengths) - lengths
-        ts = self._clock.utc_ns(fixed["ts_ns"])
+    def rows(self, batch: Batch) -> pa.Table:
+        """Rows of one span, sorted by time."""
+        ts = self._clock.utc_ns(batch.fixed["ts_ns"])
         order = np.argsort(ts, kind="stable")
-        data, offsets = events.gather(data, starts[order], lengths[order])
-        fixed, ts, lengths = fixed[order], ts[order], lengths[order]
+        starts, lengths = batch.sections["data"]
+        data, offsets = events.gather(batch.data, starts[order], lengths[order])
+        fixed, ts, lengths = batch.fixed[order], ts[order], lengths[order]
         found = dissect(
             data, offsets[:-1], fixed["cap_len"], fixed["orig_len"], np.full(ts.size, LINKTYPE_RAW, np.uint16)
         )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Who calls these on a socket need not be the one who uses it: a server closes what it gave to its child.
 _MANAGING = ("close", "dup", "dup2", "dup3", "fcntl", "fstat")
 _AF_UNIX = 1
+# Events are taken together up to about this many bytes.
+WINDOW_BYTES = 8 << 20
 OWNER: dict[str, Any] = {
     "socket_cookie": pl.UInt64,
     "ts": pl.Int64,
@@ -60,7 +62,9 @@ class Survey:
 
 
 class Reader:
-    """Chunks of a spool, with progress."""
+    """Chunks of a spool, with progress. Events come in windows: the recorder writes a chunk every 50 ms, and
+    frames of a few rows cost as much time as frames of many.
+    """
 
     def __init__(self, reader: spool.SpoolReader, progress: Callable[[int, int], None] | None) -> None:
         self.spool = reader
@@ -68,10 +72,25 @@ class Reader:
 
     def chunks(self, part: int) -> Iterator[spool.Chunk]:
         """All chunks; `part` is 0 for the first pass and 1 for the second, each half of the progress."""
+        held: list[memoryview] = []
+        size = 0
         for chunk in self.spool.chunks():
             if self._progress:
                 self._progress((part * self.spool.size + chunk.offset) // 2, self.spool.size)
-            yield chunk
+            if chunk.type != spool.EVENTS or not events.is_whole(chunk.payload):
+                yield chunk
+                continue
+            held.append(chunk.payload)
+            size += len(chunk.payload)
+            if size >= WINDOW_BYTES:
+                yield _window(held)
+                held, size = [], 0
+        if held:
+            yield _window(held)
+
+
+def _window(payloads: list[memoryview]) -> spool.Chunk:
+    return spool.Chunk(spool.EVENTS, 0, memoryview(b"".join(payloads)))
 
 
 def survey(reader: Reader) -> Survey:
