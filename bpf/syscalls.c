@@ -398,7 +398,9 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!began) {
 		if (spec->child_returns && ret == 0)
 			return 0;
+#ifndef ONLY_EXITS /* then nobody is told how long calls took */
 		count(COUNT_SYSCALL_NO_START);
+#endif
 	}
 	scratch = load_args(&regs);
 	if (scratch)

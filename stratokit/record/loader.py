@@ -175,6 +175,7 @@ class Kernel:
             "THREAD_IDS": _thread_ids(),
             **self.offsets,
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
+            **({} if self.syscalls else {"ONLY_EXITS": 1}),
         }
         self._bpf = self._compile(program_text(self.names, settings))
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
@@ -239,6 +240,8 @@ class Kernel:
         for program in TRACEPOINT_PROGRAMS.get(name, ()):
             if program.needs and program.needs not in self.offsets:
                 continue
+            if program.function == "syscall_enter" and not self.syscalls:
+                continue  # who accepted a connection is known when accept returns
             self._attach_tracepoint(program)
         if name in CGROUP_PROGRAMS:
             self._attach_cgroup(CGROUP_PROGRAMS[name])

@@ -9,6 +9,8 @@ import pytest
 from recording import STRATOKIT, recording
 from workloads import files
 
+from stratokit.formats import spool
+
 pytestmark = pytest.mark.kernel
 
 
@@ -62,6 +64,13 @@ def write_bytes(count: int) -> int:
         return work.pid
 
 
+def counted(path, *names: str) -> list[int]:
+    """Counters as the recorder last noted them."""
+    chunks = spool.SpoolReader(path).chunks()
+    samples = [chunk.json()["totals"] for chunk in chunks if chunk.type == spool.COUNTERS]
+    return [samples[-1].get(name, 0) for name in names]
+
+
 @pytest.mark.parametrize(("buffer", "lossy"), [("256K", True), ("64M", False)])
 def test_a_recorder_that_stands_still(tmp_path, buffer, lossy):
     """What comes while it is stopped and does not fit is counted; what comes after is whole again."""
@@ -75,7 +84,10 @@ def test_a_recorder_that_stands_still(tmp_path, buffer, lossy):
         while_stopped = write_bytes(count)
         time.sleep(2)
         made.process.send_signal(signal.SIGCONT)
-        time.sleep(1.5)
+        end = time.monotonic() + 60
+        while sum(counted(made.spool, "recorded_syscall", "syscall_no_space")) < count:
+            assert time.monotonic() < end
+            time.sleep(0.1)
         after = write_bytes(count // 100)
     calls = made.rows("syscall")
     rows = {pid: calls.filter(pl.col("pid") == pid).height for pid in (before, while_stopped, after)}
