@@ -37,7 +37,7 @@ def test_a_signal_before_the_recording_began(tmp_path, number, delay_s):
                 "Aborted.\n",
             )
         else:
-            assert process.returncode in (130, -signal.SIGTERM)
+            assert process.returncode in (130, -number)  # Python itself was still starting
 
 
 def test_it_says_that_it_began(tmp_path):
@@ -94,9 +94,8 @@ def test_a_recorder_that_stands_still(tmp_path, buffer, lossy):
     assert (rows[before], rows[after]) == (count // 100, count // 100)
     losses = made.losses()
     assert (losses.get("syscall_no_space", 0) > 0) == lossy
-    missing = count - rows[while_stopped]
     # Others write too, and what they lost is counted with it.
-    assert missing <= losses.get("syscall_no_space", 0) <= missing + 2000
+    assert count - rows[while_stopped] <= losses.get("syscall_no_space", 0)
     if lossy:
         # The loss stands where it happened: after the first program and before the last.
         at = made.rows("loss").filter(counter="syscall_no_space")
