@@ -51,10 +51,14 @@ def convert(capture: Capture, output: Path, progress: Progress | None = None) ->
     if (scap := capture.scap_file) is not None and form.name == "parquet" and capture.filter_text is None:
         return _stream_scap(scap, output, progress)
     source = capture.packet_file
-    if source is not None and capture.filter_text is None:
+    if source is not None and form.name != "scap" and capture.filter_text is None:
         return (_stream if form.name == "parquet" else _copy)(source, form, output, progress)
     if form.name == "parquet":
         _to_parquet(capture, output, progress)
+    elif form.name == "scap":
+        from stratokit.engine.scap.export import export
+
+        export(capture, output, "universal", progress)
     else:
         _to_packets(capture, form, output, progress)
     losses: dict[str, int] = capture.info()["losses"]

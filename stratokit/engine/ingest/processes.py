@@ -32,6 +32,7 @@ def _snapshot(found: Survey) -> pl.DataFrame:
         "path",
         "cmdline",
         "cgroup",
+        "cwd",
     )
     frame = pl.DataFrame(
         {name: [row.get(name) for row in table["rows"]] for name in names},
@@ -40,7 +41,7 @@ def _snapshot(found: Survey) -> pl.DataFrame:
             "start_ns": pl.UInt64,
             **dict.fromkeys(("uid", "gid"), pl.UInt32),
             "netns_inode": pl.UInt64,
-            **dict.fromkeys(("comm", "path", "cmdline", "cgroup"), pl.String),
+            **dict.fromkeys(("comm", "path", "cmdline", "cgroup", "cwd"), pl.String),
         },
     )
     now = int(found.clock.utc_ns(table["monotonic_ns"]))
@@ -85,7 +86,7 @@ def _events(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
 def processes(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
     """Rows of kind `process` without container columns; `process_start` is UTC nanoseconds.
 
-    A snapshot row keeps `cwd` out of the file; a fork row has the parent's program until an exec row says
+    Only a snapshot row knows its `cwd`; a fork row has the parent's program until an exec row says
     another.
     """
     frame = pl.concat([_snapshot(found), _events(found, paths)], how="diagonal_relaxed").sort("ts")

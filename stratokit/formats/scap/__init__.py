@@ -7,8 +7,9 @@ import struct
 from stratokit.formats.registry import Format
 from stratokit.formats.scap import blocks
 from stratokit.formats.scap.reader import ScapReader
+from stratokit.formats.scap.writer import ScapWriter
 
-__all__ = ["FORMAT", "ScapReader"]
+__all__ = ["FORMAT", "ScapReader", "ScapWriter"]
 
 
 def _is_scap(head: bytes) -> bool:
@@ -20,4 +21,4 @@ def _is_scap(head: bytes) -> bool:
     return len(following) == 4 and blocks.is_scap(struct.unpack("<I", following)[0])
 
 
-FORMAT = Format("scap", (".scap",), _is_scap, ScapReader, None)
+FORMAT = Format("scap", (".scap",), _is_scap, ScapReader, ScapWriter)

@@ -1,0 +1,255 @@
+"""Rows of system calls as events: numbers, texts and addresses laid out for the kernel that writes them."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from stratokit.engine.scap.people import People
+from stratokit.formats.scap import blocks
+from stratokit.formats.scap.fill import EVENT_OUT, PLACES_OF_BYTES, Rows
+from stratokit.formats.scap.params import NUMBERS, PLACE
+from stratokit.schema import load, scap
+
+# Types whose enter events every reader numbers and uses itself: the others must not count as frames.
+NUMBERED_ENTERS = (2, 22, 58, 292, 306, 326, 330)
+EXECVEAT, EXECVE = 330, 292
+CLONE, PROCEXIT = 222, 186
+_THREAD = 0x10000 | 0x400
+PROFILES = ("universal", "modern")
+COLUMNS = (
+    "ts", "pid", "tid", "comm", "syscall", "duration_ns", "ret", "arg0", "arg1", "arg2", "arg3", "arg4", "arg5",
+    "fd", "fd_kind", "fd_name", "path", "path2", "inode", "device", "src_ip", "src_port", "dst_ip", "dst_port",
+    "data",
+)  # fmt: skip
+# Rows that are no system calls: what readers must know before the next one, and ends of processes.
+BORN, ENDED, RUNS, FILE, SOCKET, CONNECTED, ACCEPTED = (
+    "@born", "@ended", "@runs", "@file", "@socket", "@connected", "@accepted",
+)  # fmt: skip
+_SPECIAL = {BORN: 222, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306, SOCKET: 18, CONNECTED: 22, ACCEPTED: 248}
+_TEXTS = ("path", "path2")
+_PAIR = r"^\[?([0-9a-fA-F.:]+?)\]?:(\d+)->\[?([0-9a-fA-F.:]+?)\]?:(\d+)$"
+
+
+@functools.cache
+def _types(profile: str) -> pl.DataFrame:
+    """Event type, libs' number and the machine's number of each call by name."""
+    numbers = {call.name: number for number, call in load.syscalls("x86_64").items()}
+    rows = [
+        (name, call.type if profile == "modern" else call.known, call.code, numbers.get(name, 0))
+        for name, call in scap.calls().items()
+    ]
+    rows += [(name, type_, 0, 0) for name, type_ in _SPECIAL.items()]
+    schema = {"syscall": pl.String, "type": pl.Int64, "code": pl.Int64, "native": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+@functools.cache
+def _arity() -> np.ndarray:
+    """Parameters to write, by event type."""
+    found = np.zeros(max(scap.events()) + 2, np.int64)
+    for type_, event in scap.events().items():
+        found[type_] = len(event.enter)
+        found[type_ + 1] = min(event.safe, len(event.exit))
+    return found
+
+
+class _Blob:
+    """Bytes of many columns in one buffer."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = [np.zeros(1, np.uint8)]
+        self._size = 1
+
+    def column(self, series: pl.Series) -> np.ndarray:
+        """Start and size of each value, -1 for null."""
+        array = series.cast(pl.Binary).rechunk().to_arrow()
+        buffers = array.buffers()
+        ends = np.frombuffer(buffers[1], np.int64)[array.offset : array.offset + len(array) + 1]
+        data = np.frombuffer(buffers[2] or b"", np.uint8)[ends[0] : ends[-1]]
+        spans = np.stack([ends[:-1] - ends[0] + self._size, np.diff(ends)], axis=1)
+        spans[series.is_null().to_numpy()] = -1
+        self._parts.append(data)
+        self._size += data.size
+        return spans
+
+    def chosen(self, values: list[bytes], which: np.ndarray) -> np.ndarray:
+        """Start and size of values[which]."""
+        sizes = np.array([len(value) for value in values], np.int64)
+        starts = np.cumsum(sizes) - sizes + self._size
+        self._parts.append(np.frombuffer(b"".join(values), np.uint8))
+        self._size += int(sizes.sum())
+        return np.stack([starts[which], sizes[which]], axis=1)
+
+    def bytes(self) -> np.ndarray:
+        """Everything."""
+        return np.concatenate(self._parts)
+
+
+def packed(text: str) -> tuple[bytes, int]:
+    """16 bytes of an address, IPv4 mapped, and its family."""
+    raw = ipaddress.ip_address(text).packed
+    return (raw, 10) if len(raw) == 16 else (bytes(10) + b"\xff\xff" + raw, 2)
+
+
+def _addresses(series: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """16 bytes of each address, IPv4 mapped, and its family, 0 for none."""
+    distinct = series.unique().drop_nulls()
+    known = {}
+    for text in distinct.to_list():
+        try:
+            known[text] = packed(text)
+        except ValueError:
+            continue
+    ends = np.zeros((len(known) + 1, 16), np.uint8)
+    families = np.zeros(len(known) + 1, np.uint8)
+    for n, (raw, family) in enumerate(known.values(), 1):
+        ends[n], families[n] = np.frombuffer(raw, np.uint8), family
+    codes = series.replace_strict(
+        list(known), list(range(1, len(known) + 1)), default=0, return_dtype=pl.Int64
+    ).to_numpy()
+    return ends[codes], families[codes]
+
+
+def with_ends(frame: pl.DataFrame) -> pl.DataFrame:
+    """Both ends of sockets, from the name of the descriptor where the call itself does not say."""
+    pair = pl.col("fd_name").str.extract_groups(_PAIR).struct
+    names = ("src_ip", "src_port", "dst_ip", "dst_port")
+    return frame.with_columns(
+        pl.coalesce(name, pair.field(str(n)).cast(frame.schema[name], strict=False)).alias(name)
+        for n, name in enumerate(names, 1)
+    )
+
+
+class Layout:
+    """Lays rows out as events of a profile."""
+
+    def __init__(self, profile: str, people: People, threads: dict[int, int]) -> None:
+        self._profile = profile
+        self._people = people
+        self._threads = threads
+
+    def rows(self, frame: pl.DataFrame) -> Rows:
+        """Numbers, texts and addresses of rows that have `COLUMNS`, `version` and `code`, `native`."""
+        count = frame.height
+        values, has = np.zeros((count, NUMBERS), np.int64), np.zeros(count, np.int64)
+
+        def put(place: str, series: pl.Series) -> None:
+            valid = series.is_not_null().to_numpy()
+            values[:, PLACE[place]] = _integers(series)
+            has[valid] |= 1 << PLACE[place]
+
+        for name in ("ret", "arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "inode", "tid", "pid"):
+            put(name, frame[name])
+        put("device", _device(frame["device"]))
+        put("call", frame["code"])
+        put("native", frame["native"])
+        for name in ("fd1", "fd2"):  # nobody recorded them
+            put(name, pl.repeat(-1, count, dtype=pl.Int64, eager=True))
+        put("clone_flags", self._clone_flags(frame))
+        self._of_people(frame, put)
+        blob = _Blob()
+        spans = np.full((count, PLACES_OF_BYTES, 2), -1, np.int64)
+        for name in (*_TEXTS, "data"):
+            spans[:, PLACE[name] - NUMBERS] = blob.column(frame[name])
+        which = frame["version"].to_numpy()
+        versions = self._people.versions
+        for place, key in (("exe", "exe"), ("args", "args"), ("cgroups", "cgroups"), ("exepath", "exepath")):
+            distinct = [getattr(person, key) for person in versions]
+            spans[:, PLACE[place] - NUMBERS] = blob.chosen(distinct, which)
+        spans[:, PLACE["comm"] - NUMBERS] = blob.column(frame["comm"])
+        local, local_family = _addresses(frame["src_ip"])
+        remote, remote_family = _addresses(frame["dst_ip"])
+        ports = frame.select(pl.col("src_port", "dst_port").fill_null(0).cast(pl.Int64)).to_numpy()
+        family = np.where(remote_family > 0, remote_family, local_family)
+        # A tuple has one family: an unknown end of it is zero.
+        for end, own in ((local, local_family), (remote, remote_family)):
+            end[own == 0] = 0
+        return Rows(values, has, blob.bytes(), spans, local, remote, np.ascontiguousarray(ports), family)
+
+    def _clone_flags(self, frame: pl.DataFrame) -> pl.Series:
+        """Flags of clone; of a thread born otherwise, that it is one."""
+        flags = frame.select(pl.when(pl.col("syscall") == "clone").then("arg0").otherwise(0)).to_series()
+        tids = frame.select(pl.when(pl.col("syscall") == BORN).then("tid").otherwise("ret")).to_series()
+        makes = frame["syscall"].is_in(["clone3", "vfork", "fork", BORN])
+        known = [tid for tid, pid in self._threads.items() if tid != pid]
+        threads = tids.cast(pl.Int64).is_in(known) & makes
+        return pl.select(pl.when(threads).then(_THREAD).otherwise(flags.cast(pl.Int64).fill_null(0))).to_series()
+
+    def _of_people(self, frame: pl.DataFrame, put: Any) -> None:
+        which = frame["version"].to_numpy()
+        people = self._people.versions
+        for name in ("ptid", "uid", "gid"):
+            values = np.array([getattr(person, name) for person in people], np.int64)[which]
+            put(name, pl.Series(values))
+        put("vtid", frame["tid"])
+        put("vpid", frame["pid"])
+
+    def typed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows with the type of their enter event, the numbers of the call, and who the process was."""
+        found = frame.join(_types(self._profile), on="syscall", how="left", maintain_order="left")
+        return found.with_columns(
+            pl.col("type", "code", "native").fill_null(0), version=self._people.at(found, "end")
+        )
+
+    def events(self, frame: pl.DataFrame) -> np.ndarray:
+        """Events of typed rows in order of time; `entered` rows have had their enter event written."""
+        enters, exits = self._enters(frame), self._exits(frame)
+        found = np.concatenate([enters, exits])
+        # Of equal times: what readers must know first, then entries, then exits.
+        special = np.isin(found["row"], np.flatnonzero(frame["syscall"].str.starts_with("@").to_numpy()))
+        rank = np.where(special, 0, 1 + (found["type"] & 1))
+        return found[np.lexsort((rank, found["ts"]))]
+
+    def _enters(self, frame: pl.DataFrame) -> np.ndarray:
+        if self._profile == "modern":
+            return np.zeros(0, EVENT_OUT)
+        wanted = frame.select(
+            ~pl.col("entered")
+            & ~pl.col("syscall").str.starts_with("@")
+            & (pl.col("duration_ns").is_not_null() | pl.col("ret").is_null())
+        ).to_series()
+        chosen = np.flatnonzero(wanted.to_numpy())
+        out = self._of(frame, chosen, frame["type"].to_numpy()[chosen], frame["ts"].to_numpy()[chosen])
+        numbered = np.isin(out["type"], NUMBERED_ENTERS)
+        out["block"] = np.where(numbered, blocks.EVENT, blocks.EVENT_V1_ALIAS)
+        return out
+
+    def _exits(self, frame: pl.DataFrame) -> np.ndarray:
+        special = frame["syscall"].str.starts_with("@").to_numpy()
+        chosen = np.flatnonzero(frame["ret"].is_not_null().to_numpy())
+        types = frame["type"].to_numpy()[chosen] + 1
+        ret = frame["ret"].fill_null(-1).to_numpy()[chosen]
+        types = np.where((types == EXECVEAT + 1) & (ret == 0), EXECVE + 1, types)
+        types = np.where(types == PROCEXIT + 1, PROCEXIT, types)
+        out = self._of(frame, chosen, types, frame["end"].to_numpy()[chosen])
+        # What only tells readers of the state is not shown; the end of a process is.
+        hidden = special[chosen] & (types != PROCEXIT)
+        out["block"] = np.where(hidden, blocks.EVENT_FLAGS, blocks.EVENT)
+        out["flags"] = np.where(hidden, blocks.STATE_ONLY, 0)
+        return out
+
+    @staticmethod
+    def _of(frame: pl.DataFrame, chosen: np.ndarray, types: np.ndarray, ts: np.ndarray) -> np.ndarray:
+        out = np.zeros(chosen.size, EVENT_OUT)
+        out["row"], out["type"], out["ts"] = chosen, types, ts
+        out["tid"] = frame["tid"].cast(pl.Int64).fill_null(-1).to_numpy()[chosen]
+        out["count"] = _arity()[types]
+        return out
+
+
+def _integers(series: pl.Series) -> np.ndarray:
+    """As 64 bits whatever they mean, null as zero."""
+    values = series.fill_null(0).to_numpy()
+    return values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
+
+
+def _device(series: pl.Series) -> pl.Series:
+    """The kernel's device number as scap files have it."""
+    major, minor = series.cast(pl.Int64) // (1 << 20), series.cast(pl.Int64) & 0xFFFFF
+    return (minor & 0xFF) | (major * 256) | ((minor & 0xFFF00) * 4096)
+
