@@ -112,6 +112,12 @@ def calls() -> dict[str, Call]:
 
 
 @functools.cache
+def known_codes() -> int:
+    """The first number of a call that sysdig 0.29.3 does not know, and crashes at."""
+    return int(_read("calls.toml")["known_codes"])
+
+
+@functools.cache
 def codes() -> dict[int, str]:
     """Name of every call by libs' number."""
     return {int(code): name for code, name in _read("calls.toml")["codes"].items()}

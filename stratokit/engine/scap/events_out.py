@@ -27,10 +27,11 @@ COLUMNS = (
     "data",
 )  # fmt: skip
 # Rows that are no system calls: what readers must know before the next one, and ends of processes.
-BORN, ENDED, RUNS, FILE, SOCKET, CONNECTED, ACCEPTED = (
-    "@born", "@ended", "@runs", "@file", "@socket", "@connected", "@accepted",
-)  # fmt: skip
-_SPECIAL = {BORN: 222, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306, SOCKET: 18, CONNECTED: 22, ACCEPTED: 248}
+BORN, ENDED, GONE, RUNS = "@born", "@ended", "@gone", "@runs"
+FILE, PIPE, SOCKET, CONNECTED = "@file", "@pipe", "@socket", "@connected"
+_SPECIAL = {
+    GONE: PROCEXIT, BORN: CLONE, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306, PIPE: 60, SOCKET: 18, CONNECTED: 22,
+}  # fmt: skip
 _TEXTS = ("path", "path2")
 _PAIR = r"^\[?([0-9a-fA-F.:]+?)\]?:(\d+)->\[?([0-9a-fA-F.:]+?)\]?:(\d+)$"
 
@@ -40,7 +41,9 @@ def _types(profile: str) -> pl.DataFrame:
     """Event type, libs' number and the machine's number of each call by name."""
     numbers = {call.name: number for number, call in load.syscalls("x86_64").items()}
     rows = [
-        (name, call.type if profile == "modern" else call.known, call.code, numbers.get(name, 0))
+        (name, call.type, call.code, numbers.get(name, 0))
+        if profile == "modern"
+        else (name, call.known, call.code if call.code < scap.known_codes() else 0, numbers.get(name, 0))
         for name, call in scap.calls().items()
     ]
     rows += [(name, type_, 0, 0) for name, type_ in _SPECIAL.items()]
@@ -148,8 +151,10 @@ class Layout:
         put("device", _device(frame["device"]))
         put("call", frame["code"])
         put("native", frame["native"])
-        for name in ("fd1", "fd2"):  # nobody recorded them
-            put(name, pl.repeat(-1, count, dtype=pl.Int64, eager=True))
+        # Nobody recorded both ends that a call makes.
+        ends = pl.when(pl.col("syscall") == PIPE).then("fd").otherwise(-1)
+        for name in ("fd1", "fd2"):
+            put(name, frame.select(ends.cast(pl.Int64)).to_series())
         put("clone_flags", self._clone_flags(frame))
         self._of_people(frame, put)
         blob = _Blob()
@@ -201,8 +206,9 @@ class Layout:
         enters, exits = self._enters(frame), self._exits(frame)
         found = np.concatenate([enters, exits])
         # Of equal times: what readers must know first, then entries, then exits.
-        special = np.isin(found["row"], np.flatnonzero(frame["syscall"].str.starts_with("@").to_numpy()))
-        rank = np.where(special, 0, 1 + (found["type"] & 1))
+        order = {name: n for n, name in enumerate(_SPECIAL, -len(_SPECIAL))}
+        rank = frame["syscall"].replace_strict(order, default=0, return_dtype=pl.Int64).to_numpy()
+        rank = rank[found["row"]] * 2 + (found["type"] & 1)
         return found[np.lexsort((rank, found["ts"]))]
 
     def _enters(self, frame: pl.DataFrame) -> np.ndarray:
@@ -228,7 +234,7 @@ class Layout:
         types = np.where(types == PROCEXIT + 1, PROCEXIT, types)
         out = self._of(frame, chosen, types, frame["end"].to_numpy()[chosen])
         # What only tells readers of the state is not shown; the end of a process is.
-        hidden = special[chosen] & (types != PROCEXIT)
+        hidden = special[chosen] & (frame["syscall"] != ENDED).fill_null(value=True).to_numpy()[chosen]
         out["block"] = np.where(hidden, blocks.EVENT_FLAGS, blocks.EVENT)
         out["flags"] = np.where(hidden, blocks.STATE_ONLY, 0)
         return out

@@ -11,7 +11,7 @@ import polars as pl
 from stratokit.engine.frames import collect
 from stratokit.engine.scap import events_out as eo
 from stratokit.engine.scap.people import People, user_list
-from stratokit.engine.scap.sightings import first_sightings, introductions
+from stratokit.engine.scap.sightings import at_start, first_sightings, introductions
 from stratokit.formats.scap import lists
 from stratokit.formats.scap import metadata as md
 from stratokit.formats.scap.writer import ScapWriter
@@ -34,7 +34,7 @@ def export(capture: Capture, output: Path, profile: str, progress: Progress | No
     total = sum(file.rows.get("syscall", 0) for file in capture.files)
     done = 0
     with ScapWriter(output) as writer:
-        writer.blocks(_lists(capture, people, sightings.descriptors))
+        writer.blocks(_lists(capture, people, at_start(sightings, [p.pid for p in people.at_start])))
         extra = introductions(process_rows, sightings, people)
         for frame, cutoff in _batches(capture, extra):
             typed = layout.typed(frame)
@@ -60,10 +60,8 @@ def _lists(capture: Capture, people: People, descriptors: dict[int, list[md.Desc
     yield from lists.interfaces((name, found or ()) for name, found in known.iter_rows())
     yield from lists.users(user_list(people.versions[1:]))
     yield from lists.processes(person.listed() for person in people.at_start)
-    here = {person.pid for person in people.at_start}
     for pid, found in descriptors.items():
-        if pid in here:
-            yield from lists.descriptors(pid, found)
+        yield from lists.descriptors(pid, found)
 
 
 def _batches(capture: Capture, extra: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, int | None]]:

@@ -15,7 +15,7 @@ from stratokit.engine.ingest.syscalls import ERRNO
 from stratokit.engine.scap import follow, state
 from stratokit.formats.events import gather
 from stratokit.formats.scap.params import PLACE
-from stratokit.schema import scap
+from stratokit.schema import load, scap
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -98,24 +98,29 @@ def _bytes(data: np.ndarray, at: np.ndarray, sizes: np.ndarray, valid: np.ndarra
 
 
 @functools.cache
-def _names() -> tuple[list[str], list[str]]:
-    """Names of events by half their type, and of calls by libs' number."""
+def _names() -> tuple[list[str], list[str], list[str]]:
+    """Names of events by half their type, of calls by libs' number, and by that of x86_64."""
     size = max(scap.events()) // 2 + 1
     events = [scap.events()[2 * n].call if 2 * n in scap.events() else "" for n in range(size)]
     codes = [scap.codes().get(n, "unknown") for n in range(max(scap.codes()) + 1)]
-    return events, codes
+    calls = load.syscalls("x86_64")
+    return events, codes, [calls[n].name if n in calls else "" for n in range(max(calls) + 1)]
 
 
 def _call_names(rows: np.ndarray, values: np.ndarray) -> pa.DictionaryArray:
-    events, codes = _names()
+    events, codes, natives = _names()
     which = (rows["type"] >> 1).astype(np.int32)
     call = values[:, PLACE["call"]]
     generic = rows["type"] == 0
     known = generic & (call > 0) & (call < len(codes))
     which = np.where(known, len(events) + np.clip(call, 0, len(codes) - 1), which).astype(np.int32)
-    # A generic event without its number says nothing.
-    lacking = generic & ~known
-    return pa.DictionaryArray.from_arrays(pa.array(which, mask=lacking), pa.array(events + codes))
+    # Writers that spare old readers a number of libs' that they lack leave that of the machine.
+    native = values[:, PLACE["native"]]
+    by_native = generic & ~known & (native > 0) & (native < len(natives))
+    base = len(events) + len(codes)
+    which = np.where(by_native, base + np.clip(native, 0, len(natives) - 1), which).astype(np.int32)
+    lacking = generic & ~known & ~by_native
+    return pa.DictionaryArray.from_arrays(pa.array(which, mask=lacking), pa.array(events + codes + natives))
 
 
 def _whose(rows: np.ndarray, texts: Texts) -> Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
     from stratokit.engine.scap.people import People
 
+_AT_FDCWD, _O_DIRECTORY, _UDP = (1 << 32) - 100, 0o200000, 17
 _L4 = {6: 2, 17: 3, 1: 4, 58: 4}
 _ANON = {
     "anon_inode:[eventfd]": md.EVENTFD,
@@ -30,19 +32,19 @@ _KINDS = {"file": md.FILE_V2, "char": md.FILE_V2, "block": md.FILE_V2, "director
 @dataclasses.dataclass(frozen=True)
 class Sightings:
     """`threads`: the process of each thread. `names`: (ts, tid, pid, comm) where a thread has another name
-    than before. `descriptors`: what processes had open before they were first seen.
+    than before. `untold`: uses of descriptors that no call accounts for.
     """
 
     threads: dict[int, int]
     names: pl.DataFrame
-    descriptors: dict[int, list[md.Descriptor]]
+    untold: pl.DataFrame
     has_execs: bool
 
 
 def first_sightings(capture: Capture) -> Sightings:
     """One look at all system calls before they are written.
 
-    Memory: a row a call for names, and a row for each descriptor of each process.
+    Memory: one narrow row a call.
     """
     calls = capture.rows("syscall").with_columns(pl.col("ts").cast(pl.Int64))
     threads = collect(calls.select("tid", "pid").drop_nulls().unique(["tid"], keep="last"))
@@ -60,25 +62,37 @@ def first_sightings(capture: Capture) -> Sightings:
     names = both.with_columns(unknown=before.is_null(), changed=before.ne_missing(pl.col("comm")))
     names = names.filter("changed", ~pl.col("told")).select("ts", "tid", "pid", "comm", "unknown")
     execs = collect(calls.filter(executed).select(pl.len())).item() > 0
-    return Sightings(dict(threads.iter_rows()), names, _descriptors(capture, calls), bool(execs))
+    return Sightings(dict(threads.iter_rows()), names, _untold(capture, calls), bool(execs))
 
 
-def _descriptors(capture: Capture, calls: pl.LazyFrame) -> dict[int, list[md.Descriptor]]:
-    """Descriptors that were there when their process first used them."""
+_DUPS = ("dup", "dup2", "dup3", "fcntl")
+_USED = ("ts", "pid", "tid", "fd", "fd_kind", "fd_name", "inode", "device", "socket_cookie", "src_ip", "src_port",
+         "dst_ip", "dst_port")  # fmt: skip
+
+
+def _untold(capture: Capture, calls: pl.LazyFrame) -> pl.DataFrame:
+    """Uses of a descriptor that is not what earlier calls of its process made it; `first` ones among them."""
     makers = [call.name for call in load.syscalls("x86_64").values() if call.returns == "fd"]
-    used = calls.filter(pl.col("fd") >= 0, pl.col("fd_kind").is_not_null(), pl.col("fd_name").is_not_null())
-    names = ("ts", "pid", "fd", "fd_kind", "fd_name", "inode", "device", "socket_cookie", "syscall", "ret",
-             "src_ip", "src_port", "dst_ip", "dst_port")  # fmt: skip
-    first = collect(used.select(names).sort("ts").unique(["pid", "fd"], keep="first", maintain_order=True))
-    older = first.filter(~(pl.col("syscall").is_in(makers) & (pl.col("ret") == pl.col("fd"))))
+    known = calls.filter(pl.col("fd") >= 0, pl.col("fd_kind").is_not_null(), pl.col("fd_name").is_not_null())
+    made = pl.col("syscall").is_in(makers) & (pl.col("ret") == pl.col("fd"))
+    closed = (pl.col("syscall") == "close") & (pl.col("ret") == 0)
+    uses = known.select(*_USED, made=made, closed=closed)
+    # A copy is what the descriptor that was copied is.
+    copies = known.filter(pl.col("syscall").is_in(_DUPS[:3]), pl.col("ret") >= 0).with_columns(
+        fd=pl.col("arg0").cast(pl.Int32, strict=False)
+    )
+    uses = pl.concat([copies.select(*_USED, made=pl.lit(value=False), closed=pl.lit(value=False)), uses])
+    same = ["pid", "fd"]
+    before = [pl.col(name).shift(1).over(same) for name in ("fd_name", "closed")]
+    ordered = collect(uses.sort("ts", maintain_order=True)).with_columns(
+        first=pl.int_range(pl.len()).over(same) == 0,
+        changed=before[0].ne_missing(pl.col("fd_name")) | before[1].fill_null(value=True),
+    )
+    found = ordered.filter("changed", ~pl.col("made"))
     protocols = collect(
         capture.rows("socket").select("socket_cookie", "ip_proto").drop_nulls().unique("socket_cookie")
     )
-    older = eo.with_ends(older).join(protocols, on="socket_cookie", how="left")
-    found: dict[int, list[md.Descriptor]] = {}
-    for row in older.iter_rows(named=True):
-        found.setdefault(row["pid"], []).append(_descriptor(row))
-    return found
+    return eo.with_ends(found).join(protocols, on="socket_cookie", how="left", maintain_order="left")
 
 
 def _descriptor(row: dict[str, Any]) -> md.Descriptor:
@@ -99,22 +113,34 @@ def _descriptor(row: dict[str, Any]) -> md.Descriptor:
     return md.Descriptor(row["pid"], row["fd"], inode, kind, name)
 
 
+def at_start(sightings: Sightings, pids: Collection[int]) -> dict[int, list[md.Descriptor]]:
+    """Descriptors that these processes had when they were first seen."""
+    found: dict[int, list[md.Descriptor]] = {}
+    for row in sightings.untold.filter(pl.col("first") & pl.col("pid").is_in(list(pids))).iter_rows(named=True):
+        found.setdefault(row["pid"], []).append(_descriptor(row))
+    return found
+
+
 def introductions(processes: pl.DataFrame, sightings: Sightings, people: People) -> pl.DataFrame:
     """Rows of `events_out` that are no system calls, in order of time."""
-    event = pl.col("event")
-    zero = pl.lit(0, pl.Int64)
-    born = processes.filter(event == "fork").select("ts", "tid", "pid", "comm", syscall=pl.lit(eo.BORN), ret=zero)
-    ended = processes.filter(event == "exit").select(
-        "ts", "tid", "pid", "comm", syscall=pl.lit(eo.ENDED), ret=zero,
-        arg0=pl.col("exit_code").cast(pl.Int64).fill_null(0) * 256,
-        arg1=pl.col("exit_code").cast(pl.Int64).fill_null(0),
-    )  # fmt: skip
+    event, zero = pl.col("event"), pl.lit(0, pl.Int64)
+    who = ("ts", "tid", "pid", "comm")
+
+    def told(frame: pl.DataFrame, name: str, **columns: pl.Expr) -> pl.DataFrame:
+        return frame.select(*who, **({"ret": zero} | columns), syscall=pl.lit(name))
+
+    code = pl.col("exit_code").cast(pl.Int64).fill_null(0)
     threads = sightings.names.filter(pl.col("unknown") | (pl.col("tid") != pl.col("pid")))
-    named = threads.select("ts", "tid", "pid", "comm", syscall=pl.lit(eo.BORN), ret=zero)
-    parts = [born, ended, named]
+    parts = [
+        told(processes.filter(event == "fork"), eo.BORN),
+        told(processes.filter(event == "exit"), eo.ENDED, arg0=code * 256, arg1=code),
+        # A thread that has another name now: readers take it only of one that begins.
+        told(threads.filter(~pl.col("unknown")), eo.GONE),
+        told(threads, eo.BORN),
+        *_opened(sightings, people),
+    ]
     if not sightings.has_execs:
-        runs = processes.filter(event == "exec")
-        parts.append(runs.select("ts", "tid", "pid", "comm", syscall=pl.lit(eo.RUNS), ret=zero))
+        parts.append(told(processes.filter(event == "exec"), eo.RUNS))
     found = pl.concat(parts, how="diagonal_relaxed")
     return found.with_columns(
         *(
@@ -124,6 +150,30 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
         end=pl.col("ts"),
         entered=pl.lit(value=True),
     ).sort("ts", maintain_order=True)
+
+
+def _opened(sightings: Sightings, people: People) -> Iterator[pl.DataFrame]:
+    """Descriptors that came to a process unseen: inherited, made in pairs, or passed over a socket."""
+    listed = pl.col("first") & pl.col("pid").is_in([person.pid for person in people.at_start])
+    untold = sightings.untold.filter(~listed)
+    kind, who = pl.col("fd_kind"), ("ts", "tid", "pid", "inode", "device")
+    fd = pl.col("fd").cast(pl.Int64)
+    files = untold.filter(kind.is_in(["file", "directory", "char", "block"]))
+    flags = pl.when(kind == "directory").then(_O_DIRECTORY).otherwise(0).cast(pl.UInt64)
+    here = pl.lit(_AT_FDCWD, pl.UInt64)
+    yield files.select(*who, syscall=pl.lit(eo.FILE), ret=fd, path="fd_name", arg0=here, arg2=flags)
+    pipes = untold.filter(kind == "pipe")
+    yield pipes.select(*who, "fd", syscall=pl.lit(eo.PIPE), ret=pl.lit(0, pl.Int64))
+    ends = ("src_ip", "src_port", "dst_ip", "dst_port")
+    sockets = untold.filter(kind == "socket", pl.col("src_ip").is_not_null())
+    family = pl.when(pl.col("src_ip").str.contains(":", literal=True)).then(10).otherwise(2).cast(pl.UInt64)
+    datagram = pl.when(pl.col("ip_proto") == _UDP).then(2).otherwise(1).cast(pl.UInt64)
+    yield sockets.select(*who, syscall=pl.lit(eo.SOCKET), ret=fd, arg0=family, arg1=datagram)
+    connected = sockets.filter(pl.col("dst_ip").is_not_null())
+    zero = pl.lit(0, pl.Int64)
+    yield connected.select(
+        *who, *ends, syscall=pl.lit(eo.CONNECTED), ret=zero, arg0=pl.col("fd").cast(pl.UInt64)
+    )
 
 
 def _schema() -> dict[str, Any]:
