@@ -33,12 +33,13 @@ _KINDS = {"file": md.FILE_V2, "char": md.FILE_V2, "block": md.FILE_V2, "director
 class Sightings:
     """`threads`: the process of each thread. `names`: (ts, tid, pid, comm) where a thread has another name
     than before. `untold`: uses of descriptors that no call accounts for.
+    `execs`: spans (pid, ts, end) of the calls that ran a program.
     """
 
     threads: dict[int, int]
     names: pl.DataFrame
     untold: pl.DataFrame
-    has_execs: bool
+    execs: pl.DataFrame
 
 
 def first_sightings(capture: Capture) -> Sightings:
@@ -61,8 +62,9 @@ def first_sightings(capture: Capture) -> Sightings:
     before = pl.col("comm").shift(1).over("tid")
     names = both.with_columns(unknown=before.is_null(), changed=before.ne_missing(pl.col("comm")))
     names = names.filter("changed", ~pl.col("told")).select("ts", "tid", "pid", "comm", "unknown")
-    execs = collect(calls.filter(executed).select(pl.len())).item() > 0
-    return Sightings(dict(threads.iter_rows()), names, _untold(capture, calls), bool(execs))
+    end = pl.col("ts") + pl.col("duration_ns").cast(pl.Int64)
+    execs = collect(calls.filter(executed).select("pid", "ts", end=end)).sort("ts")
+    return Sightings(dict(threads.iter_rows()), names, _untold(capture, calls), execs)
 
 
 _DUPS = ("dup", "dup2", "dup3", "fcntl")
@@ -129,6 +131,11 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
     def told(frame: pl.DataFrame, name: str, **columns: pl.Expr) -> pl.DataFrame:
         return frame.select(*who, **({"ret": zero} | columns), syscall=pl.lit(name))
 
+    # What happened before a process was listed is in the list.
+    listed = processes.filter(event == "snapshot").select("pid", pl.col("ts").alias("listed"))
+    processes = processes.join(listed.unique("pid"), on="pid", how="left", maintain_order="left").filter(
+        pl.col("listed").is_null() | (pl.col("ts") > pl.col("listed")) | (event == "exit")
+    )
     code = pl.col("exit_code").cast(pl.Int64).fill_null(0)
     threads = sightings.names.filter(pl.col("unknown") | (pl.col("tid") != pl.col("pid")))
     parts = [
@@ -139,8 +146,14 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
         told(threads, eo.BORN),
         *_opened(sightings, people),
     ]
-    if not sightings.has_execs:
-        parts.append(told(processes.filter(event == "exec"), eo.RUNS))
+    ran = processes.filter(event == "exec").sort("ts").join_asof(
+        sightings.execs.rename({"ts": "called", "end": "returned"}),
+        left_on="ts",
+        right_on="called",
+        by="pid",
+        check_sortedness=False,
+    )
+    parts.append(told(ran.filter((pl.col("returned") >= pl.col("ts")).not_() | pl.col("returned").is_null()), eo.RUNS))
     found = pl.concat(parts, how="diagonal_relaxed")
     return found.with_columns(
         *(
