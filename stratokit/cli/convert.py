@@ -11,9 +11,15 @@ from stratokit.errors import UsageError
 
 def convert(
     paths: list[Path] = typer.Argument(
-        metavar="IN... OUT", help="Captures, and last the file to write: .parquet, .pcapng or .pcap."
+        metavar="IN... OUT", help="Captures, and last the file to write: .parquet, .pcapng, .pcap or .scap."
     ),
     force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+    scap_profile: str | None = typer.Option(
+        None,
+        "--scap-profile",
+        metavar="NAME",
+        help="universal: for sysdig of every version, Falco and Stratoshark (default); modern: exits only.",
+    ),
     remove_input: bool = typer.Option(False, "--remove-input", hidden=True),
 ) -> None:
     """Convert captures to another format.
@@ -23,6 +29,7 @@ def convert(
     \b
     Examples:
       stratokit convert now.parquet now.pcapng       for Wireshark, with processes
+      stratokit convert now.parquet now.scap         for sysdig and Stratoshark
       stratokit convert trace.pcap trace.parquet
       stratokit convert left.spool saved.parquet     what a killed recorder left behind
     """
@@ -34,11 +41,13 @@ def convert(
         raise UsageError("convert takes a file to read and a file to write: stratokit convert IN OUT")
     *inputs, output = paths
     engine.check_output(output)
+    if scap_profile not in (None, *engine.SCAP_PROFILES):
+        raise UsageError(f"--scap-profile is one of {', '.join(engine.SCAP_PROFILES)}, not {scap_profile}")
     if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
         raise UsageError(f"{output} is to be read and written at once")
     free_output(output, force)
     with progress(f"writing {output.name}") as report:
-        lost = engine.convert_files(inputs, output, report)
+        lost = engine.convert_files(inputs, output, report, engine.Choices(scap_profile))
     _tell(lost, remove_input)
     if remove_input:
         for path in inputs:

@@ -52,14 +52,17 @@ def record(
     Examples:
       stratokit record --duration 30s -o now.parquet
       stratokit record -o curl.parquet -- curl -s http://shop.example/
+      stratokit record -o now.scap                   for sysdig and Stratoshark
       stratokit record --syscalls network,openat --buffer 256M
     """
     from stratokit.cli.status import StatusLine
     from stratokit.record.options import RecordOptions
 
     output = output or Path(f"{platform.node()}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.parquet")
-    if output.suffix != ".parquet":
-        raise UsageError(f"a recording is a .parquet file, not {output.name}; convert makes others of it")
+    if output.suffix not in (".parquet", ".scap"):
+        raise UsageError(
+            f"a recording is a .parquet or .scap file, not {output.name}; convert makes others of it"
+        )
     free_output(output, force)
     spool = output.with_suffix(".spool")
     if spool.exists():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 _BATCH_ROWS = 1 << 17
+SCAP_PROFILES = ("universal", "modern")
 
 
 def check_output(output: Path) -> None:
@@ -28,21 +31,52 @@ def check_output(output: Path) -> None:
     registry.by_suffix(output)
 
 
-def convert_files(inputs: Sequence[Path], output: Path, progress: Progress | None = None) -> dict[str, int]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choices:
+    """How to write where a format leaves a choice.
+
+    `scap_profile`: which readers a scap file is for; None is the one it came with, or "universal".
+    """
+
+    scap_profile: str | None = None
+
+
+def convert_files(
+    inputs: Sequence[Path],
+    output: Path,
+    progress: Progress | None = None,
+    choices: Choices = Choices(),
+) -> dict[str, int]:
     """Convert what `inputs` name to `output`; returns what was lost or passed over, by counter."""
     spools = [path for path in inputs if is_spool(path)]
     if not spools:
-        return convert(Capture.open(inputs), output, progress)
+        return convert(Capture.open(inputs), output, progress, choices)
     if len(inputs) > 1:
         raise UsageError(f"{spools[0]} is a spool: convert it alone")
-    if registry.by_suffix(output).name != "parquet":
+    form = registry.by_suffix(output)
+    if form.name == "scap":
+        return _by_parquet(spools[0], output, progress, choices)
+    if form.name != "parquet":
         raise UsageError(f"{spools[0]} is a spool: make a .parquet file of it first")
     from stratokit.engine.ingest import ingest
 
     return ingest(spools[0], output, progress)
 
 
-def convert(capture: Capture, output: Path, progress: Progress | None = None) -> dict[str, int]:
+def _by_parquet(spool: Path, output: Path, progress: Progress | None, choices: Choices) -> dict[str, int]:
+    """A spool to another format, by way of a capture that nobody keeps."""
+    from stratokit.engine.ingest import ingest
+
+    with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
+        between = Path(folder) / "capture.parquet"
+        lost = ingest(spool, between, progress)
+        convert(Capture.open(between), output, progress, choices)
+    return lost
+
+
+def convert(
+    capture: Capture, output: Path, progress: Progress | None = None, choices: Choices = Choices()
+) -> dict[str, int]:
     """Write a capture, as far as its filter selects it, in the format that the name of `output` tells.
 
     Returns what was lost or passed over in it, by counter.
@@ -56,13 +90,23 @@ def convert(capture: Capture, output: Path, progress: Progress | None = None) ->
     if form.name == "parquet":
         _to_parquet(capture, output, progress)
     elif form.name == "scap":
-        from stratokit.engine.scap.export import export
-
-        export(capture, output, "universal", progress)
+        _to_scap(capture, output, choices, progress)
     else:
         _to_packets(capture, form, output, progress)
     losses: dict[str, int] = capture.info()["losses"]
     return losses
+
+
+def _to_scap(capture: Capture, output: Path, choices: Choices, progress: Progress | None) -> None:
+    from stratokit.engine.scap.as_it_was import came_from_scap, write_again
+    from stratokit.engine.scap.export import export
+
+    if not came_from_scap(capture):
+        export(capture, output, choices.scap_profile or SCAP_PROFILES[0], progress)
+    elif choices.scap_profile is None:
+        write_again(capture, output, progress)
+    else:
+        raise UsageError("what came from a scap file is written as it was; --scap-profile is for recordings")
 
 
 def _stream(

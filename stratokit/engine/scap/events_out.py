@@ -20,17 +20,17 @@ NUMBERED_ENTERS = (2, 22, 58, 292, 306, 326, 330)
 EXECVEAT, EXECVE = 330, 292
 CLONE, PROCEXIT = 222, 186
 _THREAD = 0x10000 | 0x400
-PROFILES = ("universal", "modern")
 COLUMNS = (
-    "ts", "pid", "tid", "comm", "syscall", "duration_ns", "ret", "arg0", "arg1", "arg2", "arg3", "arg4", "arg5",
-    "fd", "fd_kind", "fd_name", "path", "path2", "inode", "device", "src_ip", "src_port", "dst_ip", "dst_port",
-    "data",
+    "ts", "pid", "tid", "comm", "syscall", "duration_ns", "ret", "arg0", "arg1", "arg2", "arg3", "arg4",
+    "arg5", "fd", "fd_kind", "fd_name", "path", "path2", "inode", "device", "src_ip", "src_port", "dst_ip",
+    "dst_port", "data",
 )  # fmt: skip
 # Rows that are no system calls: what readers must know before the next one, and ends of processes.
 BORN, ENDED, GONE, RUNS = "@born", "@ended", "@gone", "@runs"
 FILE, PIPE, SOCKET, CONNECTED = "@file", "@pipe", "@socket", "@connected"
 _SPECIAL = {
-    GONE: PROCEXIT, BORN: CLONE, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306, PIPE: 60, SOCKET: 18, CONNECTED: 22,
+    GONE: PROCEXIT, BORN: CLONE, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306, PIPE: 60, SOCKET: 18,
+    CONNECTED: 22,
 }  # fmt: skip
 _TEXTS = ("path", "path2")
 _PAIR = r"^\[?([0-9a-fA-F.:]+?)\]?:(\d+)->\[?([0-9a-fA-F.:]+?)\]?:(\d+)$"
@@ -183,7 +183,9 @@ class Layout:
         makes = frame["syscall"].is_in(["clone3", "vfork", "fork", BORN])
         known = [tid for tid, pid in self._threads.items() if tid != pid]
         threads = tids.cast(pl.Int64).is_in(known) & makes
-        return pl.select(pl.when(threads).then(_THREAD).otherwise(flags.cast(pl.Int64).fill_null(0))).to_series()
+        return pl.select(
+            pl.when(threads).then(_THREAD).otherwise(flags.cast(pl.Int64).fill_null(0))
+        ).to_series()
 
     def _of_people(self, frame: pl.DataFrame, put: Any) -> None:
         which = frame["version"].to_numpy()
@@ -258,4 +260,3 @@ def _device(series: pl.Series) -> pl.Series:
     """The kernel's device number as scap files have it."""
     major, minor = series.cast(pl.Int64) // (1 << 20), series.cast(pl.Int64) & 0xFFFFF
     return (minor & 0xFF) | (major * 256) | ((minor & 0xFFF00) * 4096)
-

@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 BATCH_ROWS = 1 << 16
-_PEOPLE = ("ts", "event", "pid", "tid", "parent_pid", "comm", "path", "cmdline", "uid", "gid", "cgroup", "cwd")
+_PEOPLE = (
+    "ts",
+    "event",
+    "pid",
+    "tid",
+    "parent_pid",
+    "comm",
+    "path",
+    "cmdline",
+    "uid",
+    "gid",
+    "cgroup",
+    "cwd",
+)
 
 
 def export(capture: Capture, output: Path, profile: str, progress: Progress | None = None) -> None:
@@ -65,7 +78,7 @@ def _lists(capture: Capture, people: People, descriptors: dict[int, list[md.Desc
 
 
 def _batches(capture: Capture, extra: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, int | None]]:
-    """Rows in order of time, and up to when their events may be written; calls that last longer come again."""
+    """Rows in order of time, and until when their events are due; calls that last longer come again."""
     calls = capture.rows("syscall").select(eo.COLUMNS).with_columns(pl.col("ts").cast(pl.Int64)).sort("ts")
     waiting: pl.DataFrame | None = None
     held: pl.DataFrame | None = None
@@ -91,4 +104,3 @@ def _joined(
     due = extra if cutoff is None else extra.filter(pl.col("ts") < cutoff)
     parts = [part for part in (waiting, batch, due) if part is not None and part.height]
     return pl.concat(parts, how="diagonal_relaxed")
-

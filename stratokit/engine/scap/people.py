@@ -108,7 +108,7 @@ def _person(row: dict[str, Any], before: Person | None) -> Person:
 
 
 def user_list(people: Iterable[Person]) -> list[md.User]:
-    """Every user and group by number: a recording knows no names, and those of the reader's host are others."""
+    """Every user and group by number: a recording has no names, and the reader's host has others."""
     found = list(people)
     uids = sorted({person.uid for person in found if person.uid < 1 << 31})
     gids = sorted({person.gid for person in found if person.gid < 1 << 31})

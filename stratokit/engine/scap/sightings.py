@@ -26,7 +26,13 @@ _ANON = {
     "anon_inode:inotify": md.INOTIFY,
     "anon_inode:[timerfd]": md.TIMERFD,
 }
-_KINDS = {"file": md.FILE_V2, "char": md.FILE_V2, "block": md.FILE_V2, "directory": md.DIRECTORY, "pipe": md.FIFO}
+_KINDS = {
+    "file": md.FILE_V2,
+    "char": md.FILE_V2,
+    "block": md.FILE_V2,
+    "directory": md.DIRECTORY,
+    "pipe": md.FIFO,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +56,9 @@ def first_sightings(capture: Capture) -> Sightings:
     calls = capture.rows("syscall").with_columns(pl.col("ts").cast(pl.Int64))
     threads = collect(calls.select("tid", "pid").drop_nulls().unique(["tid"], keep="last"))
     executed = pl.col("syscall").is_in(["execve", "execveat"]) & (pl.col("ret") == 0)
-    since = pl.col("ts") + pl.when(executed).then(pl.col("duration_ns").cast(pl.Int64)).otherwise(0).fill_null(0)
+    since = pl.col("ts") + pl.when(executed).then(pl.col("duration_ns").cast(pl.Int64)).otherwise(
+        0
+    ).fill_null(0)
     comms = collect(calls.select(since.alias("ts"), "tid", "pid", "comm").drop_nulls())
     told = collect(
         capture.rows("process")
@@ -58,7 +66,9 @@ def first_sightings(capture: Capture) -> Sightings:
         .select(pl.col("ts").cast(pl.Int64), "tid", "pid", "comm")
         .drop_nulls()
     )
-    both = pl.concat([told.with_columns(told=True), comms.with_columns(told=False)]).sort("ts", maintain_order=True)
+    both = pl.concat([told.with_columns(told=True), comms.with_columns(told=False)]).sort(
+        "ts", maintain_order=True
+    )
     before = pl.col("comm").shift(1).over("tid")
     names = both.with_columns(unknown=before.is_null(), changed=before.ne_missing(pl.col("comm")))
     names = names.filter("changed", ~pl.col("told")).select("ts", "tid", "pid", "comm", "unknown")
@@ -68,8 +78,10 @@ def first_sightings(capture: Capture) -> Sightings:
 
 
 _DUPS = ("dup", "dup2", "dup3", "fcntl")
-_USED = ("ts", "pid", "tid", "fd", "fd_kind", "fd_name", "inode", "device", "socket_cookie", "src_ip", "src_port",
-         "dst_ip", "dst_port")  # fmt: skip
+_USED = (
+    "ts", "pid", "tid", "fd", "fd_kind", "fd_name", "inode", "device", "socket_cookie", "src_ip", "src_port",
+    "dst_ip", "dst_port",
+)  # fmt: skip
 
 
 def _untold(capture: Capture, calls: pl.LazyFrame) -> pl.DataFrame:
@@ -118,7 +130,9 @@ def _descriptor(row: dict[str, Any]) -> md.Descriptor:
 def at_start(sightings: Sightings, pids: Collection[int]) -> dict[int, list[md.Descriptor]]:
     """Descriptors that these processes had when they were first seen."""
     found: dict[int, list[md.Descriptor]] = {}
-    for row in sightings.untold.filter(pl.col("first") & pl.col("pid").is_in(list(pids))).iter_rows(named=True):
+    for row in sightings.untold.filter(pl.col("first") & pl.col("pid").is_in(list(pids))).iter_rows(
+        named=True
+    ):
         found.setdefault(row["pid"], []).append(_descriptor(row))
     return found
 
@@ -142,18 +156,24 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
         told(processes.filter(event == "fork"), eo.BORN),
         told(processes.filter(event == "exit"), eo.ENDED, arg0=code * 256, arg1=code),
         # A thread that has another name now: readers take it only of one that begins.
-        told(threads.filter(~pl.col("unknown")), eo.GONE),
+        told(threads.filter(pl.col("tid") != pl.col("pid")), eo.GONE),
         told(threads, eo.BORN),
         *_opened(sightings, people),
     ]
-    ran = processes.filter(event == "exec").sort("ts").join_asof(
-        sightings.execs.rename({"ts": "called", "end": "returned"}),
-        left_on="ts",
-        right_on="called",
-        by="pid",
-        check_sortedness=False,
+    ran = (
+        processes.filter(event == "exec")
+        .sort("ts")
+        .join_asof(
+            sightings.execs.rename({"ts": "called", "end": "returned"}),
+            left_on="ts",
+            right_on="called",
+            by="pid",
+            check_sortedness=False,
+        )
     )
-    parts.append(told(ran.filter((pl.col("returned") >= pl.col("ts")).not_() | pl.col("returned").is_null()), eo.RUNS))
+    parts.append(
+        told(ran.filter((pl.col("returned") >= pl.col("ts")).not_() | pl.col("returned").is_null()), eo.RUNS)
+    )
     found = pl.concat(parts, how="diagonal_relaxed")
     return found.with_columns(
         *(

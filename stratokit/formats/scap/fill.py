@@ -101,9 +101,7 @@ def _end(out: np.ndarray, at: int, address: np.ndarray, port: int, family: int, 
 
 
 @njit(nogil=True, cache=True)
-def _socket(
-    out: np.ndarray, at: int, rows: Rows, row: int, both: bool, inbound: bool, write: bool
-) -> Any:
+def _socket(out: np.ndarray, at: int, rows: Rows, row: int, both: bool, inbound: bool, write: bool) -> Any:
     """socktuple from source to target, or a sockaddr, which is the remote end."""
     family = rows.family[row]
     if family == 0:
@@ -134,6 +132,26 @@ def _socket(
 
 
 @njit(nogil=True, cache=True)
+def _bytes(out: np.ndarray, at: int, rows: Rows, row: int, place: int, kind: int, write: bool) -> Any:
+    """Bytes, or text with its NUL; nothing for what is not known."""
+    if not NUMBERS <= place < NUMBERS + PLACES_OF_BYTES:
+        return at
+    start, size = rows.spans[row, place - NUMBERS]
+    if start < 0:
+        return at
+    size = min(size, DATA_MAX if place - NUMBERS == _DATA else TEXT_MAX)
+    if write:
+        for k in range(size):
+            out[at + k] = rows.blob[start + k]
+    at += size
+    if kind == TEXT:
+        if write:
+            out[at] = 0
+        at += 1
+    return at
+
+
+@njit(nogil=True, cache=True)
 def _param(
     out: np.ndarray, at: int, rows: Rows, row: int, type_: int, p: int, tables: Tables, write: bool
 ) -> Any:
@@ -146,21 +164,7 @@ def _param(
             _put(out, at, _number(rows, row, place, kind, flags, tables), size)
         return at + size
     if kind in (BYTES, TEXT):
-        if not NUMBERS <= place < NUMBERS + PLACES_OF_BYTES:
-            return at
-        start, size = rows.spans[row, place - NUMBERS]
-        if start < 0:
-            return at
-        size = min(size, DATA_MAX if place - NUMBERS == _DATA else TEXT_MAX)
-        if write:
-            for k in range(size):
-                out[at + k] = rows.blob[start + k]
-        at += size
-        if kind == TEXT:
-            if write:
-                out[at] = 0
-            at += 1
-        return at
+        return _bytes(out, at, rows, row, place, kind, write)
     if kind in (SOCKADDR, SOCKTUPLE):
         effect = tables.effect[type_]
         return _socket(out, at, rows, row, kind == SOCKTUPLE, effect in (_ACCEPT, _RECVFROM), write)

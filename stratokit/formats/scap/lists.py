@@ -36,7 +36,9 @@ def machine(host: md.Machine) -> bytes:
     """Block 201."""
     name = host.hostname.encode()[:127]
     numbers = struct.pack("<IQQ", host.num_cpus, host.memory_bytes, host.max_pid)
-    return block(blocks.MACHINE, numbers + name.ljust(128, b"\0") + struct.pack("<QQQQ", host.boot_ns, 0, 0, 0))
+    return block(
+        blocks.MACHINE, numbers + name.ljust(128, b"\0") + struct.pack("<QQQQ", host.boot_ns, 0, 0, 0)
+    )
 
 
 def _sized(text: bytes, most: int = TEXT_MAX) -> bytes:

@@ -1,0 +1,123 @@
+"""Recordings as scap files: what sysdig shows of them is what our tables say, event by event."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from helpers import scap_bytes as sb
+from helpers import sysdig
+
+from stratokit.engine import convert
+from stratokit.engine.capture import Capture
+from stratokit.errors import UsageError
+from stratokit.formats import source as source_module
+
+SAMPLES = Path(__file__).parents[2] / "sample_captures"
+CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
+needs_sysdig = pytest.mark.skipif(not sysdig.SYSDIG, reason="sysdig is not installed")
+
+
+@needs_sysdig
+@pytest.mark.parametrize("name", ["nginx-curl", "mixed"])
+def test_sysdig_shows_of_a_recording_what_our_tables_say(tmp_path, name):
+    source = SAMPLES / f"{name}.parquet"
+    convert.convert_files([source], tmp_path / "x.scap")
+    rows = Capture.open(source).rows("syscall").collect()
+    both = sysdig.compared(rows, sysdig.events(tmp_path / "x.scap", *sysdig.FIELDS))
+    sysdig.equal(both, Capture.open(source).rows("process").collect())
+
+
+@needs_sysdig
+def test_sysdig_opens_the_modern_profile(tmp_path):
+    source = SAMPLES / "mixed.parquet"
+    choices = convert.Choices(scap_profile="modern")
+    convert.convert_files([source], tmp_path / "x.scap", choices=choices)
+    shown = sysdig.events(
+        tmp_path / "x.scap", "evt.dir", "evt.type", "evt.rawtime", "thread.tid", "proc.name"
+    )
+    rows = Capture.open(source).rows("syscall").collect()
+    # It skips events whose types it does not know.
+    exits = shown.filter(pl.col("evt.dir") == "<")
+    assert 0.9 * rows.filter(pl.col("ret").is_not_null()).height < exits.height
+    assert set(shown.filter(pl.col("evt.dir") == ">")["evt.type"]) <= {"procexit"}
+
+
+def test_a_recording_reads_back_as_it_was(tmp_path):
+    source = SAMPLES / "nginx-curl.parquet"
+    convert.convert_files([source], tmp_path / "x.scap")
+    back = Capture.open(tmp_path / "x.scap")
+    assert back.info()["losses"] == {}
+    names = ["ts", "tid", "pid", "comm", "syscall", "duration_ns", "ret", "errno", "path", "fd"]
+    older = {new: old for new, old in sysdig.OLDER.items() if new not in ("pread64", "pwrite64", "prlimit64")}
+    ours = (
+        Capture.open(source)
+        .rows("syscall")
+        .filter(pl.col("ret").is_not_null(), pl.col("duration_ns").is_not_null())
+    )
+    ours = ours.with_columns(pl.col("syscall").replace(older)).select(names).collect()
+    theirs = (
+        back.rows("syscall")
+        .with_columns(pl.col("syscall").replace(older))
+        .filter(pl.col("duration_ns").is_not_null())
+    )
+    theirs = theirs.select(names).collect()
+    both = ours.join(theirs, on=["ts", "tid"], how="left", suffix="_back")
+    assert both["syscall_back"].null_count() == 0
+    for name in ("pid", "comm", "duration_ns"):
+        assert both.filter(pl.col(name).ne_missing(pl.col(f"{name}_back"))).is_empty(), name
+    # Generic events carry neither result nor arguments.
+    told = both.filter(pl.col("ret_back").is_not_null())
+    assert told.height > both.height / 2
+    assert told.filter(pl.col("ret") != pl.col("ret_back")).is_empty()
+    opened = told.filter(pl.col("syscall") == "openat")
+    assert opened["path"].to_list() == opened["path_back"].to_list()
+
+
+def several_versions() -> bytes:
+    """Two sections with old and new blocks, events that nobody knows, and calls that never return."""
+    thread = sb.process(4, 10, 10, "sh", cgroups=b"cpu=/a\0")
+    one = (
+        sb.section(minor=1)
+        + sb.machine()
+        + sb.processes(4, thread)
+        + sb.fds(1, 10, sb.fd(1, 3, 7, 1, sb.sized(b"/x")))
+    )
+    one += sb.event(0x204, 1000, 10, 6, sb.s64(3), sb.u32(9)) + sb.event(0x204, 1500, 10, 7, sb.s64(1), b"a")
+    two = sb.section() + sb.processes(9, sb.process(9, 10, 10, "bash", tail=bytes(29)))
+    two += sb.event(0x217, 2000, 10, 4, sb.s64(3), flags=1, cpu=1) + sb.event(0x216, 2000, 11, 60_000, b"new")
+    two += sb.event(0x221, 2100, -1, 324, sb.text("{}"), wide=True) + sb.event(
+        0x8010ABCD, 2200, 10, 6, sb.s64(4), sb.u32(1)
+    )
+    return one + two
+
+
+@pytest.mark.parametrize("by_parquet", [True, False])
+def test_a_scap_file_is_written_again_to_the_byte(tmp_path, by_parquet):
+    source = tmp_path / "a.scap"
+    source.write_bytes(several_versions())
+    start = source
+    if by_parquet:
+        convert.convert_files([source], start := tmp_path / "a.parquet")
+    convert.convert_files([start], tmp_path / "b.scap")
+    assert (tmp_path / "b.scap").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.corpus
+def test_scap_files_of_the_corpus_are_written_again_to_the_byte(tmp_path):
+    files = sorted(CORPUS.rglob("*.scap")) if CORPUS.exists() else []
+    if not files:
+        pytest.skip(f"no scap files at {CORPUS}")
+    for number, source in enumerate(files):
+        between, again = tmp_path / f"{number}.parquet", tmp_path / f"{number}.scap"
+        convert.convert_files([source], between)
+        convert.convert_files([between], again)
+        assert again.read_bytes() == source_module.read_head(source, 1 << 30), source
+
+
+def test_a_profile_is_for_recordings(tmp_path):
+    source = tmp_path / "a.scap"
+    source.write_bytes(several_versions())
+    with pytest.raises(UsageError, match="written as it was"):
+        convert.convert_files([source], tmp_path / "b.scap", choices=convert.Choices(scap_profile="modern"))
