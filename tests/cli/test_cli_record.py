@@ -96,7 +96,7 @@ def test_quiet_says_nothing(stratokit):
     [
         (["-o", "exists.parquet"], 1, "exists; --force replaces it"),
         (["-o", "no/folder/x.parquet"], 1, "there is no folder"),
-        (["-o", "x.pcap"], 2, "a recording is a .parquet file"),
+        (["-o", "x.pcap"], 2, "a recording is a .parquet or .scap file"),
         (["-o", "left.parquet"], 1, "left from an earlier recording"),
         (["--duration", "soon"], 2, "is no duration; write it as 30s"),
         (["--duration", "0s"], 2, "is no duration"),

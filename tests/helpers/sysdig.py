@@ -105,7 +105,6 @@ def _files(both: pl.DataFrame) -> None:
     files = both.filter(
         pl.col("fd_kind").is_in(["file", "directory"]), pl.col("fd_name").str.contains("^[^\\[:]*$")
     )
-    assert files.height
     names = files.select("fd_name", "fd.name", "pid", "fd", "syscall").unique(["fd_name", "fd.name"])
     for ours, theirs, *where in names.iter_rows():
         plain = posixpath.normpath(ours.removeprefix("./"))
