@@ -16,7 +16,7 @@ import pyarrow as pa
 from numba import njit
 
 from stratokit.dissect.layers import i64
-from stratokit.protocols import over_tcp, tls_certificates
+from stratokit.protocols import over_tcp, quic, tls_certificates
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.base import Protocol
 from stratokit.protocols.buffers import be16
@@ -351,14 +351,51 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
     )
 
 
+@njit(nogil=True, cache=True)
+def _read_plain(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """The first hello of each stream of handshake bytes."""
+    hellos = np.empty((bounds.size - 1, tr.HELLO_COLUMNS), np.int64)
+    for s in range(bounds.size - 1):
+        tr.read_hello(data, bounds[s], bounds[s + 1], hellos[s])
+    return hellos
+
+
+def _over_quic(capture: PacketSource) -> pl.DataFrame | None:
+    """Rows of handshakes in QUIC, in the form of those over TCP."""
+    found = list(quic.handshakes(capture))
+    if not found:
+        return None
+    texts = [stream.bytes() for handshake in found for stream in (handshake.client, handshake.server)]
+    plain = np.frombuffer(b"".join(texts), np.uint8)
+    hellos = _read_plain(plain, np.cumsum([0, *map(len, texts)]))
+    columns: dict[str, Any] = {"flow_id": [handshake.flow_id for handshake in found]}
+    columns["transport"] = ["quic"] * len(found)
+    columns |= hello_columns(plain, hellos[::2], hellos[1::2], "q")
+    for k, name in enumerate(("client", "server")):
+        there = hellos[k::2, tr.LEGACY] >= 0
+        streams = [getattr(handshake, name) for handshake in found]
+        first = [s.first if ok else None for s, ok in zip(streams, there, strict=True)]
+        columns[f"{name}_hello_ts"] = pl.Series([row and row["ts"] for row in first], dtype=pl.Int64)
+        columns[f"{name}_hello_frame"] = pl.Series([row and row["frame"] for row in first], dtype=pl.Int64)
+        columns[f"{name}_alert"] = [-1 if s.alert is None else s.alert for s in streams]
+    frame = pl.DataFrame(columns)
+    return frame.filter(pl.any_horizontal(pl.col("client_hello_ts", "server_hello_ts").is_not_null()))
+
+
 def _named(column: str, names: dict[int, str]) -> pl.Expr:
     return pl.when(pl.col(column) >= 0).then(_name(pl.col(column), names))
 
 
 def _rows(capture: PacketSource) -> pl.DataFrame:
-    parts = over_tcp.messages(capture, "tls")
+    parts = list(over_tcp.messages(capture, "tls"))
+    in_quic = _over_quic(capture)
+    if in_quic is not None:
+        parts.append(in_quic)
     if not parts:
         return pl.DataFrame(schema=frame_schema(TABLE))
+    seconds = ("finished", "protected", "again")
+    never = (pl.lit(None, pl.Int64).alias(f"{s}_{what}_ts") for s in ("client", "server") for what in seconds)
+    parts.append(pl.DataFrame(schema=dict.fromkeys((), pl.Null)).with_columns(never).clear())
     start, version = pl.col("client_hello_ts"), pl.col("number")
     both = pl.col("client_finished_ts").is_not_null() & pl.col("server_finished_ts").is_not_null()
     # With early data (RFC 8446 section 2.3) the client's first protected record is not its Finished.
@@ -377,7 +414,7 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
     )
     by_client, by_server = pl.col("client_alert") >= 0, pl.col("server_alert") >= 0
     answered = pl.col("server_hello_ts").is_not_null()
-    rows = pl.concat(parts).with_columns(
+    rows = pl.concat(parts, how="diagonal_relaxed").with_columns(
         ts=start,
         ts_server_hello=pl.col("server_hello_ts"),
         version=_named("number", VERSIONS),

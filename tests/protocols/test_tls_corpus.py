@@ -39,7 +39,7 @@ def rows_of(capture: Capture, over: str) -> dict[int, dict[str, Any]]:
     return {row["flow_id"]: row for row in rows.to_dicts()}
 
 
-@pytest.mark.parametrize("over", ["tls"])
+@pytest.mark.parametrize("over", ["tls", "quic"])
 @pytest.mark.parametrize("name", TLS)
 def test_client_hellos_equal_tsharks(name: str, over: str) -> None:
     capture, facts = opened(name)

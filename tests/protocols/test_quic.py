@@ -1,0 +1,140 @@
+"""Hellos in QUIC's Initial packets: keys against the RFCs' own, and packets sealed here."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from helpers.traffic import MS, End, Packets
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stratokit.protocols import quic, tls
+
+V1, V2 = bytes.fromhex("00000001"), bytes.fromhex("6b3343cf")
+ID, OTHER_ID = bytes.fromhex("8394c8f03e515708"), b"retried"
+CLIENT, SERVER = End("10.0.0.1", 50000), End("10.0.0.2", 443)
+
+
+def hello(kind: int, cipher: bytes, extensions: bytes) -> bytes:
+    body = b"\3\3" + b"r" * 32 + b"\0" + cipher + struct.pack(">H", len(extensions)) + extensions
+    return struct.pack(">BBH", kind, 0, len(body)) + body
+
+
+NAME = b"\0\0" + struct.pack(">HHBH", 13, 11, 0, 8) + b"shop.exa"
+ASKED = hello(1, b"\0\2\x13\1\1\0", NAME + b"\0\x10\0\5\0\3\2h3" + b"\0\x2b\0\3\2\3\4")
+TOLD = hello(2, b"\x13\1\0", b"\0\x2b\0\2\3\4")
+
+
+def crypto(data: bytes, offset: int = 0) -> bytes:
+    return b"\6" + struct.pack(">HH", 0x4000 | offset, 0x4000 | len(data)) + data
+
+
+def sealed(
+    frames: bytes, side: int = 0, version: bytes = V1, keyed: bytes = ID, number: int = 0, **more: Any
+) -> bytes:
+    """An Initial packet; `keyed` is the connection id that its keys follow from."""
+    keys = quic._keys(version, keyed)[side]
+    head = bytes([0xC1 | quic.VERSIONS[version].initial_bits]) + version
+    to = keyed if side == 0 else b""
+    head += bytes([len(to)]) + to + b"\0" + bytes([len(more.get("token", b""))]) + more.get("token", b"")
+    frames = frames.ljust(40, b"\0")
+    head += struct.pack(">H", 0x4000 | (2 + len(frames) + 16)) + struct.pack(">H", number)
+    nonce = (int.from_bytes(keys.iv, "big") ^ number).to_bytes(12, "big")
+    body = AESGCM(keys.key).encrypt(nonce, frames, head)
+    mask = Cipher(algorithms.AES(keys.header), modes.ECB()).encryptor().update(body[2:18])
+    protected = bytearray(head + body)
+    protected[0] ^= mask[0] & 15
+    for k in range(2):
+        protected[len(head) - 2 + k] ^= mask[1 + k]
+    return bytes(protected)
+
+
+def row(*datagrams: tuple[End, bytes]) -> dict[str, Any] | None:
+    packets = Packets()
+    for sender, datagram in datagrams:
+        packets.datagram(sender, SERVER if sender is CLIENT else CLIENT, datagram)
+    rows = tls.build(packets).collect().to_dicts()
+    return rows[0] if rows else None
+
+
+@pytest.mark.parametrize(
+    ("version", "key", "iv", "header"),
+    [  # RFC 9001 appendix A.1, RFC 9369 appendix A.1
+        (
+            V1,
+            "1f369613dd76d5467730efcbe3b1a22d",
+            "fa044b2f42a3fd3b46fb255c",
+            "9f50449e04a0e810283a1e9933adedd2",
+        ),
+        (
+            V2,
+            "8b1a0bc121284290a29e0971b5cd045d",
+            "91f73e2351d8fa91660e909f",
+            "45b95e15235d6f45a6b19cbcb0294ba9",
+        ),
+    ],
+)
+def test_keys_are_those_of_the_standards(version: bytes, key: str, iv: str, header: str) -> None:
+    client, _ = quic._keys(version, ID)
+    assert (client.key.hex(), client.iv.hex(), client.header.hex()) == (key, iv, header)
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+def test_both_hellos(version: bytes) -> None:
+    asked, told = sealed(crypto(ASKED), version=version), sealed(crypto(TOLD), 1, version=version)
+    found = row((CLIENT, asked), (SERVER, told))
+    assert found
+    assert (found["transport"], found["sni"], found["alpn"]) == ("quic", "shop.exa", ["h3"])
+    assert (found["version"], found["cipher"]) == ("TLS 1.3", "TLS_AES_128_GCM_SHA256")
+    assert found["ja4"].startswith("q13d0103h3_")
+    assert (found["server_hello_ns"], found["client_hello_frame"], found["server_hello_frame"]) == (MS, 1, 2)
+    assert (found["resumed"], found["alert"]) == (False, None)
+
+
+@pytest.mark.parametrize("cut", range(1, len(ASKED), 7))
+def test_a_hello_in_parts_in_any_order_and_datagram(cut: int) -> None:
+    late, early = crypto(ASKED[cut:], cut), crypto(ASKED[: cut + 1])
+    for datagrams in (
+        [sealed(late + early)],
+        [sealed(late), sealed(b"\1" + early, number=1)],
+        [sealed(late) + sealed(early, number=1)],
+        [sealed(early), sealed(early, number=1), sealed(b"\2\0\0\0\0" + late, number=2)],
+    ):
+        found = row(*((CLIENT, datagram) for datagram in datagrams))
+        assert found
+        assert found["sni"] == "shop.exa"
+
+
+def test_after_a_retry_keys_follow_from_the_new_id() -> None:
+    retry = b"\xf0" + V1 + b"\0" + bytes([len(OTHER_ID)]) + OTHER_ID + b"token" + bytes(16)
+    again = sealed(crypto(ASKED), keyed=OTHER_ID, token=b"token", number=1)
+    told = sealed(crypto(TOLD), 1, keyed=OTHER_ID)
+    found = row((CLIENT, sealed(crypto(ASKED))), (SERVER, retry), (CLIENT, again), (SERVER, told))
+    assert found
+    assert (found["sni"], found["server_hello_frame"]) == ("shop.exa", 4)
+
+
+def test_a_refusal() -> None:
+    found = row((CLIENT, sealed(crypto(ASKED))), (SERVER, sealed(b"\x1c\x41\x78\0\0", 1)))
+    assert found
+    assert (found["alert"], found["alert_by"]) == ("no_application_protocol", "server")
+
+
+def test_what_lacks_a_part_or_is_damaged_is_no_row() -> None:
+    assert row((CLIENT, sealed(crypto(ASKED[5:], 5)))) is None
+    whole = sealed(crypto(ASKED))
+    assert row((CLIENT, whole[:-1])) is None
+    assert row((CLIENT, whole[:-1] + bytes([whole[-1] ^ 1]))) is None
+    assert row((CLIENT, sealed(crypto(b"x" * 90, quic.CRYPTO_LIMIT_BYTES & 0x3FFF)))) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=120), st.booleans())
+def test_any_bytes_do_no_harm(data: bytes, inside: bool) -> None:
+    start = b"\xc3" + V1
+    row((CLIENT, sealed(data) if inside else (start + data).ljust(60, b"\0")))
+    list(quic._initials(start + data))
