@@ -141,7 +141,7 @@ def _inner(runs: ByteRuns, switched: pl.DataFrame, asking: NDArray[np.int64]) ->
         flows = part["flow"].to_numpy()
         ends = part.select("request_end", "answer_end").to_numpy(writable=True)
         asks = asking[flows]
-        ends[asks == 1] = ends[asks == 1][:, ::-1]
+        ends = np.where(asks[:, None] == 1, ends[:, ::-1], ends)
         found.append(Inner(tails(runs, flows, ends.ravel()), part["protocol"][0], asks))
     return tuple(found)
 
