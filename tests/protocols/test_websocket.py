@@ -146,7 +146,7 @@ def test_byte_by_byte_gives_the_same_rows() -> None:
     assert len(cut_rows([], [])) == 5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.integers(1, 400), max_size=8), st.lists(st.integers(1, 500), max_size=8), st.integers(0, 99)
 )
