@@ -88,6 +88,11 @@ class Capture:
         return source if one and source.form.name == "scap" else None
 
     @property
+    def is_mapped(self) -> bool:
+        """Whether bytes of packets stay in the files until they are looked at."""
+        return all(getattr(source, "is_mapped", False) for source in self._sources)
+
+    @property
     def files(self) -> list[FileFacts]:
         """Facts of each file."""
         return [source.facts for source in self._sources]

@@ -23,7 +23,8 @@ from stratokit.engine.packet_windows import SIMPLE_PACKET, Columns, columns_of
 from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage, FrameBatch, Interface
 from stratokit.formats.pcapng import cold
-from stratokit.formats.registry import Format
+from stratokit.formats.registry import HEAD_BYTES, Format
+from stratokit.formats.source import COMPRESSIONS, read_head
 from stratokit.formats.views import spread
 from stratokit.schema import load
 
@@ -167,6 +168,12 @@ class PacketSource:
     def __init__(self, path: Path, form: Format) -> None:
         self.path = path
         self.form = form
+
+    @functools.cached_property
+    def is_mapped(self) -> bool:
+        """Whether its bytes are mapped; what is compressed has to be unpacked into memory."""
+        head = read_head(self.path, HEAD_BYTES)
+        return not any(head.startswith(compression.magic) for compression in COMPRESSIONS)
 
     @functools.cached_property
     def survey(self) -> Survey:

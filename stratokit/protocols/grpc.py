@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from stratokit.protocols.base import Protocol
-from stratokit.protocols.over_tcp import messages
+from stratokit.protocols.over_tcp import messages, sighted
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
 from stratokit.streams.ends import END_COLUMNS, with_ends
@@ -106,7 +106,7 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
         .sort(pl.coalesce("ts_request", "ts_response"), "flow_id", maintain_order=True)
         .cast({"request_frame": pl.UInt64, "response_frame": pl.UInt64})
     )
-    return with_ends(rows, capture, "request_frame", "response_frame")
+    return with_ends(rows, sighted(capture, "grpc"), "request_frame", "response_frame")
 
 
 def _decoded() -> pl.Expr:

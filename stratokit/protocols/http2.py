@@ -20,7 +20,7 @@ from stratokit.protocols import http2_frames as h2
 from stratokit.protocols import http2_rows as row_of
 from stratokit.protocols.base import Protocol
 from stratokit.protocols.http2_streams import read_connections
-from stratokit.protocols.over_tcp import Heads, Parsed, StreamParser, messages
+from stratokit.protocols.over_tcp import Heads, Parsed, StreamParser, messages, sighted
 from stratokit.protocols.text import text_column
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
@@ -268,7 +268,7 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
         return pl.DataFrame(schema=frame_schema(TABLE))
     rows = pl.concat(parts).sort("ts", "flow_id", maintain_order=True)
     rows = rows.cast({"first_frame": pl.UInt64, "goaway_frame": pl.UInt64})
-    return with_ends(rows, capture, "first_frame", "goaway_frame")
+    return with_ends(rows, sighted(capture, "http2"), "first_frame", "goaway_frame")
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from stratokit.protocols.base import Passes
 from stratokit.streams import reassembly
 from stratokit.streams.segments import STREAM_LIMIT_BYTES
 
 if TYPE_CHECKING:
-    import polars as pl
     from numpy.typing import NDArray
 
     from stratokit.protocols.inner import Inner
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from stratokit.streams.source import PacketSource
 
 HEAD_BYTES = 512
+# So much is copied and parsed at a time: it stays in caches, and its memory is used again.
+GROUP_BYTES = 1 << 24
 # TLS in CONNECT in TLS in CONNECT: deeper nesting is not looked into.
 NESTING_LIMIT = 4
 
@@ -103,8 +105,28 @@ def messages(capture: PacketSource, table: str) -> list[pl.DataFrame]:
         found = _run(capture, (passes.expected | {table}) - passes.parts.keys())
         if table not in passes.parts:
             passes.parts |= found.parts
+            passes.packets |= found.packets
             passes.counters.update(found.counters)
     return passes.parts[table]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sighted:
+    """The packets in which messages of a table begin or end, as rows that are there already."""
+
+    packets: pl.LazyFrame
+
+    def rows(self, kind: str) -> pl.LazyFrame:
+        """See PacketSource."""
+        assert kind == "packet"
+        return self.packets
+
+
+def sighted(capture: PacketSource, table: str) -> PacketSource:
+    """Where the packets of what `messages` gave for a table were seen, and by whom; for streams.ends."""
+    passes = getattr(capture, "passes", None)
+    found = passes.packets.get(table) if passes is not None else None
+    return Sighted(pl.concat(found).lazy()) if found else capture
 
 
 def _run(capture: PacketSource, tables: set[str]) -> Passes:
@@ -112,26 +134,40 @@ def _run(capture: PacketSource, tables: set[str]) -> Passes:
     for streams in reassembly.batches(capture):
         found.counters.update(streams.losses)
         heads = Heads(*streams.heads(HEAD_BYTES), streams.began)
-        for parser, wanted, asking in _recognised(heads, tables):
-            runs = streams.byte_runs(wanted, parser.limit_bytes)
-            for parsed in _parsed(parser, runs, asking, tables):
-                found.counters.update(parsed.counters)
-                for table in parsed.parts.keys() & tables:
-                    found.parts[table].append(parsed.parts[table])
+        first = {table: len(parts) for table, parts in found.parts.items()}
+        for parser, wanted, asks in _recognised(heads, tables):
+            for group in streams.groups(wanted, GROUP_BYTES):
+                runs = streams.byte_runs(group, parser.limit_bytes)
+                for parsed in _parsed(parser, runs, asks[group], tables):
+                    found.counters.update(parsed.counters)
+                    for table in parsed.parts.keys() & tables:
+                        found.parts[table].append(parsed.parts[table])
+        for table, parts in found.parts.items():
+            of_messages = _of_frames(streams.packets, parts[first[table] :])
+            found.packets.setdefault(table, []).append(of_messages)
     return found
+
+
+def _of_frames(packets: pl.DataFrame, parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """The packets that columns of these parts name by their numbers."""
+    named = [part[name] for part in parts for name in part.columns if name.endswith("_frame")]
+    frames = [series.drop_nulls().cast(packets.schema["frame"]).alias("frame") for series in named]
+    if not frames:
+        return packets.clear()
+    return packets.join(pl.concat(frames).unique().to_frame(), on="frame", how="semi")
 
 
 def _recognised(
     heads: Heads, tables: set[str]
 ) -> Iterator[tuple[StreamParser, NDArray[np.bool_], NDArray[np.int64]]]:
-    """(parser, which conversations are its, who asks in these), where any of its tables is asked for."""
+    """(parser, which conversations are its, who asks in each), where any of its tables is asked for."""
     free = np.ones((heads.bounds.size - 1) // 2, np.bool_)
     for parser in parsers():
         asks = parser.recognise(heads)
         ours = free & (asks >= 0)
         free &= ~ours
         if ours.any() and parser.serves(tables):
-            yield parser, ours, asks[ours]
+            yield parser, ours, asks
 
 
 def _parsed(
@@ -143,7 +179,7 @@ def _parsed(
     for inner in found.inner if depth < NESTING_LIMIT else ():
         if inner.protocol is None:
             for other, wanted, asks in _recognised(inner.heads(HEAD_BYTES), tables):
-                yield from _parsed(other, inner.chosen(wanted), asks, tables, depth + 1)
+                yield from _parsed(other, inner.chosen(wanted), asks[wanted], tables, depth + 1)
         for other in parsers():
             if other.name == inner.protocol and other.serves(tables):
                 yield from _parsed(other, inner.runs, inner.asking, tables, depth + 1)

@@ -14,7 +14,7 @@ import polars as pl
 
 from stratokit.protocols import websocket_frames as ws
 from stratokit.protocols.base import Protocol
-from stratokit.protocols.over_tcp import Heads, Parsed, StreamParser, messages
+from stratokit.protocols.over_tcp import Heads, Parsed, StreamParser, messages, sighted
 from stratokit.protocols.text import text_column
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
@@ -120,7 +120,7 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
         .sort("ts", "flow_id", maintain_order=True)
         .cast({"asked_frame": pl.UInt64, "told_frame": pl.UInt64})
     )
-    return with_ends(rows, capture, "asked_frame", "told_frame")
+    return with_ends(rows, sighted(capture, "websocket"), "asked_frame", "told_frame")
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:

@@ -20,6 +20,7 @@ from numba import njit
 from stratokit.dissect.layers import i64
 from stratokit.streams.assembler import assemble
 from stratokit.streams.flows import FIN, SYN, TCP
+from stratokit.streams.memory import Bytes, parts_of
 from stratokit.streams.segments import STREAM_LIMIT_BYTES, grouped, intervals, stream_offsets
 from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from stratokit.streams.source import PacketSource
 
 BATCH_BYTES = 1 << 28
+# Who sent a packet, and when and where it was seen, for what is told about its messages.
+SEEN = ("dst_ip", "pid", "comm", "pod", "namespace", "container_id")
 _COLUMNS = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "payload_len"})
 
 
@@ -88,7 +91,8 @@ class Streams:
     fin: NDArray[np.int64]
     pieces: NDArray[np.int64]  # offset, size, row of the packet, where the bytes stand in payload.data
     piece_bounds: NDArray[np.int64]
-    payload: Payload
+    payload: Bytes
+    packets: pl.DataFrame  # the rows themselves, without their bytes
     frame: NDArray[np.int64]
     ts_ns: NDArray[np.int64]
     losses: dict[str, int]
@@ -96,6 +100,14 @@ class Streams:
     def heads(self, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The first bytes of each stream, at most `size` and up to the first gap: (data, bounds)."""
         return _heads(self.pieces, self.piece_bounds, self.payload.data, size)
+
+    def groups(self, wanted: NDArray[np.bool_], limit_bytes: int) -> Iterator[NDArray[np.bool_]]:
+        """The conversations that `wanted` marks, a few at a time: at most so many bytes, or one alone."""
+        ends = np.concatenate([[0], np.cumsum(self.pieces[:, 1])])[self.piece_bounds]
+        size = np.where(wanted, ends[2::2] - ends[:-1:2], 0)
+        group = (np.cumsum(size) - size) // limit_bytes
+        for number in np.unique(group[wanted]):
+            yield wanted & (group == number)
 
     def byte_runs(self, wanted: NDArray[np.bool_], limit_bytes: int = STREAM_LIMIT_BYTES) -> ByteRuns:
         """The bytes of the flows that `wanted` marks; of each stream at most the first `limit_bytes`."""
@@ -125,28 +137,31 @@ def batches(capture: PacketSource, limit_bytes: int = BATCH_BYTES) -> Iterator[S
     # Segments without payload or SYN or FIN say nothing about bytes.
     matters = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) != 0)
     packets = capture.rows("packet").filter(is_tcp & matters)
+    columns = (*_COLUMNS, *SEEN, "data", "payload_offset")
+    if getattr(capture, "is_mapped", False):
+        yield put_together(with_sides(packets.select(list(dict.fromkeys(columns))).collect()))
+        return
     sizes = (
         packets.group_by("flow_id").agg(pl.col("payload_len").cast(pl.Int64).sum()).sort("flow_id").collect()
     )
     group = sizes["payload_len"].cum_sum().shift(1, fill_value=0) // limit_bytes
-    payload = pl.col("data").bin.slice(pl.col("payload_offset"), pl.col("payload_len")).fill_null(b"")
     for _, part in sizes.group_by(group, maintain_order=True):
         low, high = part["flow_id"][0], part["flow_id"][-1]
-        rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(*_COLUMNS, payload=payload)
+        rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(list(dict.fromkeys(columns)))
         yield put_together(with_sides(rows.collect()))
 
 
 def put_together(packets: pl.DataFrame) -> Streams:
-    """Segments in capture order, with sides and `payload`, as streams."""
+    """Segments in capture order, with sides, `data` and `payload_offset`, as streams."""
     flows, index = np.unique(column(packets, "flow_id", np.int64), return_inverse=True)
-    payload = Payload.of(packets["payload"])
+    length = column(packets, "payload_len", np.int64)
+    payload = parts_of(packets["data"], column(packets, "payload_offset", np.int64), length)
     key = (index * VIEWS + column(packets, "view", np.int64)) * 2 + ~packets["from_client"].to_numpy()
     order, bounds = grouped(key, flows.size * VIEWS * 2)
     flags = column(packets, "tcp_flags", np.uint16)
-    size = np.diff(payload.bounds)
-    seq, length = column(packets, "tcp_seq", np.uint32), column(packets, "payload_len", np.int64)
+    seq = column(packets, "tcp_seq", np.uint32)
     offsets, began, fin, outside = stream_offsets(seq, flags, length, order, bounds)
-    starts, sizes, skips, rows, bounds, cut = intervals(offsets, size, flags, order, bounds, began)
+    starts, sizes, skips, rows, bounds, cut = intervals(offsets, payload.size, flags, order, bounds, began)
     pieces, piece_bounds = assemble(starts, sizes, bounds)
     view = _best_views(pieces, piece_bounds, flows.size)
     streams = ((np.arange(flows.size) * VIEWS + view)[:, None] * 2 + np.arange(2)).ravel()
@@ -156,7 +171,7 @@ def put_together(packets: pl.DataFrame) -> Streams:
         [
             chosen[:, :2],
             rows[taken],
-            payload.bounds[rows[taken]] + skips[taken] + chosen[:, 0] - starts[taken],
+            payload.start[rows[taken]] + skips[taken] + chosen[:, 0] - starts[taken],
         ]
     )
     return Streams(
@@ -167,6 +182,7 @@ def put_together(packets: pl.DataFrame) -> Streams:
         pieces,
         chosen_bounds,
         payload,
+        packets.drop("data"),
         column(packets, "frame", np.int64),
         packets["ts"].to_physical().to_numpy(),
         {"segment_outside_window": int(outside), "stream_cut_bytes": int(cut)},
