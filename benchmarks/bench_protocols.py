@@ -3,9 +3,9 @@
 
     benchmarks/bench_protocols.py [--bytes 1e9] [--rounds 3] [--only http] [FILE]
 
-FILE is made by tools/make_bench_capture.py in a temporary directory when it is not given. Each round runs every
-case once; tshark runs once. One JSON line a case, with medians: seconds of wall clock, CPU seconds, peak
-memory, and `times_faster` and `times_less_cpu` against tshark.
+FILE is made by tools/make_bench_capture.py in a temporary directory when it is not given. Each round runs
+every case once; tshark runs once. One JSON line a case, with medians: seconds of wall clock, CPU seconds,
+peak memory, and `times_faster` and `times_less_cpu` against tshark.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 
 from bench_engine import STRATOKIT, Case, make_capture, measured, report
 
-# For each table: a display filter that selects its messages, the fields that stand in its columns, and options.
+# For each table: a display filter for its messages, the fields that stand in its columns, options.
 TSHARK: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "http": (
         "http",
         (
-            "tcp.stream", "frame.time_epoch", "frame.number", "ip.src", "tcp.srcport", "ip.dst", "tcp.dstport",
-            "http.request.method", "http.host", "http.request.uri", "http.request.version", "http.user_agent",
+            "tcp.stream", "frame.time_epoch", "frame.number", "ip.src", "tcp.srcport", "ip.dst",
+            "tcp.dstport", "http.request.method", "http.host", "http.request.uri", "http.request.version",
+            "http.user_agent",
             "http.response.code", "http.content_type", "http.content_encoding", "http.content_length",
             "http.request_in", "http.time",
         ),
