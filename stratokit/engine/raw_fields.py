@@ -56,6 +56,12 @@ _SYSCALLS = (
     _one("evt.res", "text", "errno", "Name of the error, as ENOENT; absent on success."),
     FieldSpec("evt.failed", "bool", (_c("ret") < 0,), "True when the call failed."),
     _one("evt.latency", "duration", "duration_ns", "From entry to exit."),
+    FieldSpec(
+        "evt.unfinished",
+        "bool",
+        (_c("unfinished").fill_null(False),),
+        "True when the call had not returned at the end; evt.latency is the time up to there.",
+    ),
     _one("evt.buffer", "bytes", "data", "First bytes that were read, written, sent or received."),
     _one("fd.num", "number", "fd", "File descriptor."),
     _one("fd.type", "text", "fd_kind", "file, directory, socket, pipe, char, block, anon."),

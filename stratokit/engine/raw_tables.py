@@ -26,13 +26,13 @@ _SOCKETS = (
 )
 _SYSCALLS = (
     "ts pid tid comm syscall args ret errno duration_ns fd fd_kind fd_name path path2 src_ip src_port dst_ip "
-    "dst_port socket_cookie inode device process_start container_id pod namespace cgroup"
+    "dst_port unfinished socket_cookie inode device process_start container_id pod namespace cgroup"
 )
 _EVENTS = (
     "ts event pid tid comm path path2 arg0 arg1 arg2 data process_start container_id pod namespace cgroup"
 )
 _CONTAINERS = "ts container_id container_name runtime image pod namespace pod_uid cgroup name_source"
-_INTERFACES = "ts interface ifindex link_type mac addresses mtu interface_info"
+_INTERFACES = "ts interface ifindex link_type mac addresses mtu netns interface_info"
 _LOSSES = "ts counter amount span_ns"
 
 

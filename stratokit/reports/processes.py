@@ -37,6 +37,7 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
     )
     calls = (
         _rows(capture, "syscalls")
+        .filter(pl.col("unfinished").is_null())
         .group_by(_PROCESS)
         .agg(
             pl.col("comm").last(),

@@ -24,6 +24,11 @@ def is_waiting() -> pl.Expr:
     return pl.col("syscall").is_in(names)
 
 
+def finished(duration: pl.Expr) -> pl.Expr:
+    """Null for calls that had not returned when the recording ended: most are those of idle programs."""
+    return pl.when(pl.col("unfinished").is_null()).then(duration)
+
+
 def build(capture: Capture, _: Options) -> pl.LazyFrame:
     """One row a process name and call: work first, waiting after it, each by total time."""
     return (
@@ -34,8 +39,9 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
             pl.len().cast(pl.UInt64).alias("count"),
             count(pl.col("ret") < 0).alias("errors"),
             pl.col("errno").drop_nulls().unique().sort().str.join(" ").alias("errnos"),
-            pl.col("duration_ns").sum().cast(pl.Int64).alias("total_ns"),
-            *spread(pl.col("duration_ns")),
+            finished(pl.col("duration_ns")).sum().cast(pl.Int64).alias("total_ns"),
+            *spread(finished(pl.col("duration_ns"))),
+            pl.col("unfinished").is_not_null().sum().cast(pl.UInt64).alias("unfinished"),
         )
         .with_columns(is_waiting().alias("waiting"))
         .sort(
@@ -61,6 +67,7 @@ REPORT = Report(
         Column("errnos", "text", "Errors that occurred."),
         Column("total_ns", "s64", "Time in the call, all together.", "ns"),
         *SPREAD,
+        Column("unfinished", "u64", "Calls that had not returned at the end; they are in no time here."),
         Column("waiting", "bool", "True for calls that wait for something to happen."),
     ),
     build=build,

@@ -1,9 +1,12 @@
 """Whatever goes wrong while recording: what was recorded stays readable, and what was lost is counted."""
 
 import contextlib
+import os
+import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import polars as pl
@@ -95,23 +98,49 @@ def test_a_killed_recording_keeps_all_but_its_last_second(tmp_path):
     assert mine.filter(pl.col("path").is_in(did.missing)).height == len(did.missing)
 
 
+# Writes its count and the time once a millisecond.
+TICKER = """
+import itertools, os, time
+fd = os.open("/dev/null", os.O_WRONLY)
+for i in itertools.count():
+    os.write(fd, b"%d %d" % (i, time.time_ns()))
+    time.sleep(0.001)
+"""
+
+
 def test_killed_at_any_moment(tmp_path):
-    for index in range(7):
-        path = tmp_path / f"{index}.parquet"
-        with subprocess.Popen(
-            [*STRATOKIT, "record", "-o", path, "--quiet"], stderr=subprocess.PIPE, text=True
-        ) as process:
-            time.sleep(0.15 + 0.3 * index)
-            process.kill()
-        left = path.with_suffix(".spool")
-        if not left.exists():
-            continue
-        done = run("convert", left, path)
-        assert "Traceback" not in done.stderr
-        if done.returncode == 0:
-            assert pl.read_parquet(path).filter(counter="spool_unfinished").height == 1
-        else:
-            assert "nothing to convert" in done.stderr or "not a stratokit spool" in done.stderr
+    """Random moments; STRATOKIT_KILLS=36 makes a long run. What is kept has no gap, and the end is near."""
+    with subprocess.Popen([sys.executable, "-c", TICKER]) as ticker:
+        try:
+            for index in range(int(os.environ.get("STRATOKIT_KILLS", "5"))):
+                _kill_once(tmp_path / f"{index}.parquet", ticker.pid, early=index % 5 == 0)
+        finally:
+            ticker.kill()
+
+
+def _kill_once(path, ticker, early):
+    left = path.with_suffix(".spool")
+    with subprocess.Popen([*STRATOKIT, "record", "-o", path, "--quiet"]) as process:
+        while not early and not left.exists():
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 2))
+        process.kill()
+        killed_ns = time.time_ns()
+    if not left.exists():
+        return
+    done = run("convert", left, path)
+    assert "Traceback" not in done.stderr
+    if done.returncode:
+        assert "nothing to convert" in done.stderr or "not a stratokit spool" in done.stderr
+        return
+    rows = pl.read_parquet(path)
+    assert rows.filter(counter="spool_unfinished").height == 1
+    assert rows.filter(pl.col("counter").is_in(["event_unreadable", "chunk_damaged"])).is_empty()
+    ticks = rows.filter(pl.col("pid") == ticker, syscall="write").sort("ts")["data"]
+    numbers = [int(tick.split()[0]) for tick in ticks]
+    if numbers:
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        assert killed_ns - int(ticks[-1].split()[1]) < 1_000_000_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
