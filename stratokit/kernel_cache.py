@@ -1,25 +1,65 @@
-"""Where compiled kernels are kept when neither the installation nor the home directory can be written.
+"""Where compiled kernels are kept, so that they are compiled once and never outlive their source.
 
-numba caches beside the source, or in the user's cache directory; a service account often has neither, and
-numba then refuses to start. The cache holds code that is executed, so a directory in a shared place must be
-ours alone.
+numba looks at the file of a kernel to know whether what it cached still holds, but not at the kernels that
+this one calls from other files: after an edit or a checkout it would run old machine code without a word. So
+the directory is named after the content of all kernels. It stands beside the source, or in the user's cache
+directory, or, for a service account without either, in a temporary one. It holds code that is executed: in
+a shared place it must be ours alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import stat
 import tempfile
+import time
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
+PREFIX = "kernels-"
+WEEK_S = 7 * 86400
 
 
 def choose() -> None:
-    """Set NUMBA_CACHE_DIR where numba would find no place of its own. Call before numba is imported."""
+    """Set NUMBA_CACHE_DIR where the user has not. Call before numba is imported."""
     if "NUMBA_CACHE_DIR" in os.environ:
         return
-    if os.access(os.path.dirname(os.path.abspath(__file__)), os.W_OK) or _can_make(_user_cache()):
-        return
+    name = PREFIX + fingerprint(PACKAGE)
+    for parent in (os.path.join(PACKAGE, "__pycache__"), os.path.join(_user_cache(), "stratokit")):
+        if _can_make(parent):
+            _forget_others(parent, name)
+            os.environ["NUMBA_CACHE_DIR"] = os.path.join(parent, name)
+            return
     own = os.path.join(tempfile.gettempdir(), f"stratokit-{os.getuid()}")
-    os.environ["NUMBA_CACHE_DIR"] = own if _is_ours(own) else tempfile.mkdtemp(prefix="stratokit-")
+    parent = own if _is_ours(own) else tempfile.mkdtemp(prefix="stratokit-")
+    os.environ["NUMBA_CACHE_DIR"] = os.path.join(parent, name)
+
+
+def fingerprint(package: str) -> str:
+    """16 hex digits that differ when any source file below `package` with a kernel in it differs."""
+    digest = hashlib.sha256()
+    pending = [package]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.endswith(".py"):
+                    with open(entry.path, "rb") as file:
+                        source = file.read()
+                    if b"njit" in source:
+                        digest.update(b"%s %d\n" % (os.fsencode(entry.name), len(source)) + source)
+                elif entry.is_dir() and entry.name != "__pycache__":
+                    pending.append(entry.path)
+    return digest.hexdigest()[:16]
+
+
+def _forget_others(parent: str, name: str) -> None:
+    """Remove kernels of other versions, made more than a week ago; looked for when a version is new."""
+    if os.path.isdir(os.path.join(parent, name)) or not os.path.isdir(parent):
+        return
+    for other in os.scandir(parent):
+        if other.name.startswith(PREFIX) and time.time() - other.stat().st_mtime > WEEK_S:
+            shutil.rmtree(other.path, ignore_errors=True)
 
 
 def _user_cache() -> str:

@@ -24,7 +24,8 @@ from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage, FrameBatch, Interface
 from stratokit.formats.pcapng import cold
 from stratokit.formats.registry import HEAD_BYTES, Format
-from stratokit.formats.source import COMPRESSIONS, read_head
+from stratokit.formats.source import read_head
+from stratokit.formats.unpack import COMPRESSIONS
 from stratokit.formats.views import spread
 from stratokit.schema import load
 
