@@ -135,13 +135,24 @@ class Capture:
     def recorded(self, name: str) -> bool:
         """Whether the capture could have filled the table, even if nothing of the kind happened."""
         kind = entry(name).kind
+        if entry(name).from_payload and any(file.rows.get("syscall") for file in self.files):
+            return True
         return any(file.rows.get(kind) or kind in file.asked for file in self.files)
+
+    def _source_of(self, name: str) -> Any:
+        """What a table is built from: without packets, parsers read what calls sent and received."""
+        if entry(name).from_payload:
+            from stratokit.engine.socket_payload import SocketPayload, stands_in
+
+            if stands_in(self._whole):
+                return SocketPayload(self._whole)
+        return self._whole
 
     def built(self, name: str) -> pl.LazyFrame:
         """A table from all rows, with columns that only filters use."""
         found = self._built.get(name)
         if found is None:
-            found = self._built[name] = entry(name).build(self._whole)
+            found = self._built[name] = entry(name).build(self._source_of(name))
         return found
 
     def messages(self, name: str) -> pl.LazyFrame:

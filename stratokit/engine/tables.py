@@ -37,6 +37,8 @@ class Entry:
     kind: str
     build: Callable[[Capture], pl.LazyFrame]
     fields: tuple[FieldSpec, ...]
+    # Whether the bytes that went over sockets are enough, be they packets or not.
+    from_payload: bool = False
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -89,7 +91,7 @@ def _derived() -> Iterator[Entry]:
     for module in (conversations, tcp):
         yield Entry(module.TABLE, "packet", module.build, _specs(module.TABLE))
     for protocol in protocols().values():
-        yield Entry(protocol.table, "packet", protocol.build, _specs(protocol.table))
+        yield Entry(protocol.table, "packet", protocol.build, _specs(protocol.table), from_payload=True)
 
 
 def _specs(table: Table) -> tuple[FieldSpec, ...]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
+from stratokit.schema import scap
+
 SYSDIG = shutil.which("sysdig")
 _MARK = "\x1f"
 NUMBERS = ("evt.num", "evt.rawtime", "evt.latency", "thread.tid", "proc.pid", "fd.num", "fd.sport")
@@ -105,6 +107,9 @@ def _files(both: pl.DataFrame) -> None:
     files = both.filter(
         pl.col("fd_kind").is_in(["file", "directory"]), pl.col("fd_name").str.contains("^[^\\[:]*$")
     )
+    # The generic event of all other calls does not say on which descriptor they work.
+    own = [name for name, call in scap.calls().items() if call.known]
+    files = files.filter(pl.col("syscall").is_in(own))
     names = files.select("fd_name", "fd.name", "pid", "fd", "syscall").unique(["fd_name", "fd.name"])
     for ours, theirs, *where in names.iter_rows():
         plain = posixpath.normpath(ours.removeprefix("./"))

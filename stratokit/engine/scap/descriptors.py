@@ -26,7 +26,7 @@ AT_FDCWD = -100
 O_DIRECTORY = 0o200000
 F_DUPFD, F_DUPFD_CLOEXEC = 0, 1030
 EINPROGRESS = -115
-DATAGRAM, TYPE_MASK = 2, 15
+TYPE_MASK = 15
 FD_LIMIT = 1 << 31
 
 
@@ -129,6 +129,8 @@ def _socket_call(
     fd = values[RET] if effect == ACCEPT else values[ARG0]
     if effect == ACCEPT:
         entry = opened(state, table, fd, st.SOCKET, -1)
+        if entry >= 0:
+            state.fds[entry].datagram = st.STREAM
     else:
         entry = lookup(state, table, fd)
         if entry < 0 and facts[GIVEN]:
@@ -136,7 +138,7 @@ def _socket_call(
     if entry < 0 or not facts[GIVEN]:
         return
     found = state.fds[entry]
-    if effect in (SENDTO, RECVFROM) and found.family and not found.datagram:
+    if effect in (SENDTO, RECVFROM) and found.family and found.datagram != st.DATAGRAM:
         return  # of a connection both ends are known already
     found.family = facts[FAMILY]
     if facts[FAMILY] == AF_UNIX:
@@ -215,7 +217,8 @@ def follow_call(
     elif effect == SOCKET:
         entry = opened(state, table, ret, st.SOCKET, -1)
         if entry >= 0:
-            state.fds[entry].datagram = (values[ARG1] & TYPE_MASK) == DATAGRAM
+            kind = values[ARG1] & TYPE_MASK
+            state.fds[entry].datagram = kind if kind in (st.STREAM, st.DATAGRAM) else 0
     elif effect in (PIPE, SOCKETPAIR):
         _made_pair(state, table, st.PIPE if effect == PIPE else st.SOCKET, values)
     elif effect == CLOSE_RANGE:

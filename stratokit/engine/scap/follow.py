@@ -12,6 +12,7 @@ from stratokit.engine.scap.decode import DATA, PATH, PATH2, SPANS, decode
 from stratokit.engine.scap.descriptors import follow_call, lookup
 from stratokit.engine.scap.texts import text
 from stratokit.engine.scap.threads import cloned, ended, executed, moved, thread_of
+from stratokit.formats.scap.blocks import STATE_ONLY
 from stratokit.formats.scap.params import EFFECT, NUMBERS, PLACE, Tables
 from stratokit.formats.scap.walk import GOOD
 
@@ -287,7 +288,8 @@ def _returned(
     out.used[0] += 1
     _clear(row)
     _reset(work, values)
-    row.kind = SYSCALL
+    # What only tells readers the state is no call that anybody made.
+    row.kind = OTHER if event.flags & STATE_ONLY else SYSCALL
     row.type = event.type & ~1
     row.ts = event.ts
     mask = i64(0)

@@ -24,7 +24,7 @@ _FD_KINDS = {
     **dict.fromkeys((3, 4, 5, 6, 8, metadata.NETLINK), state.SOCKET),
 }
 _FAMILIES = {3: 2, 4: 10, 5: 2, 6: 10, 8: 1, metadata.NETLINK: 16}
-_UDP = 3
+_TCP, _UDP = 2, 3
 _THREAD_FLAG = 0x2000
 
 
@@ -143,7 +143,7 @@ class Follower:
             return
         found = self.known.fds[entry]
         found["family"] = _FAMILIES.get(item.kind, 0)
-        found["datagram"] = item.l4 == _UDP
+        found["datagram"] = {_TCP: state.STREAM, _UDP: state.DATAGRAM}.get(item.l4, 0)
         if item.inode:
             found["inode"], found["device"], found["has_inode"] = item.inode, item.device, 1
         if item.kind in (metadata.IPV4, metadata.IPV6, metadata.IPV4_SERVER, metadata.IPV6_SERVER):

@@ -217,7 +217,9 @@ def _call_columns(rows: np.ndarray, values: np.ndarray, texts: Texts) -> Columns
     major, minor = device >> 8 & 0xFFF, (device & 0xFF) | (device >> 12 & 0xFFF00)
     inode = rows["has_inode"] > 0
     kinds = pa.array([kind or "" for kind in state.KINDS])
+    transport = socket & ((rows["family"] == 2) | (rows["family"] == 10)) & (rows["datagram"] > 0)
     return {
+        "ip_proto": _masked(np.where(rows["datagram"] == state.STREAM, 6, 17).astype(np.uint8), transport),
         "syscall": _call_names(rows, values),
         "duration_ns": _masked(rows["duration"].astype(np.uint64), rows["duration"] >= 0),
         "ret": _masked(ret, returned),

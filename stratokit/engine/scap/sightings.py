@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
     from stratokit.engine.scap.people import People
 
-_AT_FDCWD, _O_DIRECTORY, _UDP = (1 << 32) - 100, 0o200000, 17
+_AT_FDCWD, _O_DIRECTORY, _TCP, _UDP = (1 << 32) - 100, 0o200000, 6, 17
 _L4 = {6: 2, 17: 3, 1: 4, 58: 4}
 _ANON = {
     "anon_inode:[eventfd]": md.EVENTFD,
@@ -113,7 +113,7 @@ def _descriptor(row: dict[str, Any]) -> md.Descriptor:
     inode, name = row["inode"] or 0, row["fd_name"].encode()
     if row["fd_kind"] == "socket" and row["src_ip"] is not None:
         local, family = eo.packed(row["src_ip"])
-        l4 = _L4.get(row["ip_proto"] or 0, 1)
+        l4 = _L4.get(row["ip_proto"] or _UDP, 1)
         if row["dst_ip"] is None:
             kind = md.IPV4_SERVER if family == 2 else md.IPV6_SERVER
             return md.Descriptor(
@@ -200,7 +200,8 @@ def _opened(sightings: Sightings, people: People) -> Iterator[pl.DataFrame]:
     ends = ("src_ip", "src_port", "dst_ip", "dst_port")
     sockets = untold.filter(kind == "socket", pl.col("src_ip").is_not_null())
     family = pl.when(pl.col("src_ip").str.contains(":", literal=True)).then(10).otherwise(2).cast(pl.UInt64)
-    datagram = pl.when(pl.col("ip_proto") == _UDP).then(2).otherwise(1).cast(pl.UInt64)
+    # Every TCP socket has a row of its own.
+    datagram = pl.when(pl.col("ip_proto") == _TCP).then(1).otherwise(2).cast(pl.UInt64)
     yield sockets.select(*who, syscall=pl.lit(eo.SOCKET), ret=fd, arg0=family, arg1=datagram)
     connected = sockets.filter(pl.col("dst_ip").is_not_null())
     zero = pl.lit(0, pl.Int64)

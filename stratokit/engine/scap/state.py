@@ -53,6 +53,7 @@ FD = np.dtype(
     align=True,
 )
 KINDS = (None, "file", "directory", "socket", "pipe", "char", "block", "anon")
+STREAM, DATAGRAM = 1, 2  # in `datagram`; 0 is unknown
 FILE, DIRECTORY, SOCKET, PIPE, ANON = 1, 2, 3, 4, 7
 
 # Positions in `counts`.
