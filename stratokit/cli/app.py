@@ -11,6 +11,7 @@ from stratokit import __version__
 from stratokit.cli.convert import convert
 from stratokit.cli.doctor import doctor
 from stratokit.cli.fields import fields
+from stratokit.cli.follow import follow
 from stratokit.cli.info import info
 from stratokit.cli.record import record
 from stratokit.cli.report import report
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (record, report, info, table, convert, fields, doctor):
+for verb in (record, report, info, table, follow, convert, fields, doctor):
     app.command()(verb)
 
 

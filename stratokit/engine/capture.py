@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from stratokit.engine.packet_files import PacketSource
     from stratokit.engine.scap.source import ScapSource
 
+if TYPE_CHECKING:
+    from stratokit.streams.follow import Stream
+
 _C = TypeVar("_C", bound="Capture")
 
 
@@ -162,6 +165,16 @@ class Capture:
         if found is None:
             found = self._built[key] = packet_fields()[name].build(self._whole)
         return found
+
+    def stream(self, flow_id: int) -> Stream:
+        """Both directions of a TCP conversation, as Wireshark's "follow stream" reads them.
+
+        Raises:
+            UsageError: there is no TCP conversation of that number.
+        """
+        from stratokit.streams.follow import follow
+
+        return follow(self._whole, flow_id)
 
     def keep(self, names: Iterable[str]) -> None:
         """Compute these tables now and once, because several questions about them follow."""

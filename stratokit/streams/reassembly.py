@@ -1,6 +1,7 @@
 """TCP payload put together: per conversation and direction, runs of bytes with a map back to the packets.
 
-Bytes that arrived twice are taken from the first segment that brought them. What nothing brought is a gap
+Bytes that arrived twice are taken from the first segment that brought them, or as a policy of `assembler`
+says. What nothing brought is a gap
 between two runs. A conversation that was recorded at both ends is put together for each end, and the more
 complete view is kept; the client's, when they are equal.
 
@@ -18,7 +19,7 @@ import polars as pl
 from numba import njit
 
 from stratokit.dissect.layers import i64
-from stratokit.streams.assembler import assemble
+from stratokit.streams.assembler import Policy, assemble
 from stratokit.streams.flows import FIN, SYN, TCP
 from stratokit.streams.memory import Bytes, parts_of
 from stratokit.streams.segments import STREAM_LIMIT_BYTES, grouped, intervals, stream_offsets
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 BATCH_BYTES = 1 << 28
 # Who sent a packet, and when and where it was seen, for what is told about its messages.
 SEEN = ("dst_ip", "pid", "comm", "pod", "namespace", "container_id")
+_SENT = pl.col("payload_len").cast(pl.Int64)
+_SENT_BEFORE = _SENT.cum_sum().over("flow_id", "direction", "src_ip", "src_port") - _SENT
 _COLUMNS = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "payload_len"})
 
 
@@ -131,15 +134,21 @@ class Streams:
         )
 
 
-def batches(capture: PacketSource, limit_bytes: int = BATCH_BYTES) -> Iterator[Streams]:
-    """All TCP conversations of a capture with their bytes, a group after the other, by flow_id."""
+def batches(
+    capture: PacketSource, limit_bytes: int = BATCH_BYTES, policy: Policy = "first"
+) -> Iterator[Streams]:
+    """All TCP conversations of a capture with their bytes, a group after the other, by flow_id.
+
+    Args:
+        policy: which of several segments the bytes are taken from that all of them brought.
+    """
     is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null()
     # Segments without payload or SYN or FIN say nothing about bytes.
     matters = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) != 0)
     packets = capture.rows("packet").filter(is_tcp & matters)
     columns = (*_COLUMNS, *SEEN, "data", "payload_offset")
     if getattr(capture, "is_mapped", False):
-        yield put_together(with_sides(packets.select(list(dict.fromkeys(columns))).collect()))
+        yield put_together(with_sides(packets.select(list(dict.fromkeys(columns))).collect()), policy)
         return
     sizes = (
         packets.group_by("flow_id").agg(pl.col("payload_len").cast(pl.Int64).sum()).sort("flow_id").collect()
@@ -148,13 +157,16 @@ def batches(capture: PacketSource, limit_bytes: int = BATCH_BYTES) -> Iterator[S
     for _, part in sizes.group_by(group, maintain_order=True):
         low, high = part["flow_id"][0], part["flow_id"][-1]
         rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(list(dict.fromkeys(columns)))
-        yield put_together(with_sides(rows.collect()))
+        if part["payload_len"].sum() > limit_bytes:  # of one that fills the group alone not all is read
+            rows = rows.with_columns(pl.when(_SENT_BEFORE < STREAM_LIMIT_BYTES).then("data").alias("data"))
+        yield put_together(with_sides(rows.collect()), policy)
 
 
-def put_together(packets: pl.DataFrame) -> Streams:
+def put_together(packets: pl.DataFrame, policy: Policy = "first") -> Streams:
     """Segments in capture order, with sides, `data` and `payload_offset`, as streams."""
     flows, index = np.unique(column(packets, "flow_id", np.int64), return_inverse=True)
     length = column(packets, "payload_len", np.int64)
+    unread = int(length[packets["data"].is_null().to_numpy()].sum())
     payload = parts_of(packets["data"], column(packets, "payload_offset", np.int64), length)
     key = (index * VIEWS + column(packets, "view", np.int64)) * 2 + ~packets["from_client"].to_numpy()
     order, bounds = grouped(key, flows.size * VIEWS * 2)
@@ -162,7 +174,7 @@ def put_together(packets: pl.DataFrame) -> Streams:
     seq = column(packets, "tcp_seq", np.uint32)
     offsets, began, fin, outside = stream_offsets(seq, flags, length, order, bounds)
     starts, sizes, skips, rows, bounds, cut = intervals(offsets, payload.size, flags, order, bounds, began)
-    pieces, piece_bounds = assemble(starts, sizes, bounds)
+    pieces, piece_bounds = assemble(starts, sizes, bounds, policy)
     view = _best_views(pieces, piece_bounds, flows.size)
     streams = ((np.arange(flows.size) * VIEWS + view)[:, None] * 2 + np.arange(2)).ravel()
     chosen, chosen_bounds = _of_streams(pieces, piece_bounds, streams)
@@ -185,7 +197,7 @@ def put_together(packets: pl.DataFrame) -> Streams:
         packets.drop("data"),
         column(packets, "frame", np.int64),
         packets["ts"].to_physical().to_numpy(),
-        {"segment_outside_window": int(outside), "stream_cut_bytes": int(cut)},
+        {"segment_outside_window": int(outside), "stream_cut_bytes": int(cut) + unread},
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stratokit.streams.assembler import assemble
+from stratokit.streams.assembler import Policy, assemble
 
 INTERVALS = st.lists(st.tuples(st.integers(-30, 60), st.integers(1, 20)), max_size=14)
 
@@ -30,6 +30,47 @@ def test_each_position_belongs_to_the_interval_that_came_first(streams: list[lis
         spread = [(at + k, i) for at, n, i in mine for k in range(n)]
         assert dict(spread) == owner
         assert len(spread) == len(owner)
+
+
+def received(stream: list[tuple[int, int]], policy: str) -> dict[int, int]:
+    """Owner of each position, one segment after the other, byte after byte."""
+    owner: dict[int, int] = {}
+    waiting: list[tuple[int, int, int]] = []
+    ready = min([0, *(at for at, _ in stream)])
+    for i, (at, size) in enumerate(stream):
+        begin = max(at, ready)
+        if begin < at + size:
+            waiting.append((begin, at + size, i))
+        while any(a <= ready < b for a, b, _ in waiting):
+            owner[ready] = preferred(waiting, ready, policy)
+            ready += 1
+    for position in range(ready, max((b for _, b, _ in waiting), default=ready)):
+        if any(a <= position < b for a, b, _ in waiting):
+            owner[position] = preferred(waiting, position, policy)
+    return owner
+
+
+def preferred(waiting: list[tuple[int, int, int]], position: int, policy: str) -> int:
+    holding = [(a, a - b if policy == "linux" else 0, i) for a, b, i in waiting if a <= position < b]
+    return min(holding)[2]
+
+
+@settings(max_examples=400, deadline=None)
+@given(INTERVALS, st.sampled_from(["bsd", "linux"]))
+def test_systems_keep_what_was_delivered_and_prefer_what_begins_first(
+    stream: list[tuple[int, int]], policy: Policy
+) -> None:
+    start, size = (np.array([pair[k] for pair in stream], np.int64) for k in (0, 1))
+    pieces, _ = assemble(start, size, np.array([0, len(stream)]), policy)
+    assert {at + k: i for at, n, i in pieces.tolist() for k in range(n)} == received(stream, policy)
+
+
+@given(INTERVALS)
+def test_the_last_to_come_can_win_everywhere(stream: list[tuple[int, int]]) -> None:
+    start, size = (np.array([pair[k] for pair in stream], np.int64) for k in (0, 1))
+    pieces, _ = assemble(start, size, np.array([0, len(stream)]), "last")
+    owner = {at + k: i for i, (at, n) in enumerate(stream) for k in range(n)}
+    assert {at + k: i for at, n, i in pieces.tolist() for k in range(n)} == owner
 
 
 def test_hostile_orders_take_time_in_proportion() -> None:

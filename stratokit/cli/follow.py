@@ -1,0 +1,38 @@
+"""`stratokit follow`: what both sides of a TCP connection said to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from stratokit.errors import UsageError
+
+
+def follow(
+    input_: Path = typer.Argument(metavar="IN", help="Capture file, folder or pattern."),
+    flow: int = typer.Argument(metavar="FLOW", min=0, help="Number of the conversation, its flow_id."),
+    raw: bool = typer.Option(False, "--raw", help="Bytes as hexadecimal digits, a line a packet."),
+    hex_: bool = typer.Option(False, "--hex", help="Bytes with offsets, as numbers and characters."),
+    text: bool = typer.Option(False, "--text", help="Characters, others as dots.  [default]"),
+    output: Path | None = typer.Option(None, "-o", "--output", metavar="FILE", help="Write to this file."),
+    force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+) -> None:
+    """Show the bytes of a TCP connection as they could be read, in the form of Wireshark's "follow stream".
+
+    \b
+    Examples:
+      stratokit table tcp now.parquet --where 'tcp.analysis.initial_rtt > 1s' --select flow_id
+      stratokit follow now.parquet 17
+      stratokit follow now.parquet 17 --raw
+    """
+    from stratokit.cli.output import text_output
+    from stratokit.engine.capture import Capture
+    from stratokit.render.follow import lines
+
+    chosen = [name for name, given in (("raw", raw), ("hex", hex_), ("text", text)) if given] or ["text"]
+    if len(chosen) > 1:
+        raise UsageError("--raw, --hex and --text exclude each other")
+    stream = Capture.open(input_).stream(flow)
+    with text_output(output, force=force) as file:
+        file.writelines(line + "\n" for line in lines(stream, chosen[0]))
