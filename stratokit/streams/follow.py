@@ -220,9 +220,11 @@ def follow(capture: PacketSource, flow_id: int) -> Stream:
     Raises:
         UsageError: there is no TCP conversation of that number.
     """
-    is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null() & pl.col("tcp_flags").is_not_null()
+    is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null()
     tcp = capture.rows("packet").filter(is_tcp)
-    rows = tcp.filter(pl.col("flow_id") == flow_id).select(*_COLUMNS, payload=PAYLOAD).collect()
+    # Without a payload's length the header contradicts itself, and nothing in it can be believed.
+    whole = pl.col("payload_len").is_not_null()
+    rows = tcp.filter(pl.col("flow_id") == flow_id, whole).select(*_COLUMNS, payload=PAYLOAD).collect()
     if rows.is_empty():
         raise UsageError(f"there is no TCP conversation {flow_id}; the table tcp lists them by flow_id")
     before = tcp.filter(pl.col("flow_id") < flow_id).select(pl.col("flow_id").n_unique()).collect().item()

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from helpers.traffic import ACK, CLIENT, LOCAL_CLIENT, LOCAL_SERVER, SERVER, Connection, Packets
 
@@ -120,9 +122,13 @@ def troubled_files() -> list[str]:
 @pytest.mark.parametrize("name", troubled_files())
 def test_every_byte_is_as_tshark_prints_it(name: str) -> None:
     capture = Capture.open(CORPUS / name)
-    flows = capture.table("tcp").select("flow_id").collect()["flow_id"].to_list()
+    rows = capture.rows("packet").filter(pl.col("ip_proto") == 6, pl.col("flow_id").is_not_null())
+    known = rows.group_by("flow_id").agg(pl.col("payload_len").is_not_null().any()).sort("flow_id").collect()
+    flows = known.filter("payload_len")["flow_id"].to_list()
     ours = ["\n".join(lines(capture.stream(flow), "raw")) + "\n" for flow in flows]
-    asked = [word for number in range(len(flows)) for word in ("-z", f"follow,tcp,raw,{number}")]
+    asked = [
+        word for number in np.flatnonzero(known["payload_len"]) for word in ("-z", f"follow,tcp,raw,{number}")
+    ]
     command = ["tshark", "-n", "-q", "-r", str(CORPUS / name), *asked]
     printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
     assert sorted(ours) == sorted(re.split(r"(?=\n={67}\nFollow: tcp)", printed)[1:])
