@@ -4,8 +4,8 @@
     benchmarks/bench_tcp.py [--bytes 1e9] [--rounds 3] [--extremes] [FILE]
 
 FILE is made by tools/make_bench_capture.py in a temporary directory when it is not given. One JSON line a
-case, as bench_engine.py prints them. `--extremes` adds peak memory for one connection of 1 GB and for a million
-connections of three segments.
+case, as bench_engine.py prints them. `--extremes` adds peak memory for one connection of 1 GB and for a
+million connections of three segments.
 """
 
 from __future__ import annotations

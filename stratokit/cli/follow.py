@@ -22,7 +22,6 @@ def follow(
 
     \b
     Examples:
-      stratokit table tcp now.parquet --where 'tcp.analysis.initial_rtt > 1s' --select flow_id
       stratokit follow now.parquet 17
       stratokit follow now.parquet 17 --raw
     """
