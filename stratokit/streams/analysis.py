@@ -97,9 +97,12 @@ def _acked_unseen(seq: int, ack: int, fwd: Any, rev: Any) -> int:
 
 @njit(nogil=True, cache=True)
 def _retransmission(
-    seq: int, length: int, flags: int, ts: int, conn: Any, fwd: Any, rev: Any, pool: np.ndarray
+    seq: int, length: int, flags: int, ts: int, own: bool, conn: Any, fwd: Any, rev: Any, pool: np.ndarray
 ) -> int:
-    """Which kind of repetition, if any, a segment with data, SYN or FIN is."""
+    """Which kind of repetition, if any, a segment with data, SYN or FIN is.
+
+    `own`: it was seen at its sender's socket, which sends nothing out of order.
+    """
     next_seq, last_ack = i64(fwd.next_seq), i64(rev.last_ack)
     end = (seq + length) & WRAP
     behind = fwd.began and after(next_seq, seq)
@@ -113,7 +116,7 @@ def _retransmission(
         return RETRANSMISSION | FAST_RETRANSMISSION
     late = i64(conn.initial_rtt_ns) if conn.initial_rtt_ns else OUT_OF_ORDER_NS
     last = (end + (1 if flags & (SYN | FIN) else 0)) & WRAP
-    if ts - i64(fwd.next_seq_ns) < late and next_seq != last:
+    if not own and ts - i64(fwd.next_seq_ns) < late and next_seq != last:
         return OUT_OF_ORDER
     if ts - sent_ns(seq, fwd, pool) >= RTO_MIN_NS:
         return RETRANSMISSION | RTO_RETRANSMISSION
@@ -227,10 +230,11 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
     """Judge segments in capture order and keep what they tell in `state`.
 
     segments: arrays connection, side, ts_ns, flags, seq, ack, window, length, scale (-1: no option),
-    SACK ranges, their left and right edges. state: connections, sides, pool, its first free entry.
+    SACK ranges, their left and right edges, whether seen at the sender's socket. state: connections, sides,
+    pool, its first free entry.
     out: flags, round trip (NEVER for none), bytes in flight, number of the duplicate ACK.
     """
-    connection, side, times, all_flags, seqs, acks, windows, lengths, scales, sacks, edges = segments
+    connection, side, times, all_flags, seqs, acks, windows, lengths, scales, sacks, edges, own = segments
     connections, sides, pool, free = state
     out_flags, out_rtt, out_in_flight, out_number = out
     for i in range(connection.size):
@@ -250,7 +254,7 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
         found = _acknowledgment(seq, ack, flags, found, fwd, rev)
         if length > 0 or phantom:
             if not found & KEEP_ALIVE:
-                found |= _retransmission(seq, length, flags, ts, conn, fwd, rev, pool)
+                found |= _retransmission(seq, length, flags, ts, own[i], conn, fwd, rev, pool)
             if fwd.awaiting < UNACKED_MAX:
                 await_ack(seq, end, phantom, ts, fwd, pool, free)
         if length > 0 and fwd.holes:

@@ -15,7 +15,7 @@ from numba import njit
 from stratokit.streams import lifecycle
 from stratokit.streams.analysis import analyse
 from stratokit.streams.flows import TCP
-from stratokit.streams.sides import SIDE_COLUMNS, VIEWS, column, with_sides
+from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, column, with_sides
 from stratokit.streams.tcp_state import NEVER, SACK_RANGES, new_connections, new_pool
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def judged(packets: pl.DataFrame) -> Connections:
         np.ascontiguousarray(packets["tcp_window_scale"].cast(pl.Int16).fill_null(-1).to_numpy()),
         sacks,
         edges,
+        packets["view"].to_numpy() == np.where(from_client, CLIENT, SERVER),
     )
     state, sides = new_connections(used.size)
     state["reused"] = _reused(packets, used // VIEWS)

@@ -165,7 +165,7 @@ def _completeness(flags: int, length: int) -> int:
 @njit(nogil=True, cache=True)
 def follow(segments: Any, from_client: np.ndarray, found: np.ndarray, lives: np.ndarray) -> None:
     """Take segments in capture order; `found` is what `analysis.analyse` said of them."""
-    connection, _, times, all_flags, seqs, acks, windows, lengths, _, _, _ = segments
+    connection, _, times, all_flags, seqs, acks, windows, lengths, _, _, _, _ = segments
     for i in range(connection.size):
         life = lives[connection[i]]
         flags, ts, length = i64(all_flags[i]), times[i], i64(lengths[i])

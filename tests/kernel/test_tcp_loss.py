@@ -1,0 +1,68 @@
+"""Recorded under loss and delay: what we take for retransmissions equals what the kernel counted."""
+
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+from recording import recording
+from workloads.lossy import ADDRESSES, inside, lossy_link
+
+import stratokit as sk
+
+pytestmark = pytest.mark.kernel
+
+CONNECTIONS, SIZE, PORT, DELAY_S = 7, 400_000, 4433, 0.01
+
+SERVER = f"""
+import socket
+with socket.create_server(("{ADDRESSES[1]}", {PORT})) as listener:
+    print("ready", flush=True)
+    for _ in range({CONNECTIONS}):
+        peer, _ = listener.accept()
+        with peer:
+            left = {SIZE}
+            while left:
+                left -= len(peer.recv(min(left, 65536)))
+            peer.sendall(bytes({SIZE}))
+            peer.shutdown(socket.SHUT_WR)
+            assert not peer.recv(1)
+"""
+CLIENT = f"""
+import socket
+for _ in range({CONNECTIONS}):
+    with socket.create_connection(("{ADDRESSES[1]}", {PORT})) as peer:
+        peer.sendall(bytes({SIZE}))
+        left = {SIZE}
+        while left:
+            left -= len(peer.recv(65536))
+"""
+
+
+def test_retransmissions_equal_the_kernels_count(tmp_path):
+    with lossy_link(0.03, DELAY_S) as link, recording(tmp_path / "a.parquet") as made:
+        command = inside(link.namespaces[1], sys.executable, "-c", SERVER)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout.readline() == "ready\n"
+            subprocess.run(inside(link.namespaces[0], sys.executable, "-c", CLIENT), check=True, timeout=120)
+            assert server.wait(60) == 0
+        time.sleep(1)  # the last ACKs
+    assert link.lost > 20
+    capture = sk.open(made.path)
+    flows = capture.table("flows").filter(pl.col("server_port") == PORT)
+    tcp = flows.join(capture.table("tcp"), on="flow_id").collect()
+    assert tcp.height == CONNECTIONS
+    counted = tcp.select("kernel_retransmits_c2s", "kernel_retransmits_s2c").rows()
+    assert tcp.select("retransmissions_c2s", "retransmissions_s2c").rows() == counted
+    assert sum(map(sum, counted)) >= link.lost // 2
+    assert tcp["out_of_order"].sum() == tcp["bytes_missing"].sum() == 0
+    assert set(tcp["conn_state"]) == {"SF"}
+    assert tcp["payload_c2s"].min() >= SIZE
+    # Both ways through the link; smoothed, so some way off.
+    assert tcp["syn_rtt_ns"].min() >= 2 * DELAY_S * 1e9
+    assert tcp["kernel_srtt_ns"].min() >= 1.5 * DELAY_S * 1e9
+    assert tcp["rtt_min_c2s_ns"].min() >= 2 * DELAY_S * 1e9
+    for flow in tcp["flow_id"]:
+        stream = capture.stream(flow)
+        assert stream.bytes(from_client=True) == stream.bytes(from_client=False) == bytes(SIZE)
