@@ -16,7 +16,7 @@ from numba import njit
 from stratokit.dissect.layers import i64
 from stratokit.errors import UsageError
 from stratokit.streams.flows import ACK, SYN, TCP
-from stratokit.streams.reassembly import PAYLOAD, Payload
+from stratokit.streams.reassembly import Payload
 from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, WIRE, column, with_sides
 from stratokit.streams.tcp_state import WRAP, after
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 # Segments of a direction that wait for what they follow; of more, the earliest one counts as lost.
 WAITING_MAX = 1 << 16
+# That of a fragmented packet stands in the row of the fragment that completed it.
+_PAYLOAD = (
+    pl.coalesce("datagram", "data").bin.slice(pl.col("payload_offset"), pl.col("payload_len")).fill_null(b"")
+)
 _COLUMNS = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "tcp_ack", "payload_len"})
 _SIDE = np.dtype(
     [
@@ -224,7 +228,7 @@ def follow(capture: PacketSource, flow_id: int) -> Stream:
     tcp = capture.rows("packet").filter(is_tcp)
     # Without a payload's length the header contradicts itself, and nothing in it can be believed.
     whole = pl.col("payload_len").is_not_null()
-    rows = tcp.filter(pl.col("flow_id") == flow_id, whole).select(*_COLUMNS, payload=PAYLOAD).collect()
+    rows = tcp.filter(pl.col("flow_id") == flow_id, whole).select(*_COLUMNS, payload=_PAYLOAD).collect()
     if rows.is_empty():
         raise UsageError(f"there is no TCP conversation {flow_id}; the table tcp lists them by flow_id")
     before = tcp.filter(pl.col("flow_id") < flow_id).select(pl.col("flow_id").n_unique()).collect().item()

@@ -1,12 +1,12 @@
 """TCP payload put together: per conversation and direction, runs of bytes with a map back to the packets.
 
 Bytes that arrived twice are taken from the first segment that brought them, or as a policy of `assembler`
-says. What nothing brought is a gap
-between two runs. A conversation that was recorded at both ends is put together for each end, and the more
-complete view is kept; the client's, when they are equal.
+says. What nothing brought is a gap between two runs. A conversation that was recorded at both ends is put
+together for each end, and the more complete view is kept; the client's, when they are equal.
 
-Bounds: conversations are taken in groups of at most `BATCH_BYTES` of payload (one alone may exceed it), and
-of a stream only offsets below `segments.STREAM_LIMIT_BYTES` are kept. What that cuts is counted in `losses`.
+Bounds: what is not mapped is taken in groups of conversations of at most `BATCH_BYTES` of payload; of one that
+alone exceeds it, and of any stream, only `segments.STREAM_LIMIT_BYTES` a direction are kept. What that cuts is
+counted in `losses`.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def batches(
         low, high = part["flow_id"][0], part["flow_id"][-1]
         rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(list(dict.fromkeys(columns)))
         if part["payload_len"].sum() > limit_bytes:  # of one that fills the group alone not all is read
-            rows = rows.with_columns(pl.when(_SENT_BEFORE < STREAM_LIMIT_BYTES).then("data").alias("data"))
+            rows = rows.with_columns(unread=_SENT_BEFORE >= STREAM_LIMIT_BYTES)
+            rows = rows.with_columns(pl.when(~pl.col("unread")).then("data").alias("data"))
         yield put_together(with_sides(rows.collect()), policy)
 
 
@@ -166,7 +167,7 @@ def put_together(packets: pl.DataFrame, policy: Policy = "first") -> Streams:
     """Segments in capture order, with sides, `data` and `payload_offset`, as streams."""
     flows, index = np.unique(column(packets, "flow_id", np.int64), return_inverse=True)
     length = column(packets, "payload_len", np.int64)
-    unread = int(length[packets["data"].is_null().to_numpy()].sum())
+    unread = int(length[packets["unread"].to_numpy()].sum()) if "unread" in packets.columns else 0
     payload = parts_of(packets["data"], column(packets, "payload_offset", np.int64), length)
     key = (index * VIEWS + column(packets, "view", np.int64)) * 2 + ~packets["from_client"].to_numpy()
     order, bounds = grouped(key, flows.size * VIEWS * 2)
