@@ -4,9 +4,9 @@ Bytes that arrived twice are taken from the first segment that brought them, or 
 says. What nothing brought is a gap between two runs. A conversation that was recorded at both ends is put
 together for each end, and the more complete view is kept; the client's, when they are equal.
 
-Bounds: what is not mapped is taken in groups of conversations of at most `BATCH_BYTES` of payload; of one that
-alone exceeds it, and of any stream, only `segments.STREAM_LIMIT_BYTES` a direction are kept. What that cuts is
-counted in `losses`.
+Bounds: what is not mapped is taken in groups of conversations of at most `BATCH_BYTES` of payload; of one
+that alone exceeds it, and of any stream, only `segments.STREAM_LIMIT_BYTES` a direction are kept. What that
+cuts is counted in `losses`.
 """
 
 from __future__ import annotations
