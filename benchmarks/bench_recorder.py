@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import statistics
@@ -28,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "tools", "benchmarks", "tests")]
 
-from loads import Load, loads  # noqa: E402
+from loads import Load, cpu_s, loads  # noqa: E402
 from recording import watches  # noqa: E402
 
 
@@ -42,11 +41,6 @@ class Cost:
     lost: int = 0
     peak_bytes: int = 0
     file_bytes: int = 0
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split(" ")
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_bytes(pid: int) -> int:
@@ -134,13 +128,15 @@ RECORDERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Cost]]] 
 def measure(load: Load, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
     """Alternate all recorders, and give a line each."""
     rates: dict[str, list[float]] = {name: [] for name in RECORDERS}
+    loads_us: dict[str, list[float]] = {name: [] for name in RECORDERS}
     costs: dict[str, list[Cost]] = {name: [] for name in RECORDERS}
     for _ in range(rounds):
         for name, recorder in RECORDERS.items():
             if name.startswith("tcpdump") and (shutil.which("tcpdump") is None or load.name == "dd"):
                 continue
             with recorder(folder) as cost:
-                operations, seconds = load.run()
+                operations, seconds, used_s = load.run()
+            loads_us[name].append(used_s * 1e6 / operations)
             rates[name].append(operations / seconds)
             cost.events_per_s = cost.events / seconds
             costs[name].append(cost)
@@ -154,6 +150,7 @@ def measure(load: Load, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
             "recorder": name,
             "operations_per_s": round(statistics.median(made)),
             "slowdown": round(statistics.median(slower), 3),
+            "load_cpu_us_per_operation": round(statistics.median(loads_us[name]), 2),
         }
         if name != "none":
             line |= {

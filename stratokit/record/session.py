@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import subprocess
 import time
@@ -25,6 +26,7 @@ COUNTERS_INTERVAL_NS = 1_000_000_000
 CLOCK_INTERVAL_NS = 10_000_000_000
 # A ring this full is drained again at once instead of after the interval.
 BUSY_SHARE = 8
+NICE = -15
 DISK_FULL = "disk full"
 # Left free for the last counters and the closing chunk when the disk is full.
 ENDING_BYTES = 64 << 10
@@ -93,8 +95,10 @@ class Session:
         try:
             self._open()
             self._unless_stopped()
-            exit_code = self._loop(self._start_command())
-            self._finish()
+            command = self._start_command()
+            with _urgent():
+                exit_code = self._loop(command)
+                self._finish()
         except RecordError:
             self.options.spool.unlink()  # it holds nothing but snapshots
             raise
@@ -264,6 +268,23 @@ class Session:
             self._spool.bytes_written,
             {name: n for name, n in totals.items() if n and name in counters and counters[name].loss},
         )
+
+
+@contextlib.contextmanager
+def _urgent() -> Iterator[None]:
+    """Ahead of other programs where that is permitted: the ring buffer must not overflow because the host is
+    busy, and a busy host is what recordings are made for.
+    """
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, min(before, NICE))
+    except PermissionError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 def _end_command(command: subprocess.Popen[bytes] | None) -> int | None:
