@@ -63,7 +63,7 @@ class Nginx:
 
 
 @contextmanager
-def nginx(workers: int = 1, certificate: Certificate | None = None) -> Iterator[Nginx]:
+def nginx(workers: int = 1, certificate: Certificate | None = None, http2: bool = False) -> Iterator[Nginx]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="stratokit-nginx-") as folder:
         root = Path(folder)
@@ -71,7 +71,7 @@ def nginx(workers: int = 1, certificate: Certificate | None = None) -> Iterator[
         (root / "www/index.html").write_bytes(INDEX)
         (root / "www/large.bin").write_bytes(LARGE)
         (root / "www/bench.bin").write_bytes(bytes(4096))  # what benchmarks/ ask for
-        tls = ""
+        tls = "http2" if http2 else ""  # by prior knowledge: nginx knows no upgrade
         if certificate:
             tls = f"ssl; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate.cert};"
             tls += f" ssl_certificate_key {certificate.key}"
