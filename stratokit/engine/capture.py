@@ -225,7 +225,9 @@ class Capture:
         if where.fields <= uses(found.table.name).keys() or "flow_id" not in found.columns:
             return self._filtered(found, frame, where)
         fitting = [
-            n for n, e in entries().items() if "flow_id" in e.columns and where.fields <= uses(n).keys()
+            n
+            for n, e in entries().items()
+            if "flow_id" in e.columns and not e.table.costly and where.fields <= uses(n).keys()
         ]
         if not fitting:
             return self._filtered(found, frame, where)

@@ -95,7 +95,7 @@ def elsewhere(name: str) -> dict[str, str]:
         if other == "packets":
             names += _of_messages()
         for field in names:
-            if field not in own and other != name:
+            if field not in own and other != name and not entry.table.costly:
                 found.setdefault(field, []).append(other)
     return {
         field: f"the table{'s' if len(tables) > 1 else ''} {', '.join(tables)}"

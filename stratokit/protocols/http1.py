@@ -18,6 +18,7 @@ import polars as pl
 from numba import njit
 
 from stratokit.protocols import http_messages as hm
+from stratokit.protocols.http_content import bodies
 from stratokit.protocols.http_lines import (
     AGENT,
     ENCODING,
@@ -35,6 +36,8 @@ from stratokit.protocols.over_tcp import HEAD_BYTES, Heads, Parsed, StreamParser
 from stratokit.protocols.text import text_column
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from stratokit.streams.reassembly import ByteRuns
@@ -107,9 +110,39 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
     )
     rows = requests.join(responses, on="request", how="full", coalesce=True, suffix="_answer")
     rows = rows.with_columns(flow_id=pl.coalesce("flow_id", "flow_id_answer"))
+    parts: dict[str, pl.DataFrame | Callable[[], pl.DataFrame]] = {
+        "http": rows.drop("request", "flow_id_answer"),
+        "http_bodies": lambda: _bodies(runs, (requests, asked), (responses, answered)),
+    }
     counters = {"http_skipped_bytes": int(skipped)} if skipped else {}
     switched = _switched(requests, responses, asked, answered)
-    return Parsed({"http": rows.drop("request", "flow_id_answer")}, counters, _inner(runs, switched, asking))
+    return Parsed(parts, counters, _inner(runs, switched, asking))
+
+
+def _bodies(runs: ByteRuns, asked: Any, answered: Any) -> pl.DataFrame:
+    """Messages of both directions that have a body, in the form of the table `http_bodies`."""
+    of_request = ("method", "host", "path")
+    parts = []
+    for side, (frame, found) in (("request", asked), ("response", answered)):
+        encoding = _text(runs, found, hm.HEAD + ENCODING)
+        rows = frame.select(
+            "flow_id",
+            *(name for name in (*of_request, "status", "request") if name in frame.columns),
+            ts=f"ts_{side}",
+            sent_bytes=f"{side}_body_bytes",
+            first_frame=f"{side}_frame",
+            side=pl.lit(side),
+            content_type=_text(runs, found, hm.HEAD + TYPE),
+            content_encoding=encoding,
+        )
+        parts.append(pl.concat([rows, bodies(runs.data, found, encoding)], how="horizontal"))
+    requests, responses = parts
+    of_requests = requests.select("request", *of_request)
+    responses = responses.join(of_requests, on="request", how="left", maintain_order="left")
+    statuses = responses.select("request", "status").drop_nulls("request")
+    requests = requests.join(statuses, on="request", how="left", maintain_order="left")
+    both: pl.DataFrame = pl.concat([requests, responses], how="diagonal_relaxed")
+    return both.filter(pl.col("sent_bytes") > 0).drop("request")
 
 
 def _switched(
@@ -171,4 +204,4 @@ def _common(runs: ByteRuns, messages: NDArray[np.int64], what: str) -> pl.DataFr
     return pl.DataFrame(columns)
 
 
-PARSER = StreamParser("http1", ("http",), 10, recognise, parse, carries=True)
+PARSER = StreamParser("http1", ("http", "http_bodies"), 10, recognise, parse, carries=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,11 +52,11 @@ class Heads:
 class Parsed:
     """What a parser found in a group of conversations.
 
-    `parts` are frames by the name of the table that they belong to, in the parser's own form; `counters` what
-    it skipped; `inner` streams in which another protocol goes on.
+    `parts` are frames by the name of the table that they belong to, in the parser's own form, or what makes
+    them where that takes long; `counters` what it skipped; `inner` streams in which another protocol goes on.
     """
 
-    parts: dict[str, pl.DataFrame]
+    parts: Mapping[str, pl.DataFrame | Callable[[], pl.DataFrame]]
     counters: dict[str, int] = dataclasses.field(default_factory=dict)
     inner: tuple[Inner, ...] = ()
 
@@ -141,7 +141,8 @@ def _run(capture: PacketSource, tables: set[str]) -> Passes:
                 for parsed in _parsed(parser, runs, asks[group], tables):
                     found.counters.update(parsed.counters)
                     for table in parsed.parts.keys() & tables:
-                        found.parts[table].append(parsed.parts[table])
+                        part = parsed.parts[table]
+                        found.parts[table].append(part if isinstance(part, pl.DataFrame) else part())
         for table, parts in found.parts.items():
             of_messages = _of_frames(streams.packets, parts[first[table] :])
             found.packets.setdefault(table, []).append(of_messages)

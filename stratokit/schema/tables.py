@@ -28,12 +28,16 @@ class FilterField:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """A table that `Capture.table` gives: one meaning a row, columns in order, filter fields."""
+    """A table that `Capture.table` gives: one meaning a row, columns in order, filter fields.
+
+    A `costly` one is built only where it is asked for by its name, not to filter others by its fields.
+    """
 
     name: str
     doc: str
     columns: tuple[Column, ...]
     fields: tuple[FilterField, ...] = ()
+    costly: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
