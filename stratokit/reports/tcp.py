@@ -1,4 +1,4 @@
-"""TCP by server: connections that failed, and how long handshakes took."""
+"""TCP by server: connections that failed, what was sent again or stood still, how long handshakes took."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from stratokit.schema.model import Column
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
+
+
+_SUMS = {
+    "retransmissions": "retransmissions_c2s",
+    "server_retransmissions": "retransmissions_s2c",
+    "lost_segments": "lost_segments",
+    "resets": "resets",
+}
 
 
 def failed() -> pl.Expr:
@@ -29,7 +37,8 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
             pl.len().cast(pl.UInt64).alias("connections"),
             count(failed()).alias("failed"),
             (pl.col("syns").cast(pl.UInt64) - 1).filter(pl.col("syns") > 0).sum().alias("syn_retries"),
-            pl.col("resets").cast(pl.UInt64).sum(),
+            *(pl.col(column).cast(pl.UInt64).sum().alias(name) for name, column in _SUMS.items()),
+            (pl.col("zero_window_c2s_ns") + pl.col("zero_window_s2c_ns")).sum().alias("zero_window_ns"),
             *spread(pl.col("handshake_rtt_ns")),
         )
         .sort(
@@ -51,9 +60,16 @@ REPORT = Report(
         Column("connections", "u64", "Connections, also those that failed."),
         Column("failed", "u64", "Connections that were refused or not answered."),
         Column("syn_retries", "u64", "SYNs sent again because no answer came."),
+        Column("retransmissions", "u64", "Segments that clients sent again."),
+        Column("server_retransmissions", "u64", "Segments that the server sent again."),
+        Column("lost_segments", "u64", "Segments before which others are missing from the capture."),
         Column("resets", "u64", "Segments that tore a connection down."),
+        Column("zero_window_ns", "s64", "Time in which receivers took no more data.", "ns"),
         *SPREAD,
     ),
     build=build,
-    narrow=("server_ip", "server_port", "connections", "failed", "resets", "p50_ns", "p99_ns", "max_ns"),
+    narrow=(
+        *("server_ip", "server_port", "connections", "failed", "retransmissions", "server_retransmissions"),
+        *("resets", "p50_ns", "p99_ns", "max_ns"),
+    ),
 )

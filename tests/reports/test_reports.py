@@ -106,9 +106,11 @@ def test_tcp_tells_connections_that_failed(tmp_path):
     refused, server = Side("10.0.0.1", 40002, 1, "a"), Side("10.0.0.2", 80)
     flow = net._flow()
     net._tcp(flow, refused, server, T0, synthetic.SYN)
+    net.rows.append(net.rows[-1] | {"frame": 99})
     net._tcp(flow, server, refused, T0 + MS, synthetic.RST | synthetic.ACK)
     (row,) = section(capture_of(tmp_path, packet=net.rows), "tcp")
     assert (row["connections"], row["failed"], row["resets"], row["max_ns"]) == (2, 1, 1, 2 * MS)
+    assert (row["retransmissions"], row["server_retransmissions"], row["zero_window_ns"]) == (1, 0, 0)
 
 
 def test_dns_counts_errors_and_answers_that_never_came(tmp_path):
