@@ -20,6 +20,7 @@ from polars.io.plugins import register_io_source
 from stratokit.engine.facts import FileFacts
 from stratokit.engine.frames import conform, polars_schema
 from stratokit.engine.packet_windows import SIMPLE_PACKET, Columns, columns_of
+from stratokit.engine.progress import reading
 from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage, FrameBatch, Interface
 from stratokit.formats.pcapng import cold
@@ -181,9 +182,11 @@ class PacketSource:
         """One walk over the records."""
         assert self.form.open_reader is not None
         survey = Survey()
-        with self.form.open_reader(self.path) as reader:
+        with self.form.open_reader(self.path) as reader, reading(self.path, reader) as tell:
             for batch in reader.batches():
                 survey.add(batch)
+                if tell:
+                    tell()
             return survey.end(reader, self.path)
 
     @functools.cached_property
@@ -238,9 +241,9 @@ class PacketSource:
         shown = list(schema.names()) if with_columns is None else with_columns
         names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
         read = names if names != {"kind"} else {"kind", "cap_len"}
-        with self.form.open_reader(self.path) as reader:
+        with self.form.open_reader(self.path) as reader, reading(self.path, reader) as tell:
             given = 0
-            for columns in columns_of(reader, read, copy=False):
+            for columns in columns_of(reader, read, copy=False, progress=tell):
                 frame = _frame(columns, names, schema)
                 if predicate is not None:
                     frame = frame.filter(predicate)
