@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from stratokit.engine.capture import Capture
+
 # What is not a terminal has no width; this one shows most tables whole.
 _FILE_WIDTH = 160
 
@@ -152,6 +154,12 @@ def reading(protocols: bool = True, quiet: bool = False) -> Iterator[None]:
                 yield
             finally:
                 bar.stop()
+
+
+def warn_of_damage(capture: Capture) -> None:
+    """Say where files that were read by now ended early."""
+    for path, damage in capture.damages:
+        say(f"stratokit: {path}: {damage.reason} (byte {damage.offset}); what stands before was read")
 
 
 def say(message: str) -> None:

@@ -38,7 +38,7 @@ def report(
       stratokit report now.parquet --only http,dns --where 'http.response.code >= 500'
       stratokit report now.parquet -o report.html
     """
-    from stratokit.cli.output import console, reading, text_output
+    from stratokit.cli.output import console, reading, text_output, warn_of_damage
     from stratokit.engine.capture import Capture
     from stratokit.render import html, json, text
     from stratokit.reports.base import Options
@@ -59,3 +59,4 @@ def report(
             html.write_report(result, out)
         else:
             text.print_report(result, console(out))
+    warn_of_damage(capture)
