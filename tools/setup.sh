@@ -29,6 +29,7 @@ if [ "${1:-}" = bench ]; then
 fi
 if [ "${1:-}" = test ] || [ "${1:-}" = bench ]; then
     want tshark program tshark
+    want chromium program chromium # opens the HTML report
     want tcpdump program tcpdump
     want sysdig program sysdig
     want iproute2 program ip

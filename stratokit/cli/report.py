@@ -8,7 +8,7 @@ import typer
 
 from stratokit.cli.values import names, one_of
 
-_ROWS = {"text": 15, "html": 1000, "json": 0}
+_ROWS = {"text": 15, "html": 500, "json": 0}
 
 
 def report(
@@ -30,7 +30,8 @@ def report(
 ) -> None:
     """Say where the time went and what failed.
 
-    Sections: protocols, conversations, TCP, DNS, HTTP, latency, system calls, processes; then what was lost.
+    Sections: findings, protocols, conversations, TCP, DNS, HTTP, TLS, latency, system calls, processes;
+    then what was lost.
 
     \b
     Examples:
@@ -38,7 +39,7 @@ def report(
       stratokit report now.parquet --only http,dns --where 'http.response.code >= 500'
       stratokit report now.parquet -o report.html
     """
-    from stratokit.cli.output import console, reading, text_output, warn_of_damage
+    from stratokit.cli.output import console, text_output
     from stratokit.engine.capture import Capture
     from stratokit.render import html, json, text
     from stratokit.reports.base import Options
@@ -51,12 +52,10 @@ def report(
         capture = capture.where(where)
     rows = _ROWS[format_] if limit is None else limit
     with text_output(output, force) as out:
-        with reading():
-            result = run(capture, names(only), Options(rows or None))
+        result = run(capture, names(only), Options(rows or None))
         if format_ == "json":
             json.write_report(result, out)
         elif format_ == "html":
             html.write_report(result, out)
         else:
             text.print_report(result, console(out))
-    warn_of_damage(capture)

@@ -26,13 +26,17 @@ _PAIRS = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cells:
-    """One column as texts; `right` says that it is aligned as a number, `whole` that it must not be cut."""
+    """One column as texts; `right` says that it is aligned as a number, `whole` that it must not be cut.
+
+    `amounts` are the numbers that stand behind the texts of such a column, to sort by.
+    """
 
     heading: str
     texts: list[str]
     right: bool
     whole: bool
     doc: str
+    amounts: tuple[float | None, ...] = ()
 
     @property
     def width(self) -> int:
@@ -79,13 +83,15 @@ def cells(frame: pl.DataFrame, columns: Iterable[Column]) -> list[Cells]:
 
 
 def _column(series: pl.Series, column: Column) -> Cells:
+    right = series.dtype.is_numeric() and not is_naming(column.name)
     heading = column.name.removesuffix("_ns").removesuffix("_ts").replace("_c2s", " →").replace("_s2c", " ←")
     return Cells(
         heading.replace("_", " "),
         [text(value, column) for value in _plain(series).to_list()],
-        right=series.dtype.is_numeric() and not is_naming(column.name),
+        right=right,
         whole=series.dtype.is_numeric() or column.type == "time" or column.name.endswith("_ip"),
         doc=column.doc,
+        amounts=tuple(series.to_list()) if right else (),
     )
 
 

@@ -1,27 +1,25 @@
-"""A report as one HTML file that needs nothing else: no script, no network."""
+"""A report as one HTML file that needs nothing else, no network above all.
+
+Everything stands in the page itself; its script only sorts and filters the tables. Texts of the capture come
+in escaped, and the page forbids itself to load or run anything but what was written with it.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import importlib.resources
 from collections.abc import Iterator
 from html import escape
 from typing import TextIO
 
+from stratokit.render import charts
 from stratokit.render.cells import Cells, cells
 from stratokit.render.facts import fact_lines
 from stratokit.render.text import loss_lines
 from stratokit.reports.run import Result, Section
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 100em; padding: 0 1em; }
-h1 { font-size: 1.4em; } h2 { font-size: 1.1em; margin: 2em 0 0; }
-p { margin: .2em 0 .6em; } .doc { opacity: .7; } .lost { color: #c00; font-weight: bold; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .15em .9em .15em 0; text-align: left; vertical-align: top; }
-th { border-bottom: 1px solid #888; } .n { text-align: right; }
-dl { display: grid; grid-template-columns: max-content auto; gap: 0 1em; } dd { margin: 0; }
-"""
+_ASSETS = importlib.resources.files("stratokit.render") / "assets"
 
 
 def write_report(result: Result, out: TextIO) -> None:
@@ -31,11 +29,18 @@ def write_report(result: Result, out: TextIO) -> None:
 
 def _page(result: Result) -> Iterator[str]:
     name = escape(", ".join(file["path"] for file in result.facts["files"]))
+    style, script = ((_ASSETS / f"report.{kind}").read_text() for kind in ("css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     yield '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
     yield '<meta name="viewport" content="width=device-width">\n'
-    yield f"<title>stratokit: {name}</title>\n<style>{_STYLE}</style>\n<h1>{name}</h1>\n"
+    yield f"<title>stratokit: {name}</title>\n<style>{style}</style>\n<h1>{name}</h1>\n"
+    titles = ((section.report.name, section.report.title) for section in result.sections)
+    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title in titles)
+    yield f"<nav>{links}</nav>\n"
     yield from fragments(result)
-    yield "</html>\n"
+    yield f"<script>{script}</script>\n</html>\n"
 
 
 def fragments(result: Result) -> Iterator[str]:
@@ -56,6 +61,7 @@ def _section(section: Section) -> Iterator[str]:
     elif section.frame.is_empty():
         yield "<p>nothing of this kind in the capture</p>\n"
     else:
+        yield charts.of(section)
         yield from _table(cells(section.frame, report.columns))
         if section.total > section.frame.height:
             yield f'<p class="doc">{section.frame.height:,} of {section.total:,} shown</p>\n'
@@ -67,9 +73,17 @@ def _table(columns: list[Cells]) -> Iterator[str]:
         f'<th{kind} title="{escape(column.doc)}">{escape(column.heading)}</th>'
         for kind, column in zip(kinds, columns, strict=True)
     )
-    yield f'<div class="wide"><table>\n<tr>{"".join(heads)}</tr>\n'
-    for row in zip(*(column.texts for column in columns), strict=True):
-        yield (
-            "<tr>" + "".join(f"<td{k}>{escape(t)}</td>" for k, t in zip(kinds, row, strict=True)) + "</tr>\n"
+    yield f'<div class="wide"><table>\n<thead><tr>{"".join(heads)}</tr></thead>\n<tbody>\n'
+    for row, texts in enumerate(zip(*(column.texts for column in columns), strict=True)):
+        fields = (
+            f"<td{kind}{_amount(column, row)}>{escape(text)}</td>"
+            for column, kind, text in zip(columns, kinds, texts, strict=True)
         )
-    yield "</table></div>\n"
+        yield f"<tr>{''.join(fields)}</tr>\n"
+    yield "</tbody></table></div>\n"
+
+
+def _amount(column: Cells, row: int) -> str:
+    """The number behind a text with a unit, for the script to sort by."""
+    value = column.amounts[row] if column.amounts else None
+    return "" if value is None or column.texts[row] == str(value) else f' data-v="{value}"'

@@ -39,13 +39,27 @@ def _print_section(section: Section, console: Console) -> None:
     if section.frame.is_empty():
         console.print("  nothing of this kind in the capture")
         return
-    shown = _that_fit(section.frame, report.columns, report.narrow, console.width)
-    console.print(_table(shown))
+    if report.prose:
+        _print_sentences(cells(section.frame.select(report.narrow), report.columns), console)
+    else:
+        shown = _that_fit(section.frame, report.columns, report.narrow, console.width)
+        console.print(_table(shown))
     if section.total > section.frame.height:
         console.print(
             f"  {section.frame.height} of {units.number(section.total)} shown; --limit 0 shows all",
             style="dim",
         )
+
+
+def _print_sentences(columns: Sequence[Cells], console: Console) -> None:
+    """Rows whose first text is a sentence, the others below it."""
+    sentences, *others = columns
+    for row, sentence in enumerate(sentences.texts):
+        about = "   ".join(f"{c.heading}: {c.texts[row]}" for c in others if c.texts[row])
+        for text, style in ((f"- {sentence}", ""), (f"  {about}", "dim")):
+            for number, line in enumerate(Text(text.strip(), style=style).wrap(console, console.width - 2)):
+                indent = "  " if number or style else ""
+                console.print(Text.assemble(indent, line), soft_wrap=True)
 
 
 def _that_fit(

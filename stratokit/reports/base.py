@@ -29,7 +29,8 @@ class Report:
     """A section: `build` turns tables into a frame with exactly `columns`, and knows no output medium.
 
     `needs` are tables without which there is nothing to say. `place` orders the sections. `narrow` are the
-    columns that matter most, for a reader with little room; empty for all.
+    columns that matter most, for a reader with little room; empty for all. `prose` says that the first of
+    these holds sentences, which a terminal shows in full with the others below.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Report:
     columns: tuple[Column, ...]
     build: Callable[[Capture, Options], pl.LazyFrame]
     narrow: tuple[str, ...] = ()
+    prose: bool = False
 
 
 @functools.cache

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
 
 # What is waited for, the table, its duration, and what counts as failed. Order of a request's own steps.
-_STEPS = (
+STEPS = (
     ("DNS answer", "dns", "latency_ns", (pl.col("rcode") != 0).fill_null(value=True)),
     ("TCP handshake", "tcp", "handshake_rtt_ns", tcp.failed()),
     ("TLS handshake", "tls", "handshake_ns", pl.col("alert").is_not_null()),
@@ -32,7 +32,7 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
             count(failed).alias("errors"),
             *spread(pl.col(duration)),
         )
-        for title, table, duration, failed in _STEPS
+        for title, table, duration, failed in STEPS
         if table in entries()
     ]
     return pl.concat(rows).filter(pl.col("count") > 0)

@@ -8,7 +8,21 @@ import pytest
 import synthetic
 from synthetic import MS, T0
 
-SECTIONS = ["protocols", "conversations", "tcp", "dns", "http", "tls", "latency", "syscalls", "processes"]
+SECTIONS = [
+    *(
+        "findings",
+        "protocols",
+        "conversations",
+        "tcp",
+        "dns",
+        "http",
+        "tls",
+        "latency",
+        "timeline",
+        "syscalls",
+    ),
+    "processes",
+]
 
 
 def times(value: object) -> list[object]:

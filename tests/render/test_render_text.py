@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import polars as pl
 import pytest
 from rich.console import Console
 
+from stratokit.engine.capture import Capture
 from stratokit.render.cells import cells, fitted, is_naming, plain_cells, text
-from stratokit.render.text import loss_lines, print_table
+from stratokit.render.text import loss_lines, print_report, print_table
+from stratokit.reports.run import run
 from stratokit.schema.model import Column
 
 COLUMNS = (
@@ -121,3 +124,16 @@ def test_a_report_says_that_nothing_was_lost_only_where_losses_are_counted():
         (True, "1,200 packets were lost"),
         (False, "3 packets were cut"),
     ]
+
+
+def test_sentences_are_shown_in_full_with_what_belongs_to_them_below():
+    out = io.StringIO()
+    console = Console(file=out, width=60, color_system=None)
+    sample = Path(__file__).parents[2] / "sample_captures" / "tls.parquet"
+    print_report(run(Capture.open(sample), ["findings"]), console)
+    lines = out.getvalue().splitlines()
+    at = next(k for k, line in enumerate(lines) if line.startswith("- 2 of 10 TLS handshakes"))
+    sentence = " ".join(line.strip() for line in lines[at : at + 2])
+    assert sentence.endswith("failed: the client said unknown_ca.")
+    assert all(len(line) <= 60 for line in lines[at:])
+    assert any("tls.alert_message.desc" in line for line in lines[at:])

@@ -31,7 +31,8 @@ def capture_of(tmp_path, **kinds) -> Capture:
 
 
 def test_the_order_of_sections_is_stable():
-    names = ["protocols", "conversations", "tcp", "dns", "http", "tls", "latency", "syscalls", "processes"]
+    names = ["findings", "protocols", "conversations", "tcp", "dns", "http", "tls", "latency", "timeline"]
+    names += ["syscalls", "processes"]
     assert list(reports()) == names
     assert len({report.place for report in reports().values()}) == len(names)
 
@@ -40,7 +41,9 @@ def test_every_section_has_the_columns_and_types_it_declares(shop):
     for part in run(shop).sections:
         assert part.frame is not None, part.note
         assert part.frame.schema == polars_schema(part.report.columns), part.report.name
-        assert part.frame.height > 0 or part.report.name == "tls", part.report.name  # the shop has none
+        assert part.frame.height > 0 or part.report.name in {"tls", "findings"}, (
+            part.report.name
+        )  # the shop has none
 
 
 def test_every_section_of_an_empty_recording_is_empty(tmp_path):
@@ -193,7 +196,9 @@ def test_a_limit_keeps_the_total(shop):
 
 
 def test_unknown_sections_are_usage(shop):
-    with pytest.raises(UsageError, match="there is no section 'nope'; there are protocols, conversations"):
+    with pytest.raises(
+        UsageError, match="there is no section 'nope'; there are findings, protocols, conversations"
+    ):
         run(shop, ["nope"])
 
 

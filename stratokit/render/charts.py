@@ -1,0 +1,150 @@
+"""Charts of report sections as SVG: no script, drawn with the colours of the page around them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from html import escape
+from typing import Any
+
+import polars as pl
+
+from stratokit.render import units
+from stratokit.reports.run import Section
+
+_WIDTH, _HEIGHT = 640, 200
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 8, 8, 22
+_ROW = 26  # height of a line of the percentile chart
+
+
+def of(section: Section) -> str:
+    """The charts of a section, empty where it has none."""
+    draw = _CHARTS.get(section.report.name)
+    if draw is None or section.frame is None or section.frame.is_empty():
+        return ""
+    return f'<div class="charts">{"".join(draw(section.frame))}</div>\n'
+
+
+class _Log:
+    """A logarithmic axis of durations over whole decades."""
+
+    def __init__(self, least: float, most: float, start: float, end: float) -> None:
+        self.low = math.floor(math.log10(max(least, 1)))
+        self.high = max(self.low + 1, math.ceil(math.log10(max(most, 1))))
+        self.start, self.end = start, end
+
+    def __call__(self, ns: float) -> float:
+        share = (math.log10(max(ns, 10**self.low)) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> Iterator[int]:
+        step = math.ceil((self.high - self.low) / 6)
+        return (10**k for k in range(self.low, self.high + 1, step))
+
+
+def _bounds(values: pl.Series) -> tuple[float, float]:
+    least, most = values.min(), values.max()
+    return float(str(least or 1)), float(str(most or 1))
+
+
+def _timeline(frame: pl.DataFrame) -> Iterator[str]:
+    """Half and 99 of 100 over time, a figure for each layer; errors as bars from below."""
+    times = frame["ts"].to_physical()
+    first, last = int(str(times.min())), int(str(times.max()))
+    whole = max(last - first, 1)
+    for part in frame.partition_by("waiting_for", maintain_order=True):
+        known = part.drop_nulls("p50_ns")
+        rows: list[dict[str, Any]] = part.with_columns(pl.col("ts").to_physical()).to_dicts()
+        y = _Log(*_bounds(pl.concat([known["p50_ns"], known["p99_ns"]])), _HEIGHT - _BOTTOM, _TOP)
+
+        def x(ts: int) -> float:
+            return _LEFT + (ts - first) / whole * (_WIDTH - _LEFT - _RIGHT)
+
+        marks = [*_grid(y), *_times(first, last)]
+        most = max((row["count"] for row in rows), default=1)
+        for row in rows:
+            note = f"<title>{escape(_note(row))}</title>"
+            if row["errors"]:
+                height = max(3.0, row["errors"] / most * (_HEIGHT - _TOP - _BOTTOM))
+                top = _HEIGHT - _BOTTOM - height
+                marks.append(
+                    f'<rect class="err" x="{x(row["ts"]) - 2:.1f}" y="{top:.1f}" width="4" '
+                    f'height="{height:.1f}">{note}</rect>'
+                )
+            marks += [
+                f'<circle class="dot{p}" cx="{x(row["ts"]):.1f}" cy="{y(row[f"p{p}_ns"]):.1f}" r="2.5">{note}'
+                "</circle>"
+                for p in (50, 99)
+                if row[f"p{p}_ns"] is not None
+            ]
+        for p in (50, 99):
+            points = " ".join(
+                f"{x(row['ts']):.1f},{y(row[f'p{p}_ns']):.1f}" for row in rows if row[f"p{p}_ns"] is not None
+            )
+            marks.append(f'<polyline class="p{p}" points="{points}"/>')
+        name = escape(rows[0]["waiting_for"])
+        key = (
+            '<span class="key"> · <b class="k50">half</b> and <b class="k99">99 of 100</b> took at most, '
+            '<b class="kerr">errors</b></span>'
+        )
+        yield _figure(f"{name}{key}", f"{name} over time", _HEIGHT, marks)
+
+
+def _note(row: dict[str, Any]) -> str:
+    parts = [units.moment(row["ts"]), f"{row['count']} begun", f"{row['errors']} errors"]
+    parts += [f"{p} {units.duration(row[f'{p}_ns'])}" for p in ("p50", "p99") if row[f"{p}_ns"] is not None]
+    return ", ".join(parts)
+
+
+def _grid(y: _Log) -> Iterator[str]:
+    for ns in y.ticks():
+        yield f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(ns):.1f}" y2="{y(ns):.1f}"/>'
+        yield f'<text x="{_LEFT - 4}" y="{y(ns) + 4:.1f}" text-anchor="end">{units.duration(ns)}</text>'
+
+
+def _times(first: int, last: int) -> Iterator[str]:
+    for ns, x, anchor in ((first, _LEFT, "start"), (last, _WIDTH - _RIGHT, "end")):
+        yield f'<text x="{x}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{units.moment(ns)[:19]}</text>'
+
+
+def _percentiles(frame: pl.DataFrame) -> Iterator[str]:
+    """A bar from the half to the longest for each layer, on one logarithmic axis."""
+    known = frame.drop_nulls("p50_ns")
+    if known.is_empty():
+        return
+    left = 150
+    x = _Log(_bounds(known["p50_ns"])[0], _bounds(known["max_ns"])[1], left, _WIDTH - 40)
+    height = known.height * _ROW + 30
+    marks = [
+        f'<line class="grid" x1="{x(ns):.1f}" x2="{x(ns):.1f}" y1="4" y2="{height - 20}"/>'
+        f'<text x="{x(ns):.1f}" y="{height - 6}" text-anchor="middle">{units.duration(ns)}</text>'
+        for ns in x.ticks()
+    ]
+    for k, row in enumerate(known.to_dicts()):
+        y = 8 + k * _ROW
+        spread = {p: row[f"{p}_ns"] for p in ("p50", "p90", "p99", "max")}
+        title = f"<title>{', '.join(f'{p} {units.duration(ns)}' for p, ns in spread.items())}</title>"
+        begin, end = x(spread["p50"]), x(spread["max"])
+        marks.append(
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(row["waiting_for"])}</text>'
+            f'<rect class="bar" x="{begin:.1f}" y="{y + 3}" width="{max(end - begin, 1):.1f}" height="12">'
+            f"{title}</rect>"
+            f'<circle class="dot50" cx="{begin:.1f}" cy="{y + 9}" r="4">{title}</circle>'
+            f'<circle class="dot99" cx="{x(spread["p99"]):.1f}" cy="{y + 9}" r="4">{title}</circle>'
+        )
+    key = '<span class="key">from <b class="k50">half</b> over <b class="k99">99 of 100</b>'
+    key += " to the longest</span>"
+    yield _figure(key, "Spread of latency", height, marks)
+
+
+def _figure(caption: str, label: str, height: int, marks: list[str]) -> str:
+    return (
+        f'<figure><figcaption>{caption}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'aria-label="{label}">{"".join(marks)}</svg></figure>'
+    )
+
+
+_CHARTS: dict[str, Callable[[pl.DataFrame], Iterator[str]]] = {
+    "timeline": _timeline,
+    "latency": _percentiles,
+}

@@ -1,0 +1,193 @@
+"""Each rule: rows that make it speak, rows that nearly do, and that its filter selects what it tells of."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stratokit.engine.capture import Capture
+from stratokit.engine.frames import polars_schema
+from stratokit.engine.tables import entries
+from stratokit.reports.base import Options
+from stratokit.reports.findings import REPORT, rules
+
+SAMPLES = Path(__file__).parents[2] / "sample_captures"
+T0 = 1_767_225_600_000_000_000
+SECOND = 1_000_000_000
+
+
+@dataclasses.dataclass
+class Stub:
+    """Tables as they are given, all others empty."""
+
+    rows: dict[str, list[dict]]
+    where: str = ""
+
+    @property
+    def whole(self) -> Stub:
+        return self
+
+    def recorded(self, name: str) -> bool:
+        return name in entries()
+
+    def applies(self, name: str) -> bool:
+        return name in entries()
+
+    def table(self, name: str) -> pl.LazyFrame:
+        schema = polars_schema(entries()[name].table.columns)
+        rows = [{column: row.get(column) for column in schema} for row in self.rows.get(name, [])]
+        physical = {n: pl.Int64 if t == pl.Datetime else t for n, t in schema.items()}
+        return pl.LazyFrame(rows, schema=physical).cast(dict(schema))
+
+
+def found(rule: str, **tables: list[dict]) -> list[dict]:
+    """What one rule says of these rows."""
+    rows = REPORT.build(Stub(tables), Options()).collect().to_dicts()
+    return [row for row in rows if row["rule"] == rule]
+
+
+def questions(count: int, **more: object) -> list[dict]:
+    """DNS questions, one a second, answered within a millisecond unless `more` says otherwise."""
+    row = {"client_ip": "10.0.0.1", "server_ip": "10.0.0.9", "server_port": 53, "qname": "a.test", "rcode": 0}
+    row |= {"latency_ns": 1_000_000} | more
+    return [row | {"ts_query": T0 + k * SECOND, "query_frame": 2 * k + 1} for k in range(count)]
+
+
+def requests(count: int, flow: int | None = None, **more: object) -> list[dict]:
+    row = {"client_ip": "10.0.0.1", "server_ip": "10.0.0.2", "server_port": 80, "host": "shop", "path": "/a"}
+    row |= {"status": 200, "latency_ns": 1_000_000} | more
+    return [
+        row
+        | {"flow_id": k if flow is None else flow, "ts_request": T0 + k * SECOND}
+        | {"request_frame": 2 * k + 1, "response_frame": 2 * k + 2}
+        for k in range(count)
+    ]
+
+
+def connections(count: int, state: str, **more: object) -> dict[str, list[dict]]:
+    """Tables `tcp` and `flows`."""
+    tcp = [
+        {"flow_id": k, "syn_ts": T0 + k * SECOND, "conn_state": state, "retransmissions": 0} | more
+        for k in range(count)
+    ]
+    flow = {"server_ip": "fd00::2", "server_port": 443, "packets_c2s": 50, "packets_s2c": 50}
+    flows = [flow | {"flow_id": k, "first_ts": T0, "last_ts": T0 + SECOND} for k in range(count)]
+    return {"tcp": tcp, "flows": flows}
+
+
+def handshakes(count: int, alert: str | None) -> list[dict]:
+    row = {"server_ip": "10.0.0.2", "server_port": 443, "alert": alert, "alert_by": alert and "client"}
+    return [row | {"ts": T0 + k * SECOND, "client_hello_frame": k + 1} for k in range(count)]
+
+
+CASES = {
+    "resolver-failing": (
+        {"dns": questions(2, rcode=2) + questions(1, rcode=None) + questions(20)},
+        "The resolver 10.0.0.9:53 failed 3 of 23 questions: 2 SERVFAIL, 0 REFUSED, 1 unanswered.",
+        {"dns": questions(2, rcode=2) + questions(20)},
+    ),
+    "resolver-slow": (
+        {"dns": questions(3, latency_ns=150_000_000) + questions(20)},
+        "The resolver 10.0.0.9:53 took 100 ms or more for 3 of 23 answers, 150 ms at most.",
+        {"dns": questions(30, latency_ns=99_000_000)},
+    ),
+    "names-denied": (
+        {"dns": questions(5, rcode=3, search_id=1, qname="a.b.test") + questions(5)},
+        (
+            "5 of 10 questions of 10.0.0.1 were for names that do not exist (as a.b.test), 5 of them by "
+            "trying search domains."
+        ),
+        {"dns": questions(5, rcode=3) + questions(6)},
+    ),
+    "connect-failing": (
+        connections(3, "REJ"),
+        "3 of 3 connections to [fd00::2]:443 were refused.",
+        connections(1, "REJ"),
+    ),
+    "retransmissions": (
+        connections(2, "SF", retransmissions=6),
+        "12 of 200 packets between [fd00::2]:443 and its clients were sent again, in 2 connections.",
+        connections(9, "SF", retransmissions=1),
+    ),
+    "tls-failing": (
+        {"tls": handshakes(2, "unknown_ca") + handshakes(8, None)},
+        "2 of 10 TLS handshakes with 10.0.0.2:443 failed: the client said unknown_ca.",
+        {"tls": handshakes(1, "unknown_ca") + handshakes(9, "close_notify")},
+    ),
+    "server-errors": (
+        {"http": requests(3, status=503) + requests(30)},
+        "shop answered 3 of 33 requests with a server error, most often 503, as for /a.",
+        {"http": requests(30, status=404) + requests(2, status=500)},
+    ),
+    "slow-endpoint": (
+        {"http": requests(3, path="/slow?q=1", latency_ns=50_000_000) + requests(9)},
+        "shop/slow kept 3 requests waiting, half of them 50.0 ms or more; half of all take 1.0 ms.",
+        {"http": requests(12, latency_ns=50_000_000)},
+    ),
+    "churn": (
+        {"http": requests(20)},
+        (
+            "10.0.0.1 opened 20 of 20 connections to 10.0.0.2:80 for one request each: without keep-alive "
+            "every request waits for a handshake."
+        ),
+        {"http": requests(19) + requests(40, flow=99)},
+    ),
+}
+
+
+def test_every_rule_has_a_case():
+    assert sorted(CASES) == sorted(rules())
+    assert all(rule.doc and rule.needs for rule in rules().values())
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_a_rule_speaks_when_it_should_and_only_then(rule):
+    tables, sentence, nearly = CASES[rule]
+    (finding,) = found(rule, **tables)
+    assert finding["finding"] == sentence
+    assert finding["since"] < finding["until"]
+    assert 0.5 < finding["confidence"] < 1
+    assert found(rule, **nearly) == []
+
+
+def test_a_connection_that_nothing_answered_is_not_called_refused():
+    (finding,) = found("connect-failing", **connections(2, "S0"))
+    assert finding["finding"] == "2 of 2 connections to [fd00::2]:443 were never answered."
+    assert finding["filter"] == 'ipv6.addr == fd00::2 && tcp.dstport == 443 && tcp.connection.state == "S0"'
+
+
+def test_losses_nearby_lower_the_confidence():
+    errors = {"http": requests(3, status=500)}
+    loss = {"counter": "ring_full", "amount": 5, "is_loss": True, "span_ns": SECOND}
+    (sure,) = found("server-errors", **errors)
+    (near,) = found("server-errors", **errors, losses=[loss | {"ts": T0}])
+    (far,) = found("server-errors", **errors, losses=[loss | {"ts": T0 + 3600 * SECOND}])
+    assert near["confidence"] < sure["confidence"] == far["confidence"] == 0.75
+
+
+def test_nothing_is_said_of_nothing():
+    assert REPORT.build(Stub({}), Options()).collect().is_empty()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dns-failures", {"resolver-failing"}),
+        ("nginx-curl", {"churn", "server-errors"}),
+        ("tls", {"tls-failing"}),
+        ("slow-server", set()),
+    ],
+)
+def test_samples_have_what_was_done_to_them_and_filters_select_it(name, expected):
+    capture = Capture.open(SAMPLES / f"{name}.parquet")
+    rows = REPORT.build(capture, Options()).collect().to_dicts()
+    assert {row["rule"] for row in rows} == expected
+    for row in rows:
+        selected = capture.table(row["table"], where=row["filter"]).collect()
+        if row["rule"] == "churn":  # its evidence are connections, and these have requests
+            assert selected["flow_id"].n_unique() == row["of"]
+        else:
+            assert selected.height == row["count"]
