@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from stratokit.dissect import layers
 from stratokit.dissect.addresses import address_column
+from stratokit.dissect.datagrams import copy_all
 from stratokit.schema import load
 from stratokit.schema.arrow import ARROW_TYPES
 
@@ -124,18 +125,27 @@ def packet_columns(
         put(name, ALWAYS, lambda n=name, t=names: _names(dissected[n], t))  # type: ignore[misc]
     has = 0 if datagrams is None or not datagrams.rows.size else ALWAYS
     put("datagram", has, lambda: _datagrams(datagrams, len(filled)))  # type: ignore[arg-type]
+    put("datagram_fragments", has, lambda: _fragments(datagrams, len(filled)))  # type: ignore[arg-type]
     return columns
 
 
 def _datagrams(datagrams: Datagrams, count: int) -> pa.Array:
     """Packets put together, in the rows that completed them."""
-    at = np.full(count, len(datagrams.rows), np.int64)
-    at[datagrams.rows] = np.arange(len(datagrams.rows))
-    values = [
-        datagrams.data[start : start + size].tobytes()
-        for start, size in zip(datagrams.offsets.tolist(), datagrams.lens.tolist(), strict=True)
-    ]
-    return pa.array([*values, None], pa.large_binary()).take(pa.array(at))
+    bounds = np.zeros(count + 1, np.int64)
+    bounds[datagrams.rows + 1] = datagrams.lens
+    np.cumsum(bounds, out=bounds)
+    data = np.empty(int(bounds[-1]), np.uint8)
+    copy_all(datagrams.data, datagrams.offsets, datagrams.lens, data)
+    lacking = np.ones(count, np.bool_)
+    lacking[datagrams.rows] = False
+    valid = pa.array(lacking, mask=lacking).buffers()[0]
+    return pa.Array.from_buffers(pa.large_binary(), count, [valid, pa.py_buffer(bounds), pa.py_buffer(data)])
+
+
+def _fragments(datagrams: Datagrams, count: int) -> pa.Array:
+    fragments = np.zeros(count, np.uint16)
+    fragments[datagrams.rows] = datagrams.fragments
+    return pa.array(fragments, mask=fragments == 0)
 
 
 def _sack_permitted(filled: np.ndarray) -> pa.Array:
@@ -143,6 +153,15 @@ def _sack_permitted(filled: np.ndarray) -> pa.Array:
     return pa.array(has, mask=~has)
 
 
-COLUMNS = (*FILLED_BY, "ip_id", "tcp_sack_permitted", *SACK_EDGES, *ADDRESSES, *NAMES, "datagram")
+COLUMNS = (
+    *FILLED_BY,
+    "ip_id",
+    "tcp_sack_permitted",
+    *SACK_EDGES,
+    *ADDRESSES,
+    *NAMES,
+    "datagram",
+    "datagram_fragments",
+)
 _SCHEMA = {column.name: ARROW_TYPES[column.type] for column in load.capture().columns}
 TYPES = {name: _SCHEMA[name] for name in COLUMNS}

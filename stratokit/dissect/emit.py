@@ -56,6 +56,7 @@ GROUPS: tuple[tuple[tuple[str, ...], int], ...] = (
     (("tcp_sack_count", "tcp_sack_left", "tcp_sack_right"), HAS_SACK),
     (("icmp_id", "icmp_seq"), HAS_ICMP_ID),
     (("icmp_ip_version", "icmp_ip_proto", "icmp_src_ip", "icmp_dst_ip"), HAS_ICMP_IP),
+    (("icmp_about_type", "icmp_about_id"), HAS_ICMP_IP),
     (("icmp_src_port", "icmp_dst_port"), HAS_ICMP_PORTS),
     (("sctp_tag",), HAS_SCTP),
     (("sctp_chunk",), HAS_SCTP_CHUNK),

@@ -1,25 +1,27 @@
-"""IP fragments put together (RFC 791 section 3.2, RFC 8200 section 4.5), in bounded memory, batch by batch.
+"""IP fragments put together (RFC 791 section 3.2, RFC 8200 section 4.5), batch by batch.
 
-A datagram is known by version, addresses, identification and, in IPv4, protocol. It belongs to the frame that
-completes it: that row gets the columns of the whole packet, and its bytes stand in a side buffer. All other
-rows of fragments have no transport but ports, where the fragment is the first one.
-
-- At most SLOTS datagrams wait at a time, each in 64 KiB of its own: 36 MiB with what is known of them,
-  whatever comes. A key leads to WAYS slots; where all of them wait, the one that waits longest gives way.
-- What is not whole TIMEOUT_NS after its first fragment is given up (RFC 8200 section 4.5: 60 seconds).
-- Of bytes that come twice the first ones stay. Fragments that were captured in part are left out, and with
-  them their datagram.
+A datagram is known by version, addresses, identification, VLAN, tunnel and, in IPv4, protocol. It belongs to
+the frame that completes it: that row gets the columns of the whole packet, and its bytes stand in a side
+buffer. All other rows of fragments have no transport but ports, where the fragment is the first one.
+Fragments that were captured in part are left out, and with them their datagram. `datagrams` bounds memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect import layers
+from stratokit.dissect.datagrams import (
+    PIECE,
+    ROOM_BYTES,
+    SEED,
+    SLOT,
+    SLOTS,
+    UNITS,
+    assemble,
+)
 from stratokit.dissect.layers import (
     HAS_OUTER,
     HAS_PORTS,
@@ -29,189 +31,29 @@ from stratokit.dissect.layers import (
     MAX_TUNNELS,
     OF_PACKET,
     STOP_FRAGMENT,
-    Row,
-    i64,
     u64,
 )
 from stratokit.dissect.packets import dissect
 
-WAYS, SETS = 8, 64
-SLOTS = WAYS * SETS
-TIMEOUT_NS = 60_000_000_000
-DATAGRAM_MAX = 1 << 16
-UNITS = DATAGRAM_MAX // 8
 LINKTYPE_RAW = 101
-HEADER_4, HEADER_6 = 20, 40
-# Hashes differ from process to process, so that no capture can be made whose datagrams all meet in one set.
-SEED = int.from_bytes(os.urandom(7), "little")
-
-# A datagram that waits: what it is known by, when it began, how much of it is there.
-SLOT = np.dtype(
-    [
-        ("key", "<u8", 5),  # addresses; identification, protocol, version
-        ("first_ns", "<i8"),
-        ("got", "<u4"),  # units of 8 bytes
-        ("size", "<u4"),  # of the payload, 0 until the last fragment came
-        ("fragments", "<u4"),
-        ("proto", "u1"),
-        ("used", "u1"),
-    ],
-    align=True,
-)
-# What a fragment is, for the kernel: of packets.dissect's columns, plus where it stands.
-PIECE = np.dtype(
-    [
-        ("key", "<u8", 5),
-        ("ts_ns", "<i8"),
-        ("at", "<i8"),
-        ("size", "<u4"),
-        ("offset", "<u4"),
-        ("ttl", "u1"),
-        ("proto", "u1"),
-        ("version", "u1"),
-        ("more", "u1"),
-    ],
-    align=True,
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Datagrams:
-    """IP packets that were put together: of row `rows[i]` data[offsets[i] : offsets[i] + lens[i]]."""
+    """IP packets that were put together: of row `rows[i]` data[offsets[i] : offsets[i] + lens[i]], made of
+    `fragments[i]` fragments.
+    """
 
     rows: np.ndarray
     data: np.ndarray
     offsets: np.ndarray
     lens: np.ndarray
+    fragments: np.ndarray
 
 
 def _none() -> Datagrams:
     whole = np.empty(0, np.int64)
-    return Datagrams(whole, np.empty(0, np.uint8), whole, whole.astype(np.uint32))
-
-
-@njit(nogil=True, cache=True)
-def _find(slots: np.ndarray, piece: Row, seed: int, lost: np.ndarray) -> int:
-    """The slot of the datagram that `piece` belongs to, made free for it where it is the first."""
-    h = u64(seed)
-    for k in range(5):
-        h = (h ^ (h >> u64(32)) ^ piece.key[k]) * u64(0x9E3779B97F4A7C15)
-    base = i64(h >> u64(58)) * WAYS
-    found = base
-    for s in range(base, base + WAYS):
-        slot = slots[s]
-        if slot.used and piece.ts_ns - slot.first_ns > TIMEOUT_NS:
-            lost[0] += slot.fragments
-            slot.used = 0
-        if slot.used:
-            same = True
-            for k in range(5):
-                same = same and slot.key[k] == piece.key[k]
-            if same:
-                return s
-        # A free one before one in use, among those the one that waits longest.
-        best = slots[found]
-        if best.used and (not slot.used or slot.first_ns < best.first_ns):
-            found = s
-    slot = slots[found]
-    if slot.used:
-        lost[0] += slot.fragments
-    for k in range(5):
-        slot.key[k] = piece.key[k]
-    slot.first_ns = piece.ts_ns
-    slot.got = slot.size = slot.fragments = 0
-    slot.proto = piece.proto
-    slot.used = 1
-    return int(found)
-
-
-@njit(nogil=True, cache=True)
-def _put(data: np.ndarray, piece: Row, slot: Row, pool: np.ndarray, seen: np.ndarray) -> bool:
-    """Copy what is new of a fragment, 8 bytes at a time; whether the datagram is whole now."""
-    end = i64(piece.offset) + i64(piece.size)
-    if end > DATAGRAM_MAX - HEADER_4 or (piece.more and piece.size & 7):
-        return False
-    if slot.fragments == 0:
-        seen[:] = 0
-    slot.fragments += 1
-    if not piece.more and slot.size == 0:
-        slot.size = end
-    if piece.offset == 0:
-        slot.proto = piece.proto
-    for unit in range(piece.offset >> 3, (end + 7) >> 3):
-        if seen[unit]:
-            continue
-        seen[unit] = 1
-        slot.got += 1
-        first = i64(unit) * 8
-        source = piece.at + first - i64(piece.offset)
-        for k in range(min(8, end - first)):
-            pool[first + k] = data[source + k]
-    units = (i64(slot.size) + 7) >> 3
-    if units == 0 or i64(slot.got) < units:
-        return False
-    return bool(np.all(seen[:units]))  # some of those that came may lie behind the end
-
-
-@njit(nogil=True, cache=True)
-def _write(piece: Row, slot: Row, pool: np.ndarray, out: np.ndarray, at: int) -> int:
-    """The IP packet with the plainest header that says the same; returns where it ends."""
-    four = piece.version == 4
-    header = HEADER_4 if four else HEADER_6
-    for k in range(header):
-        out[at + k] = 0
-    # Addresses are words whose bytes in memory are those of the address.
-    words, base = (1, 12) if four else (2, 8)
-    for side in range(2):
-        for w in range(words):
-            word = slot.key[2 * side + w] if not four else slot.key[2 * side + 1] >> u64(32)
-            size = 4 if four else 8
-            for k in range(size):
-                out[at + base + (side * words + w) * size + k] = (word >> u64(8 * k)) & u64(255)
-    size = i64(slot.size)
-    if four:
-        out[at] = 0x45
-        length = size + HEADER_4
-        identification = slot.key[4] & u64(0xFFFF)
-        out[at + 2], out[at + 3] = length >> 8, length & 255
-        out[at + 4], out[at + 5] = identification >> u64(8), identification & u64(255)
-        out[at + 8], out[at + 9] = piece.ttl, slot.proto
-    else:
-        out[at] = 0x60
-        out[at + 4], out[at + 5] = size >> 8, size & 255
-        out[at + 6], out[at + 7] = slot.proto, piece.ttl
-    at += header
-    out[at : at + size] = pool[:size]
-    return int(at + size)
-
-
-@njit(nogil=True, cache=True)
-def _assemble(
-    data: np.ndarray,
-    pieces: np.ndarray,
-    seed: int,
-    slots: np.ndarray,
-    pool: np.ndarray,
-    seen: np.ndarray,
-    out: np.ndarray,
-    completed: np.ndarray,
-    ends: np.ndarray,
-    lost: np.ndarray,
-) -> int:
-    """Take all fragments in order; returns how many datagrams became whole."""
-    count, at = 0, 0
-    for i in range(len(pieces)):
-        piece = pieces[i]
-        s = _find(slots, piece, seed, lost)
-        slot = slots[s]
-        if not _put(data, piece, slot, pool[s], seen[s]):
-            continue
-        at = _write(piece, slot, pool[s], out, at)
-        slot.used = 0
-        completed[count] = i
-        ends[count] = at
-        count += 1
-    return count
+    return Datagrams(whole, np.empty(0, np.uint8), whole, whole.astype(np.uint32), whole.astype(np.uint16))
 
 
 class Reassembler:
@@ -226,13 +68,15 @@ class Reassembler:
 
     def __init__(self) -> None:
         self._slots = np.zeros(SLOTS, SLOT)
-        self._pool = np.zeros((SLOTS, DATAGRAM_MAX), np.uint8)
+        self._pool = np.zeros((SLOTS, ROOM_BYTES), np.uint8)
         self._seen = np.zeros((SLOTS, UNITS), np.uint8)
         self._lost = np.zeros(1, np.int64)
 
     @property
     def lost(self) -> int:
-        """Fragments that were given up so far, as their datagram did not become whole in time or room."""
+        """Fragments that were given up so far: captured in part, part of no packet that can be, or of one
+        that did not become whole in time or room.
+        """
         return int(self._lost[0])
 
     @property
@@ -265,7 +109,9 @@ class Reassembler:
         rows = np.flatnonzero(found["layers"] & IS_FRAGMENT)
         if not rows.size:
             return _none()
-        rows = rows[found["fragment_whole"][rows] != 0]
+        whole_rows = rows[found["fragment_whole"][rows] != 0]
+        self._lost[0] += len(rows) - len(whole_rows)
+        rows = whole_rows
         _hide_transport(found, rows)
         whole = self._assemble(_pieces(found, offsets, ts_ns, rows), rows, data)
         if not whole.rows.size:
@@ -282,9 +128,9 @@ class Reassembler:
     def _assemble(self, pieces: np.ndarray, rows: np.ndarray, data: np.ndarray) -> Datagrams:
         waiting = self._slots["got"][self._slots["used"] != 0].sum(dtype=np.int64)
         out = np.empty(8 * int(waiting) + int(pieces["size"].sum(dtype=np.int64)) + 64 * len(rows), np.uint8)
-        completed = np.empty(len(rows), np.int64)
+        completed, fragments = np.empty(len(rows), np.int64), np.empty(len(rows), np.uint16)
         ends = np.zeros(len(rows) + 1, np.int64)
-        count = _assemble(
+        count = assemble(
             _readable(data),
             pieces,
             SEED,
@@ -294,11 +140,13 @@ class Reassembler:
             out,
             completed,
             ends[1:],
+            fragments,
             self._lost,
         )
         ends = ends[: count + 1]
+        lens = np.diff(ends).astype(np.uint32)
         return Datagrams(
-            rows[completed[:count]], out[: ends[-1]].copy(), ends[:-1].copy(), np.diff(ends).astype(np.uint32)
+            rows[completed[:count]], out[: ends[-1]].copy(), ends[:-1].copy(), lens, fragments[:count]
         )
 
 
@@ -318,6 +166,9 @@ def _pieces(
     # The protocol of IPv6 is the one that the first fragment names (RFC 8200): no part of the key.
     proto = np.where(version == 4, found["fragment_proto"][rows], 0).astype(np.uint64)
     pieces["key"][:, 4] = found["fragment_id"][rows].astype(np.uint64) | proto << u64(32) | version << u64(40)
+    # Mirrored traffic shows one packet in several VLANs, and tunnels may use the same addresses.
+    vlan = found["vlan"][rows].astype(np.uint64)
+    pieces["key"][:, 5] = found["tunnel_id"][rows].astype(np.uint64) | vlan << u64(32)
     pieces["ts_ns"] = ts_ns[rows]
     pieces["at"] = offsets[rows] + found["fragment_at"][rows]
     pieces["size"] = found["fragment_len"][rows]
@@ -373,7 +224,8 @@ def _replaced(whole: Datagrams, deeper: Datagrams) -> Datagrams:
     offsets, lens = whole.offsets.copy(), whole.lens.copy()
     offsets[deeper.rows] = deeper.offsets + len(whole.data)
     lens[deeper.rows] = deeper.lens
-    return Datagrams(whole.rows, np.concatenate([whole.data, deeper.data]), offsets, lens)
+    data = np.concatenate([whole.data, deeper.data])
+    return Datagrams(whole.rows, data, offsets, lens, whole.fragments)
 
 
 OF_LINK = layers.HAS_ETHER_TYPE | layers.HAS_VLAN | layers.HAS_VLAN_INNER | layers.HAS_MPLS | layers.HAS_PPPOE

@@ -21,6 +21,7 @@ from stratokit.dissect.layers import (
 )
 from stratokit.dissect.transport import (
     PROTO_ICMP,
+    PROTO_ICMPV6,
     PROTO_SCTP,
     PROTO_TCP,
     PROTO_UDP,
@@ -40,6 +41,12 @@ QUERIES_6 = (128, 129)
 
 
 @njit(nogil=True, cache=True)
+def is_query(kind: int, four: bool) -> bool:
+    """Whether a message of this type has an identifier."""
+    return kind in QUERIES_4 if four else kind in QUERIES_6
+
+
+@njit(nogil=True, cache=True)
 def icmp(data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, row: Row) -> int:
     """Type 8, code 8, checksum 16, four bytes whose meaning the type gives."""
     stop = lacking(2, at, cap, wire)
@@ -54,7 +61,7 @@ def icmp(data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int,
         return stop
     payload(start, at + 8, cap, wire, row)
     four = proto == PROTO_ICMP
-    if (four and kind in QUERIES_4) or (not four and kind in QUERIES_6):
+    if is_query(kind, four):
         row.icmp_id = be16(data, at + 4, cap)
         row.icmp_seq = be16(data, at + 6, cap)
         row.layers |= HAS_ICMP_ID
@@ -102,8 +109,15 @@ def about(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> None:
         return
     row.icmp_ip_version = version
     row.icmp_ip_proto = max(proto, 0)
+    row.icmp_about_type = row.icmp_about_id = 0
     row.layers |= HAS_ICMP_IP
-    if not later and proto in (PROTO_TCP, PROTO_UDP, PROTO_SCTP, PROTO_UDPLITE) and at + 4 <= cap:
+    if later:
+        return
+    if proto in (PROTO_ICMP, PROTO_ICMPV6) and at + 8 <= cap:
+        row.icmp_about_type = u8(data, at, cap)
+        if is_query(row.icmp_about_type, proto == PROTO_ICMP):
+            row.icmp_about_id = be16(data, at + 4, cap)
+    elif proto in (PROTO_TCP, PROTO_UDP, PROTO_SCTP, PROTO_UDPLITE) and at + 4 <= cap:
         row.icmp_src_port = be16(data, at, cap)
         row.icmp_dst_port = be16(data, at + 2, cap)
         row.layers |= HAS_ICMP_PORTS

@@ -135,6 +135,8 @@ RARE: list[Any] = [
     ("icmp_dst_ip", "<u8", 2),
     ("icmp_src_port", "<u2"),
     ("icmp_dst_port", "<u2"),
+    ("icmp_about_type", "u1"),  # of ICMP within ICMP: what tells the conversation
+    ("icmp_about_id", "<u2"),
     ("sctp_tag", "<u4"),
     ("sctp_chunk", "u1"),
     ("tunnel", "u1"),

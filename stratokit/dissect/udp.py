@@ -8,6 +8,8 @@ from numba import njit
 from stratokit.dissect.layers import STOP_LENGTH, Row, be16, lacking
 from stratokit.dissect.transport import payload, ports
 
+LENGTH_MAX = 0xFFFF
+
 
 @njit(nogil=True, cache=True)
 def udp(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> tuple[int, int]:
@@ -18,7 +20,7 @@ def udp(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) ->
         return stop, wire
     length = be16(data, at + 4, cap)
     # Zero stands in jumbograms (RFC 2675) and in what segmentation offload makes of more than 64 KiB.
-    if length:
+    if length or wire - at <= LENGTH_MAX:
         if length < 8:
             return STOP_LENGTH, wire
         wire = min(wire, at + length)

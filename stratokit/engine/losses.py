@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
 
 _UNDECODED = "packet_undecoded"
+_FRAGMENTS = "fragment_alone"
 
 
 def loss_totals(capture: Capture) -> pl.DataFrame:
@@ -25,8 +26,9 @@ def loss_totals(capture: Capture) -> pl.DataFrame:
         .agg(pl.col("amount").sum(), start.min().alias("first_ts"), pl.col("ts").max().alias("last_ts"))
         .filter(pl.col("amount") > 0)
     )
-    if _UNDECODED not in totals["counter"]:
-        totals = pl.concat([totals, _undecoded(whole).select(totals.columns)], how="vertical_relaxed")
+    for found in (_undecoded(whole), _fragments(whole)):
+        if not set(found["counter"]) & set(totals["counter"]):
+            totals = pl.concat([totals, found.select(totals.columns)], how="vertical_relaxed")
     totals = pl.concat([totals, _of_passes(whole).select(totals.columns)], how="vertical_relaxed")
     order = ("counter", "amount", "is_loss", "meaning", "first_ts", "last_ts")
     return totals.select(order).sort(["is_loss", "counter"], descending=[True, False])
@@ -45,13 +47,27 @@ def _of_passes(capture: Capture) -> pl.DataFrame:
 
 
 def _undecoded(capture: Capture) -> pl.DataFrame:
-    """The one counter that is counted while reading; a local packet seen twice counts once."""
-    stopped = capture.rows("packet").filter(pl.col("stop_layer").is_not_null())
-    counter = load.counters()[_UNDECODED]
+    """Counted while reading; a local packet seen twice counts once. A fragment is judged with its packet."""
+    stopped = capture.rows("packet").filter(
+        pl.col("stop_layer").is_not_null(), pl.col("stop_reason") != "fragment"
+    )
+    return _counted(stopped, _UNDECODED, pl.col("frame").n_unique())
+
+
+def _fragments(capture: Capture) -> pl.DataFrame:
+    """Counted while reading: fragments, without those that packets were put together from."""
+    fragments = capture.rows("packet").filter(pl.col("fragment_id").is_not_null())
+    used = pl.col("datagram_fragments").cast(pl.Int64).sum()
+    return _counted(fragments, _FRAGMENTS, (pl.len().cast(pl.Int64) - used).clip(0))
+
+
+def _counted(rows: pl.LazyFrame, name: str, amount: pl.Expr) -> pl.DataFrame:
+    """One row where `amount` of `rows` is above zero, otherwise none."""
+    counter = load.counters()[name]
     return collect(
-        stopped.select(
+        rows.select(
             pl.lit(counter.name).alias("counter"),
-            pl.col("frame").n_unique().cast(pl.UInt64).alias("amount"),
+            amount.cast(pl.UInt64).alias("amount"),
             pl.lit(counter.loss).alias("is_loss"),
             pl.lit(counter.doc).alias("meaning"),
             pl.col("ts").min().alias("first_ts"),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from stratokit.dissect.columns import packet_columns
-from stratokit.dissect.layers import HAS_IP, HAS_PORTS
+from stratokit.dissect.fragments import Reassembler
 from stratokit.dissect.packets import dissect
 from stratokit.engine.in_order import Turn, map_in_order
 from stratokit.formats.events import gather
@@ -18,6 +18,8 @@ from stratokit.formats.frames import FrameBatch
 from stratokit.formats.views import bytes_views
 from stratokit.schema import load
 from stratokit.streams.flows import FlowTable
+from stratokit.streams.packet_flows import COLUMNS as FLOW_COLUMNS
+from stratokit.streams.packet_flows import flow_columns
 
 Columns = dict[str, pa.Array]
 
@@ -31,6 +33,7 @@ _OF_OPTIONS = frozenset(
 _OF_BLOCK = frozenset(("packet_block", "packet_options"))
 # Columns that need no look into frames: all that a packet file needs.
 OF_FILE = _OF_RECORD | _OF_OPTIONS | _OF_BLOCK
+_OF_FLOWS = frozenset(FLOW_COLUMNS)
 SIMPLE_PACKET = 3  # pcapng's block without a time
 
 
@@ -79,21 +82,22 @@ class _Decoder:
         self._names = names
         self._copy = copy
         self._flows = FlowTable()
+        self._fragments = Reassembler()
         packet = {column.name for column in load.capture().of_kind("packet")}
         self._dissects = bool(names & (packet - OF_FILE))
 
     def decode(self, window: _Window, turn: Turn) -> Columns:
-        """Columns of one window. Only numbering the conversations has to go window after window."""
+        """Columns of one window. Fragments and conversations have to go window after window."""
         batch = window.batch
         columns = self._record(window)
         if self._dissects:
             found = dissect(batch.data, batch.offsets, batch.cap_lens, batch.orig_lens, batch.link_types)
-            if "flow_id" in self._names:
-                with turn.taken():
-                    flow_id = _flow_ids(self._flows, found, batch)
-                turn.end()
-                columns["flow_id"] = pa.array(flow_id.astype(np.uint64), mask=flow_id < 0)
-            columns = packet_columns(found, self._names) | columns
+            with turn.taken():
+                datagrams = self._fragments.feed(found, batch.data, batch.offsets, batch.ts_ns)
+                if self._names & _OF_FLOWS:
+                    columns |= flow_columns(self._flows, found, batch.ts_ns)
+            turn.end()
+            columns = packet_columns(found, self._names, datagrams) | columns
         if batch.blocks.any():
             columns |= self._options(window)
         if "data" in self._names:
@@ -143,24 +147,3 @@ class _Decoder:
         data, offsets = gather(batch.data, batch.offsets, batch.cap_lens)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
         return pa.Array.from_buffers(pa.large_binary(), len(batch.offsets), buffers)
-
-
-def _flow_ids(flows: FlowTable, found: dict[str, np.ndarray], batch: FrameBatch) -> np.ndarray:
-    """Conversation of each packet, -1 for none."""
-    layers = found["layers"]
-    flow_id, _ = flows.assign(
-        found["src_ip"],
-        found["dst_ip"],
-        found["src_port"],
-        found["dst_port"],
-        found["ip_proto"],
-        found["vlan"],
-        found["tcp_flags"],
-        found["tcp_seq"],
-        batch.ts_ns,
-        (layers & HAS_PORTS) != 0,
-        tcp_ack=found["tcp_ack"],
-        icmp_type=found["icmp_type"],
-        valid=(layers & HAS_IP) != 0,
-    )
-    return flow_id

@@ -17,6 +17,8 @@ from stratokit.schema import load
 
 # Numbers that count in each file, from these: those of a second file shall follow the first's.
 NUMBERED = {"frame": 1, "flow_id": 0}
+# Columns with numbers of another one.
+REFERRING = {"icmp_flow_id": "flow_id"}
 
 
 class Source(Protocol):
@@ -75,7 +77,9 @@ def joined_rows(sources: tuple[Source, ...], kind: str) -> pl.LazyFrame:
     parts = []
     for number, source in enumerate(sources):
         rows = source.rows(kind)
-        parts.append(rows.with_columns(pl.col(name) + offset for name, offset in offsets.items() if offset))
+        referring = {name: offsets[of] for name, of in REFERRING.items() if name in schema}
+        shifts = (offsets | referring).items()
+        parts.append(rows.with_columns(pl.col(name) + offset for name, offset in shifts if offset))
         if offsets and number + 1 < len(sources):
             used = _used(source, kind, offsets)
             offsets = {name: offset + used[name] for name, offset in offsets.items()}

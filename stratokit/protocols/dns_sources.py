@@ -16,6 +16,7 @@ from stratokit.streams import reassembly
 from stratokit.streams.conversations import OWNER
 from stratokit.streams.flows import TCP, UDP
 from stratokit.streams.reassembly import Payload
+from stratokit.streams.source import payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,17 +66,16 @@ def _on(*ports: int) -> pl.Expr:
 def messages(capture: PacketSource) -> Iterator[Messages]:
     """All datagrams that may be DNS, then all streams."""
     # Nearly every message has one question: this spares the reading of other protocols' payload.
-    at, one = pl.col("payload_offset"), b"\0\1"
-    is_one = (pl.col("payload_len") >= dm.HEADER_BYTES) & (pl.col("data").bin.slice(at + 4, 2) == one)
+    one = b"\0\1"
+    is_one = (pl.col("payload_len") >= dm.HEADER_BYTES) & (payload(4, pl.lit(2)) == one)
     datagram = (pl.col("ip_proto") == UDP) & (pl.col("payload_len") > 0)
     datagram &= ~_on(NAME_SERVICE_PORT) & (_on(*PORTS) | is_one)
     segment = (pl.col("ip_proto") == TCP) & (pl.col("payload_len") > 0)
-    segment &= _on(DNS_PORT, LLMNR_PORT) | (pl.col("data").bin.slice(at + 6, 2) == one)
-    payload = pl.col("data").bin.slice(at, pl.col("payload_len")).fill_null(b"")
+    segment &= _on(DNS_PORT, LLMNR_PORT) | (payload(6, pl.lit(2)) == one)
     found = (
         capture.rows("packet")
         .filter(pl.col("flow_id").is_not_null(), datagram | segment)
-        .select("ip_proto", "flow_id", *SEEN, "payload_len", payload=payload)
+        .select("ip_proto", "flow_id", *SEEN, "payload_len", payload=payload().fill_null(b""))
         .collect()
     )
     over_tcp = found["ip_proto"] == TCP

@@ -16,6 +16,7 @@ Left out: tunnels (the addresses given are the ones that count), SCTP multi-homi
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -171,13 +172,42 @@ def _begins_anew(rows: np.ndarray, at: int, proto: int, side: int, flags: int, s
 
 
 @njit(nogil=True, cache=True)
+def _known(rows: np.ndarray, slots: np.ndarray, seed: Any, key: Any) -> int:
+    """The conversation of a key in whatever VLAN, -1 where there is none."""
+    k0, k1, k2, k3, k4 = key
+    at = _slot(slots, seed, key)
+    while True:
+        i = i64(slots[at])
+        if i == _NO_ENTRY:
+            return -1
+        same = rows[i, 0] == k0 and rows[i, 1] == k1 and rows[i, 2] == k2
+        if same and rows[i, 3] == k3 and rows[i, 4] == k4:
+            return int(rows[i, _FLOW] >> u64(_STATE_BITS))
+        at = (at + 1) & (slots.size - 1)
+
+
+@njit(nogil=True, cache=True)
 def _assign(
-    packets: Any, start: int, rows: np.ndarray, slots: np.ndarray, used: int, flows: int, seed: Any, out: Any
+    packets: Any,
+    start: int,
+    about: Any,
+    rows: np.ndarray,
+    slots: np.ndarray,
+    used: int,
+    flows: int,
+    seed: Any,
+    out: Any,
 ) -> tuple[int, int, int]:
     """Give flows to packets from `start` on; stops early, returning where, when the table has no room."""
     _, _, src_port, dst_port, protos, vlan, has_ports, all_flags, seq, ack, kind, _, ts = packets
     out_flow, out_from_client = out
+    errors, embedded, out_about = about
+    e = i64(np.searchsorted(errors, start))
     for i in range(start, protos.size):
+        if e < errors.size and errors[e] == i:
+            key, _ = _key(embedded, e, i64(embedded[4][e]))
+            out_about[e] = _known(rows, slots, seed, key)
+            e += 1
         proto, flags, sport, dport = i64(protos[i]), i64(all_flags[i]), src_port[i], dst_port[i]
         if proto < 0 or (proto in PORTED and not has_ports[i]):
             out_flow[i] = -1
@@ -211,6 +241,44 @@ def _assign(
         out_flow[i] = i64(rows[at, _FLOW] >> u64(_STATE_BITS))
         out_from_client[i] = (side == 1) == (rows[at, _FLOW] & u64(_CLIENT_IS_1) != 0)
     return protos.size, used, flows
+
+
+@dataclasses.dataclass(slots=True)
+class About:
+    """Packets that ICMP errors are about: `rows` in ascending order are those of the errors, the others
+    arrays describe the packet each of them shows. Its conversation is the one that its addresses and ports
+    have at that time in whatever VLAN; `flow_id` is -1 where there is none.
+    """
+
+    rows: NDArray[np.int64]
+    src_ip16: NDArray[np.uint8]
+    dst_ip16: NDArray[np.uint8]
+    src_port: NDArray[np.uint16]
+    dst_port: NDArray[np.uint16]
+    ip_proto: NDArray[np.uint8]
+    icmp_type: NDArray[np.uint8]
+    icmp_id: NDArray[np.uint16]
+    flow_id: NDArray[np.int64] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.flow_id = np.full(self.rows.size, -1, np.int64)
+
+    @classmethod
+    def none(cls) -> About:
+        addresses, ports, bytes_ = np.empty((0, 16), np.uint8), np.empty(0, np.uint16), np.empty(0, np.uint8)
+        return cls(np.empty(0, np.int64), addresses, addresses, ports, ports, bytes_, bytes_, ports)
+
+    def arrays(self) -> Any:
+        """For the kernel, whose `_key` takes them from where they stand among a packet's arrays."""
+        empty = self.rows[:0]
+        embedded = (
+            np.ascontiguousarray(self.src_ip16).view(np.uint64),
+            np.ascontiguousarray(self.dst_ip16).view(np.uint64),
+            *(self.src_port, self.dst_port, self.ip_proto),
+            *(empty, empty, empty, empty, empty),
+            *(self.icmp_type, self.icmp_id, empty),
+        )
+        return self.rows, embedded, self.flow_id
 
 
 class FlowTable:
@@ -255,6 +323,7 @@ class FlowTable:
         icmp_type: ArrayLike | None = None,
         icmp_id: ArrayLike | None = None,
         valid: ArrayLike | None = None,
+        about: About | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """(flow_id, from_client) of packets in capture order; flow_id is -1 where a packet belongs to none.
 
@@ -264,6 +333,7 @@ class FlowTable:
             has_ports: false where ports are unknown, as in later IP fragments; default: known everywhere.
             tcp_ack: lets an ACK tell the first sequence number of the side not yet seen, as Wireshark does.
             valid: false where a packet is not IP at all.
+            about: packets that ICMP errors are about; its `flow_id` is filled in.
         """
         proto = np.array(ip_proto, np.int16)
         n = proto.size
@@ -288,10 +358,11 @@ class FlowTable:
             np.ascontiguousarray(ts_ns, np.int64),
         )
         out = (np.empty(n, np.int64), np.empty(n, np.bool_))
+        errors = (About.none() if about is None else about).arrays()
         done = 0
         while True:
             done, self._used, self._flows = _assign(
-                packets, done, self._rows, self._slots, self._used, self._flows, self._seed, out
+                packets, done, errors, self._rows, self._slots, self._used, self._flows, self._seed, out
             )
             if done == n:
                 return out

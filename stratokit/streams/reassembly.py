@@ -24,6 +24,7 @@ from stratokit.streams.flows import FIN, SYN, TCP
 from stratokit.streams.memory import Bytes, parts_of
 from stratokit.streams.segments import STREAM_LIMIT_BYTES, grouped, intervals, stream_offsets
 from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
+from stratokit.streams.source import packet_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +147,7 @@ def batches(
     # Segments without payload or SYN or FIN say nothing about bytes.
     matters = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) != 0)
     packets = capture.rows("packet").filter(is_tcp & matters)
-    columns = (*_COLUMNS, *SEEN, "data", "payload_offset")
+    columns = (*_COLUMNS, *SEEN, "data", "datagram", "payload_offset")
     if getattr(capture, "is_mapped", False):
         yield put_together(with_sides(packets.select(list(dict.fromkeys(columns))).collect()), policy)
         return
@@ -168,7 +169,7 @@ def put_together(packets: pl.DataFrame, policy: Policy = "first") -> Streams:
     flows, index = np.unique(column(packets, "flow_id", np.int64), return_inverse=True)
     length = column(packets, "payload_len", np.int64)
     unread = int(length[packets["unread"].to_numpy()].sum()) if "unread" in packets.columns else 0
-    payload = parts_of(packets["data"], column(packets, "payload_offset", np.int64), length)
+    payload = parts_of(packet_bytes(packets), column(packets, "payload_offset", np.int64), length)
     key = (index * VIEWS + column(packets, "view", np.int64)) * 2 + ~packets["from_client"].to_numpy()
     order, bounds = grouped(key, flows.size * VIEWS * 2)
     flags = column(packets, "tcp_flags", np.uint16)
@@ -195,7 +196,7 @@ def put_together(packets: pl.DataFrame, policy: Policy = "first") -> Streams:
         pieces,
         chosen_bounds,
         payload,
-        packets.drop("data"),
+        packets.drop("data", "datagram", strict=False),
         column(packets, "frame", np.int64),
         packets["ts"].to_physical().to_numpy(),
         {"segment_outside_window": int(outside), "stream_cut_bytes": int(cut) + unread},

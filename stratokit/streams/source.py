@@ -36,6 +36,21 @@ class PacketSource(Protocol):
         ...
 
 
+def payload(offset: pl.Expr | int = 0, length: pl.Expr | None = None) -> pl.Expr:
+    """What was captured of the transport layer's payload, or some bytes of it: of a packet that came in
+    fragments they are in the one that was put together.
+    """
+    at, size = pl.col("payload_offset") + offset, pl.col("payload_len") if length is None else length
+    return pl.coalesce(*(pl.col(name).bin.slice(at, size) for name in ("datagram", "data")))
+
+
+def packet_bytes(packets: pl.DataFrame) -> pl.Series:
+    """The bytes that payload_offset counts in, without a copy where no packet came in fragments."""
+    if "datagram" not in packets.columns or packets["datagram"].null_count() == packets.height:
+        return packets["data"]
+    return packets.select(pl.coalesce("datagram", "data")).to_series()
+
+
 def frame_schema(table: Table) -> pl.Schema:
     """Column names and polars types of a declared table."""
     return pl.Schema({column.name: POLARS_TYPES[column.type] for column in table.columns})

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stratokit.dissect.columns import packet_columns
-from stratokit.dissect.fragments import SLOTS, TIMEOUT_NS, Reassembler
+from stratokit.dissect.datagrams import SLOTS, TIMEOUT_NS
+from stratokit.dissect.fragments import Reassembler
 from stratokit.dissect.packets import dissect
 
 BODY = bytes(range(256)) * 8
@@ -119,9 +120,45 @@ def test_a_last_fragment_beyond_any_packet_is_refused() -> None:
     assert all("payload" not in row for row in feed(Reassembler(), [death, odd, rest]))
 
 
-def test_the_largest_packet() -> None:
-    body = bytes(65535 - 20 - 8)
-    assert feed(Reassembler(), frames.fragments4(frames.udp(body), 17, 1480))[-1]["payload"] == body
+@pytest.mark.parametrize(("divide", "header"), [(frames.fragments4, 20), (frames.fragments6, 0)])
+def test_the_largest_packet_and_one_byte_more(divide: Any, header: int) -> None:
+    body = bytes(65535 - header - 8)
+    reassembler = Reassembler()
+    assert feed(reassembler, divide(frames.udp(body), 17, 1480))[-1]["payload"] == body
+    assert reassembler.lost == 0
+    pieces = divide(frames.udp(body + b"x", length=0), 17, 1480)
+    assert "payload" not in feed(reassembler, pieces)[-1]
+    assert reassembler.lost + reassembler.waiting == len(pieces)
+
+
+def test_two_ends_do_not_leave_bytes_of_other_packets() -> None:
+    """Bytes behind a second, shorter end would be those of whatever used that room before."""
+    reassembler = Reassembler()
+    for number in range(SLOTS):
+        feed(reassembler, frames.fragments4(frames.udp(b"s" * 40), 17, 24, number + 1000))
+    first = frames.ipv4(frames.udp(b"a" * 32, length=48)[:8], 17, fragment=0x2000, number=1)
+    end = frames.ipv4(b"a" * 24, 17, fragment=3, number=1)
+    shorter = frames.ipv4(b"aaa", 17, fragment=1, number=1)
+    rows = feed(reassembler, [end, shorter, first])
+    assert all("payload" not in row for row in rows)
+    middle = frames.ipv4(b"m" * 16, 17, fragment=0x2001, number=1)
+    assert feed(reassembler, [middle])[0]["payload"] == b"m" * 16 + b"a" * 24
+
+
+def test_vlans_and_tunnels_keep_fragments_apart() -> None:
+    one, two = frames.fragments4(frames.udp(b"a" * 56), 17, 32)
+    mirrored = [frames.eth(frames.vlan(p, vlan_id=v), 0x8100) for p in (one, two) for v in (5, 6)]
+    rows = feed(Reassembler(), mirrored, link_type=1)
+    assert [(row["vlan"], row.get("payload")) for row in rows] == [
+        (5, None),
+        (6, None),
+        (5, b"a" * 56),
+        (6, b"a" * 56),
+    ]
+    tenants = [frames.ipv4(frames.vxlan(frames.eth(p), v), 17) for p in (one, two) for v in (5, 6)]
+    rows = feed(Reassembler(), tenants)
+    assert [row.get("payload") for row in rows] == [None, None, b"a" * 56, b"a" * 56]
+    assert [row.get("datagram_fragments") for row in rows] == [None, None, 2, 2]
 
 
 def test_fragments_captured_in_part_keep_what_they_show() -> None:

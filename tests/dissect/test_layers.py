@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from helpers import frames
 
-from stratokit.dissect import layers
+from stratokit.dissect import datagrams, layers
 from stratokit.dissect.columns import packet_columns
 from stratokit.dissect.packets import dissect
 from stratokit.schema import load
@@ -208,6 +210,7 @@ STOPS = [
     (frames.ipv4(frames.tcp()[:19]), 101, "tcp", "length"),
     (frames.ipv4(frames.tcp()[:12] + b"\x40" + frames.tcp()[13:]), 101, "tcp", "length"),
     (frames.ipv4(frames.udp(length=7), 17), 101, "udp", "length"),
+    (frames.ipv4(frames.udp(b"x" * 60, length=0), 17), 101, "udp", "length"),
     (frames.ipv4(b"\1", 1), 101, "icmp", "length"),
     (frames.ipv6(b"", 58), 101, "icmpv6", "length"),
     (frames.ipv4(b"\0" * 11, 132), 101, "sctp", "length"),
@@ -242,3 +245,23 @@ def test_columns_have_the_types_of_the_schema() -> None:
 
 def test_no_frames() -> None:
     assert all(len(array) == 0 for array in packet_columns(dissect(*frames.layout([]))).values())
+
+
+def test_the_page_lists_every_layer_and_reason_in_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "dissect.md").read_text()
+    tables = [re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) for part in re.split(r"\| --- \|.*\n", page)]
+    for names in (layers.LAYER_NAMES, layers.REASON_NAMES, layers.TUNNEL_NAMES):
+        assert any(table[: len(names) - 1] == list(names[1:]) for table in tables), names
+
+
+def test_the_page_states_the_bounds_that_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "dissect.md").read_text()
+    bytes_ = datagrams.SLOTS * (datagrams.ROOM_BYTES + datagrams.UNITS + datagrams.SLOT.itemsize)
+    for bound in (
+        f"{layers.MAX_TUNNELS} tunnels",
+        f"{datagrams.SLOTS} packets wait",
+        f"{bytes_ / 2**20:.0f} MiB",
+        f"{datagrams.TIMEOUT_NS // 10**9} seconds",
+        f"{layers.SACK_BLOCKS} blocks",
+    ):
+        assert bound in page, bound

@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 
 from stratokit.dissect.columns import packet_columns
-from stratokit.dissect.layers import HAS_IP, HAS_PORTS
 from stratokit.dissect.packets import dissect
 from stratokit.engine.ingest.interfaces import Interfaces
 from stratokit.engine.ingest.owners import with_owner
@@ -17,6 +16,7 @@ from stratokit.engine.ingest.processes import with_process
 from stratokit.engine.ingest.sightings import Sightings, packet_hashes
 from stratokit.formats import events
 from stratokit.streams.flows import FlowTable
+from stratokit.streams.packet_flows import flow_columns
 
 if TYPE_CHECKING:
     from stratokit.engine.ingest.survey import Survey
@@ -48,22 +48,7 @@ class Packets:
         found = dissect(
             data, offsets[:-1], fixed["cap_len"], fixed["orig_len"], np.full(ts.size, LINKTYPE_RAW, np.uint16)
         )
-        valid = (found["layers"] & HAS_IP) != 0
-        flow_id, _ = self._flows.assign(
-            found["src_ip"],
-            found["dst_ip"],
-            found["src_port"],
-            found["dst_port"],
-            found["ip_proto"],
-            found["vlan"],
-            found["tcp_flags"],
-            found["tcp_seq"],
-            ts,
-            (found["layers"] & HAS_PORTS) != 0,
-            tcp_ack=found["tcp_ack"],
-            icmp_type=found["icmp_type"],
-            valid=valid,
-        )
+        flows = flow_columns(self._flows, found, ts)
         outgoing = fixed["direction"] == OUT
         frames = self._sightings.number(packet_hashes(data, offsets[:-1], lengths), ts, outgoing)
         table = packet_columns(found)
@@ -93,9 +78,7 @@ class Packets:
             "link_type": pa.array(np.full(ts.size, LINKTYPE_RAW, np.uint16)),
             "orig_len": pa.array(fixed["orig_len"]),
             "cap_len": pa.array(fixed["cap_len"]),
-            "flow_id": pl.select(pl.when(pl.Series(flow_id) >= 0).then(pl.Series(flow_id)))
-            .to_series()
-            .to_arrow(),
+            **flows,
             "gso_segments": pl.select(pl.when(segments > 1).then(segments)).to_series().to_arrow(),
             "data": pa.Array.from_buffers(
                 pa.large_binary(), ts.size, [None, pa.py_buffer(offsets), pa.py_buffer(data)]
