@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import polars as pl
@@ -121,3 +123,29 @@ def test_a_profile_is_for_recordings(tmp_path):
     source.write_bytes(several_versions())
     with pytest.raises(UsageError, match="written as it was"):
         convert.convert_files([source], tmp_path / "b.scap", choices=convert.Choices(scap_profile="modern"))
+
+
+@pytest.mark.skipif("STRATOKIT_SID" not in os.environ, reason="STRATOKIT_SID names no folder with Debian sid")
+def test_current_readers_show_what_our_tables_say():
+    """sysdig 0.41 and Stratoshark in a folder made by debootstrap: event by event; latency there is always 0."""
+    folder = Path(os.environ["STRATOKIT_SID"])
+    inside = folder / "stratokit-test.scap"
+    source = SAMPLES / "nginx-curl.parquet"
+    try:
+        convert.convert_files([source], inside)
+        there = ("chroot", str(folder))
+        fields = [name for name in sysdig.FIELDS if not name.startswith("fd.s")]
+        shown = sysdig.events(Path("/", inside.name), *fields, program=(*there, "sysdig"))
+        rows = Capture.open(source)
+        both = sysdig.compared(rows.rows("syscall").collect(), shown)
+        for ours, theirs in (("pid", "proc.pid"), ("comm", "proc.name"), ("ret", "evt.rawres")):
+            same = pl.col(ours).cast(pl.String) == pl.col(theirs).cast(pl.String)
+            assert both.filter(~same).is_empty(), ours
+        # Stratoshark: a line for each of the same events, its rows not shifted against their fields.
+        done = subprocess.run(
+            [*there, "strato", "-r", f"/{inside.name}"], capture_output=True, text=True, check=True
+        )
+        calls = both.filter(pl.col("evt.type") == "connect").height
+        assert sum(line.split()[2] == "connect" for line in done.stdout.splitlines() if line.strip()) >= calls
+    finally:
+        inside.unlink(missing_ok=True)
