@@ -127,7 +127,7 @@ def test_a_profile_is_for_recordings(tmp_path):
 
 @pytest.mark.skipif("STRATOKIT_SID" not in os.environ, reason="STRATOKIT_SID names no folder with Debian sid")
 def test_current_readers_show_what_our_tables_say():
-    """sysdig 0.41 and Stratoshark in a folder made by debootstrap: event by event; latency there is always 0."""
+    """sysdig 0.41 and Stratoshark in a folder made by debootstrap: event by event; no latency there."""
     folder = Path(os.environ["STRATOKIT_SID"])
     inside = folder / "stratokit-test.scap"
     source = SAMPLES / "nginx-curl.parquet"
