@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import typer
@@ -33,7 +34,7 @@ def convert(
       stratokit convert trace.pcap trace.parquet
       stratokit convert left.spool saved.parquet     what a killed recorder left behind
     """
-    from stratokit.cli.output import progress
+    from stratokit.cli.output import compiling, progress
     from stratokit.cli.values import free_output
     from stratokit.engine import convert as engine
 
@@ -46,7 +47,9 @@ def convert(
     if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
         raise UsageError(f"{output} is to be read and written at once")
     free_output(output, force)
-    with progress(f"writing {output.name}") as report:
+    # The recorder, which is to say nothing that is no fact of the recording, converts with remove_input.
+    first_use = contextlib.nullcontext() if remove_input else compiling()
+    with progress(f"writing {output.name}") as report, first_use:
         lost = engine.convert_files(inputs, output, report, engine.Choices(scap_profile))
     _tell(lost, remove_input)
     if remove_input:

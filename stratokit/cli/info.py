@@ -24,14 +24,17 @@ def info(
     """
     import sys
 
-    from stratokit.cli.output import console
+    from stratokit.cli.output import console, reading
     from stratokit.engine.facts import merged
     from stratokit.engine.inputs import resolve
     from stratokit.engine.quick_facts import quick_facts
     from stratokit.render import facts
 
     paths = resolve(inputs)
-    files = quick_facts(paths) or _files(paths)
+    files = quick_facts(paths)
+    if files is None:
+        with reading(protocols=False):
+            files = _files(paths)
     found = merged(files)
     if as_json:
         facts.write_facts(found, sys.stdout)

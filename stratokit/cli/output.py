@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
@@ -14,6 +15,9 @@ from stratokit.cli.values import free_output
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+    from stratokit.engine.capture import Capture
 
 # What is not a terminal has no width; this one shows most tables whole.
 _FILE_WIDTH = 160
@@ -64,19 +68,98 @@ def console(file: TextIO | None = None) -> Console:
     )
 
 
+_FIRST_USE = "stratokit: first use after installation: compiling, which takes up to 20 seconds, once"
+# Work that ends sooner needs no bar.
+_PATIENCE_S = 0.5
+
+
+def _is_watched() -> bool:
+    return sys.stderr.isatty()
+
+
+class _Bar:
+    """A bar on a terminal with bytes, rate and time left; one pass over a file after the other."""
+
+    def __init__(self, begun: float) -> None:
+        self._begun = begun
+        self._bar: Progress | None = None
+
+    def update(self, title: str, done: int, total: int) -> None:
+        """Draw; nothing stays on the screen when a pass is complete."""
+        if done >= total:
+            self.stop()
+        elif self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        elif time.monotonic() - self._begun > _PATIENCE_S:
+            self._bar = _started(title, total)
+
+    def stop(self) -> None:
+        """Clear it."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _started(title: str, total: int) -> Progress:
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.DownloadColumn(),
+        rich.TransferSpeedColumn(),
+        rich.TimeRemainingColumn(),
+    )
+    bar = rich.Progress(*columns, console=Console(stderr=True), transient=True)
+    bar.add_task(title, total=total)
+    bar.start()
+    return bar
+
+
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A function to call with (done, total), which draws a bar on a terminal; None elsewhere."""
-    if not sys.stderr.isatty():
+    """A function to call with (done, total) bytes, which draws a bar on a terminal; None elsewhere."""
+    if not _is_watched():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    bar = _Bar(time.monotonic())
+    try:
+        yield lambda done, total: bar.update(title, done, total)
+    finally:
+        bar.stop()
 
-    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+@contextlib.contextmanager
+def compiling(protocols: bool = False) -> Iterator[None]:
+    """A line says when kernels are compiled in here; `protocols`: those of protocols will be needed."""
+    from stratokit.engine.first_use import first_use
+
+    with first_use(lambda: say(_FIRST_USE), protocols):
+        yield
+
+
+@contextlib.contextmanager
+def reading(protocols: bool = True, quiet: bool = False) -> Iterator[None]:
+    """While files are read in here, a bar on a terminal says how far; see `compiling`. `quiet`: no bar."""
+    with compiling(protocols):
+        if quiet or not _is_watched():
+            yield
+            return
+        from stratokit.engine.progress import watched
+
+        bar = _Bar(time.monotonic())
+        with watched(lambda name, done, total: bar.update(f"reading {name}", done, total)):
+            try:
+                yield
+            finally:
+                bar.stop()
+
+
+def warn_of_damage(capture: Capture) -> None:
+    """Say where files that were read by now ended early."""
+    for path, damage in capture.damages:
+        say(f"stratokit: {path}: {damage.reason} (byte {damage.offset}); what stands before was read")
 
 
 def say(message: str) -> None:

@@ -39,7 +39,7 @@ def report(
       stratokit report now.parquet --only http,dns --where 'http.response.code >= 500'
       stratokit report now.parquet -o report.html
     """
-    from stratokit.cli.output import console, text_output
+    from stratokit.cli.output import console, reading, text_output, warn_of_damage
     from stratokit.engine.capture import Capture
     from stratokit.render import html, json, text
     from stratokit.reports.base import Options
@@ -52,10 +52,12 @@ def report(
         capture = capture.where(where)
     rows = _ROWS[format_] if limit is None else limit
     with text_output(output, force) as out:
-        result = run(capture, names(only), Options(rows or None))
+        with reading():
+            result = run(capture, names(only), Options(rows or None))
         if format_ == "json":
             json.write_report(result, out)
         elif format_ == "html":
             html.write_report(result, out)
         else:
             text.print_report(result, console(out))
+    warn_of_damage(capture)

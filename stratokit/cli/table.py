@@ -49,29 +49,35 @@ def table(
       stratokit table syscalls now.parquet --where 'evt.latency > 10ms' --select ts,comm,syscall,args
       stratokit table flows now.parquet --format csv -o flows.csv
     """
-    from stratokit.cli.output import binary_output, text_output
+    from stratokit.cli.output import binary_output, reading, text_output, warn_of_damage
     from stratokit.engine.capture import Capture
     from stratokit.engine.tables import entry
     from stratokit.render import files
 
-    columns = entry(name).columns
+    found = entry(name)
+    columns = found.columns
     suffix = output.suffix.removeprefix(".") if output else ""
     format_ = format_ or (suffix if suffix in FORMATS else "table")
     chosen = [_column(text, columns, name) for text in names(select)] or list(columns)
-    frame = Capture.open(inputs).table(name, where)
-    if sort:
-        by = _column(sort.removeprefix("-"), columns, name)
-        frame = frame.sort(by, descending=sort.startswith("-"), nulls_last=True, maintain_order=True)
+    by = _column(sort.removeprefix("-"), columns, name) if sort else None
     rows = (_SHOWN_ROWS if format_ == "table" else 0) if limit is None else limit
-    frame = frame.select(chosen)
-    if format_ == "table":
-        with text_output(output, force) as text:
-            _show(frame, [columns[c] for c in chosen], rows, text)
-        return
     if format_ == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("Parquet is no text; name a file with -o")
-    with binary_output(output, force) as file:
-        files.write(frame.head(rows) if rows else frame, format_, file)
+    # Rows that appear on the terminal while the file is read leave no room for a bar.
+    quiet = format_ != "table" and output is None and sys.stdout.isatty()
+    with reading(found.is_derived or where is not None, quiet):
+        capture = Capture.open(inputs)
+        frame = capture.table(name, where)
+        if sort:
+            frame = frame.sort(by, descending=sort.startswith("-"), nulls_last=True, maintain_order=True)
+        frame = frame.select(chosen)
+        if format_ == "table":
+            with text_output(output, force) as text:
+                _show(frame, [columns[c] for c in chosen], rows, text)
+        else:
+            with binary_output(output, force) as file:
+                files.write(frame.head(rows) if rows else frame, format_, file)
+    warn_of_damage(capture)
 
 
 def _column(text: str, columns: dict[str, Column], table_name: str) -> str:

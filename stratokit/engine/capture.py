@@ -25,6 +25,7 @@ from stratokit.schema import load
 if TYPE_CHECKING:
     from stratokit.engine.packet_files import PacketSource
     from stratokit.engine.scap.source import ScapSource
+    from stratokit.formats.frames import Damage
 
 if TYPE_CHECKING:
     from stratokit.streams.follow import Stream
@@ -94,6 +95,12 @@ class Capture:
     def is_mapped(self) -> bool:
         """Whether bytes of packets stay in the files until they are looked at."""
         return all(getattr(source, "is_mapped", False) for source in self._sources)
+
+    @property
+    def damages(self) -> list[tuple[Path, Damage]]:
+        """Where reading a file had to end, as far as one came to its end by now."""
+        read = [source for source in self._sources if getattr(source, "damage", None) is not None]
+        return [(source.path, source.damage) for source in read]  # type: ignore[attr-defined]
 
     @property
     def files(self) -> list[FileFacts]:

@@ -178,7 +178,13 @@ def _to_parquet(capture: Capture, output: Path, progress: Progress | None) -> No
                 writer.write(kind, batch)
                 done += batch.num_rows
                 if progress:
-                    progress(done, total)
+                    progress(*_share(capture, done, total))
+
+
+def _share(capture: Capture, rows: int, all_rows: int) -> tuple[int, int]:
+    """Rows that are done as bytes of the input."""
+    size = sum(file.size_bytes for file in capture.files)
+    return size * rows // max(all_rows, 1), size
 
 
 def _batches(capture: Capture, kind: str) -> Iterator[pa.Table]:
@@ -218,4 +224,4 @@ def _to_packets(capture: Capture, form: registry.Format, output: Path, progress:
             writer.write(batch)
             done += batch.num_rows
             if progress:
-                progress(done, total)
+                progress(*_share(capture, done, total))

@@ -6,6 +6,7 @@ from when to when, which interfaces, where reading had to end) comes from a walk
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,12 +21,12 @@ from polars.io.plugins import register_io_source
 from stratokit.engine.facts import FileFacts
 from stratokit.engine.frames import conform, polars_schema
 from stratokit.engine.packet_windows import SIMPLE_PACKET, Columns, columns_of
+from stratokit.engine.progress import reading
 from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage, FrameBatch, Interface
 from stratokit.formats.pcapng import cold
-from stratokit.formats.registry import HEAD_BYTES, Format
-from stratokit.formats.source import read_head
-from stratokit.formats.unpack import COMPRESSIONS
+from stratokit.formats.registry import Format
+from stratokit.formats.source import MappedSource, open_source
 from stratokit.formats.views import spread
 from stratokit.schema import load
 
@@ -65,9 +66,7 @@ class Survey:
         self.interfaces, self.damage = reader.interfaces, reader.damage
         self.skipped_blocks = reader.skipped_blocks
         if self.damage is not None and not self.packets:
-            raise FormatError(
-                f"{path}: nothing could be read: {self.damage.reason} (byte {self.damage.offset})"
-            )
+            raise _nothing(path, self.damage)
         if reader.cold:
             self.carried = {cold.METADATA_KEY: cold.to_text(reader.cold)}
         return self
@@ -103,6 +102,10 @@ class Survey:
                 "reason": pa.array([reason for _, reason, _ in places], pa.string()),
             }
         )
+
+
+def _nothing(path: Path, damage: Damage) -> FormatError:
+    return FormatError(f"{path}: nothing could be read: {damage.reason} (byte {damage.offset})")
 
 
 def capture_tables(
@@ -169,21 +172,26 @@ class PacketSource:
     def __init__(self, path: Path, form: Format) -> None:
         self.path = path
         self.form = form
+        # Where reading had to end, when a pass came that far.
+        self.damage: Damage | None = None
 
     @functools.cached_property
     def is_mapped(self) -> bool:
         """Whether its bytes are mapped; what is compressed has to be unpacked into memory."""
-        head = read_head(self.path, HEAD_BYTES)
-        return not any(head.startswith(compression.magic) for compression in COMPRESSIONS)
+        with contextlib.closing(open_source(self.path)) as source:
+            return isinstance(source, MappedSource)
 
     @functools.cached_property
     def survey(self) -> Survey:
         """One walk over the records."""
         assert self.form.open_reader is not None
         survey = Survey()
-        with self.form.open_reader(self.path) as reader:
+        with self.form.open_reader(self.path) as reader, reading(self.path, reader) as tell:
             for batch in reader.batches():
                 survey.add(batch)
+                if tell:
+                    tell()
+            self.damage = reader.damage
             return survey.end(reader, self.path)
 
     @functools.cached_property
@@ -238,9 +246,11 @@ class PacketSource:
         shown = list(schema.names()) if with_columns is None else with_columns
         names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
         read = names if names != {"kind"} else {"kind", "cap_len"}
-        with self.form.open_reader(self.path) as reader:
+        with self.form.open_reader(self.path) as reader, reading(self.path, reader) as tell:
             given = 0
-            for columns in columns_of(reader, read, copy=False):
+            found = 0
+            for columns in columns_of(reader, read, copy=False, progress=tell):
+                found += len(next(iter(columns.values())))
                 frame = _frame(columns, names, schema)
                 if predicate is not None:
                     frame = frame.filter(predicate)
@@ -250,6 +260,9 @@ class PacketSource:
                 yield frame.select(shown)
                 if n_rows is not None and given >= n_rows:
                     return
+            self.damage = reader.damage
+            if self.damage is not None and not found:
+                raise _nothing(self.path, self.damage)
             if not given:
                 yield pl.DataFrame(schema={name: schema[name] for name in shown})
 

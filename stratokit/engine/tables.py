@@ -41,6 +41,11 @@ class Entry:
     from_payload: bool = False
 
     @property
+    def is_derived(self) -> bool:
+        """Whether streams or protocols have to be followed for it."""
+        return self.table.name not in _raw()
+
+    @property
     def columns(self) -> dict[str, Column]:
         """Columns by name."""
         return {column.name: column for column in self.table.columns}
