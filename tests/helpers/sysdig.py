@@ -110,6 +110,12 @@ def _files(both: pl.DataFrame) -> None:
     # The generic event of all other calls does not say on which descriptor they work.
     own = [name for name, call in scap.calls().items() if call.known]
     files = files.filter(pl.col("syscall").is_in(own))
+    # Of a call on two descriptors sysdig shows the one that is written to or made, we the one it is from.
+    other = files.filter(pl.col("fd").cast(pl.Int64).ne_missing(pl.col("fd.num")))
+    assert set(other["syscall"]) <= {"copy_file_range", "splice", "sendfile", "fcntl"}, other[
+        "syscall"
+    ].unique()
+    files = files.filter(pl.col("fd").cast(pl.Int64) == pl.col("fd.num"))
     names = files.select("fd_name", "fd.name", "pid", "fd", "syscall").unique(["fd_name", "fd.name"])
     for ours, theirs, *where in names.iter_rows():
         plain = posixpath.normpath(ours.removeprefix("./"))
