@@ -91,9 +91,9 @@ def entry(name: str) -> Entry:
 
 def _derived() -> Iterator[Entry]:
     from stratokit.protocols.registry import protocols
-    from stratokit.streams import conversations, tcp
+    from stratokit.streams import conversations, segment_table, tcp
 
-    for module in (conversations, tcp):
+    for module in (conversations, tcp, segment_table):
         yield Entry(module.TABLE, "packet", module.build, _specs(module.TABLE))
     for protocol in protocols().values():
         yield Entry(protocol.table, "packet", protocol.build, _specs(protocol.table), from_payload=True)

@@ -17,7 +17,7 @@ from helpers.traffic import (
     Packets,
 )
 
-from stratokit.streams import tcp
+from stratokit.streams import segment_table, tcp
 
 
 def row(packets: Packets) -> dict[str, object]:
@@ -147,3 +147,22 @@ def test_what_the_kernel_measured_stands_beside() -> None:
     found = row(packets)
     assert (found["kernel_srtt_ns"], found["kernel_retransmits"]) == (700, 5)
     assert (found["kernel_retransmits_c2s"], found["kernel_retransmits_s2c"]) == (2, 3)
+
+
+def test_each_segment_tells_what_was_found() -> None:
+    packets = Packets()
+    connection = Connection(packets)
+    connection.ask(b"question")
+    connection.send(SERVER, b"", ACK)
+    connection.send(SERVER, b"", ACK)
+    connection.next[CLIENT] -= 8
+    packets.now += 300 * MS
+    connection.ask(b"question")
+    rows = segment_table.build(packets).collect()
+    assert rows["frame"].to_list() == [1, 2, 3, 4, 5, 6, 7]
+    assert rows["duplicate_ack"].to_list() == [None] * 5 + [True, None]
+    assert rows["duplicate_ack_num"].to_list() == [None] * 5 + [1, None]
+    assert rows["spurious_retransmission"].to_list() == [None] * 6 + [True]
+    assert rows["ack_rtt_ns"].to_list() == [None, MS, MS, None, MS, None, None]
+    assert rows["bytes_in_flight"].to_list() == [None] * 3 + [8, None, None, 8]
+    assert rows["tcp_analysis"].to_list() == [0, 0, 0, 0, 0, 1 << 6, 1 | 1 << 2]
