@@ -27,6 +27,9 @@ def report(
     ),
     output: Path | None = typer.Option(None, "-o", "--output", metavar="FILE", help="Write to this file."),
     force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+    keylog: Path | None = typer.Option(
+        None, "--keylog", metavar="FILE", help="TLS secrets (SSLKEYLOGFILE): what is inside becomes rows too."
+    ),
 ) -> None:
     """Say where the time went and what failed.
 
@@ -47,7 +50,7 @@ def report(
 
     suffix = output.suffix.removeprefix(".") if output else ""
     format_ = format_ or (suffix if suffix in _ROWS else "text")
-    capture = Capture.open(inputs)
+    capture = Capture.open(inputs, keylog)
     if where:
         capture = capture.where(where)
     rows = _ROWS[format_] if limit is None else limit

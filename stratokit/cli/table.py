@@ -40,6 +40,9 @@ def table(
     ),
     output: Path | None = typer.Option(None, "-o", "--output", metavar="FILE", help="Write to this file."),
     force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+    keylog: Path | None = typer.Option(
+        None, "--keylog", metavar="FILE", help="TLS secrets (SSLKEYLOGFILE): what is inside becomes rows too."
+    ),
 ) -> None:
     """Show one table of a capture.
 
@@ -66,7 +69,7 @@ def table(
     # Rows that appear on the terminal while the file is read leave no room for a bar.
     quiet = format_ != "table" and output is None and sys.stdout.isatty()
     with reading(found.is_derived or where is not None, quiet):
-        capture = Capture.open(inputs)
+        capture = Capture.open(inputs, keylog)
         frame = capture.table(name, where)
         if sort:
             frame = frame.sort(by, descending=sort.startswith("-"), nulls_last=True, maintain_order=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from stratokit.engine import scan
+from stratokit.engine import key_logs, scan
 from stratokit.engine.facts import FileFacts, merged
 from stratokit.engine.fields import catalogue, elsewhere, known_names, uses, with_joined
 from stratokit.engine.frames import collect
@@ -20,6 +21,7 @@ from stratokit.filters import tree
 from stratokit.filters.compile import compile_tree
 from stratokit.filters.parse import parse
 from stratokit.protocols.base import Passes
+from stratokit.protocols.tls_keys import Secrets, read_keylog
 from stratokit.schema import load
 
 if TYPE_CHECKING:
@@ -61,11 +63,30 @@ class Capture:
         self._whole: Capture = self
         # What one pass over the TCP streams found for tables that were asked for (protocols.over_tcp).
         self.passes = Passes()
+        self._keylog = b""
 
     @classmethod
-    def open(cls: type[_C], source: PathLike | Iterable[PathLike]) -> _C:
-        """The capture in a file, several files, a folder, or what a pattern matches."""
-        return cls(tuple(scan.open_source(path) for path in resolve(source)))
+    def open(cls: type[_C], source: PathLike | Iterable[PathLike], keylog: PathLike | None = None) -> _C:
+        """The capture in a file, several files, a folder, or what a pattern matches.
+
+        Args:
+            source: what to read.
+            keylog: a file of TLS secrets, as programs write it under SSLKEYLOGFILE; those that the captures
+                hold themselves are used too.
+
+        Raises:
+            FormatError: a file cannot be read.
+        """
+        capture = cls(tuple(scan.open_source(path) for path in resolve(source)))
+        if keylog is not None:
+            capture._keylog = key_logs.read_file(keylog)
+        return capture
+
+    @functools.cached_property
+    def secrets(self) -> Secrets:
+        """Secrets of TLS by the client's random, from the key log and from the files themselves."""
+        logs = [key_logs.carried(file.carried) for file in self.files]
+        return read_keylog(b"\n".join([*logs, self._keylog]))
 
     def __repr__(self) -> str:
         names = ", ".join(str(path) for path in self.paths)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -73,6 +73,7 @@ class StreamParser:
         parse: the conversations that are ours, with what `recognise` said of each.
         limit_bytes: so much of each stream is copied for `parse`.
         carries: other protocols may be inside, so its conversations are parsed for any table.
+        with_secrets: the parser for a capture that has a key log.
     """
 
     name: str
@@ -82,6 +83,7 @@ class StreamParser:
     parse: Callable[[ByteRuns, NDArray[np.int64]], Parsed]
     limit_bytes: int = STREAM_LIMIT_BYTES
     carries: bool = False
+    with_secrets: Callable[[StreamParser, Any], StreamParser] | None = None
 
     def serves(self, tables: set[str]) -> bool:
         """Whether any of these tables may get rows from it."""
@@ -95,6 +97,14 @@ def parsers() -> tuple[StreamParser, ...]:
 
     found = [m.PARSER for m in modules() if isinstance(getattr(m, "PARSER", None), StreamParser)]
     return tuple(sorted(found, key=lambda parser: (parser.place, parser.name)))
+
+
+def _parsers_for(capture: PacketSource) -> tuple[StreamParser, ...]:
+    """As `parsers`; where the capture has secrets of TLS, those that can use them do."""
+    secrets = getattr(capture, "secrets", None)
+    if not secrets:
+        return parsers()
+    return tuple(p.with_secrets(p, secrets) if p.with_secrets else p for p in parsers())
 
 
 def messages(capture: PacketSource, table: str) -> list[pl.DataFrame]:
@@ -131,14 +141,15 @@ def sighted(capture: PacketSource, table: str) -> PacketSource:
 
 def _run(capture: PacketSource, tables: set[str]) -> Passes:
     found = Passes(tables, {table: [] for table in tables})
+    known = _parsers_for(capture)
     for streams in reassembly.batches(capture):
         found.counters.update(streams.losses)
         heads = Heads(*streams.heads(HEAD_BYTES), streams.began)
         first = {table: len(parts) for table, parts in found.parts.items()}
-        for parser, wanted, asks in _recognised(heads, tables):
+        for parser, wanted, asks in _recognised(heads, tables, known):
             for group in streams.groups(wanted, GROUP_BYTES):
                 runs = streams.byte_runs(group, parser.limit_bytes)
-                for parsed in _parsed(parser, runs, asks[group], tables):
+                for parsed in _parsed(parser, runs, asks[group], tables, known):
                     found.counters.update(parsed.counters)
                     for table in parsed.parts.keys() & tables:
                         part = parsed.parts[table]
@@ -159,11 +170,11 @@ def _of_frames(packets: pl.DataFrame, parts: list[pl.DataFrame]) -> pl.DataFrame
 
 
 def _recognised(
-    heads: Heads, tables: set[str]
+    heads: Heads, tables: set[str], known: tuple[StreamParser, ...]
 ) -> Iterator[tuple[StreamParser, NDArray[np.bool_], NDArray[np.int64]]]:
     """(parser, which conversations are its, who asks in each), where any of its tables is asked for."""
     free = np.ones((heads.bounds.size - 1) // 2, np.bool_)
-    for parser in parsers():
+    for parser in known:
         asks = parser.recognise(heads)
         ours = free & (asks >= 0)
         free &= ~ours
@@ -172,15 +183,20 @@ def _recognised(
 
 
 def _parsed(
-    parser: StreamParser, runs: ByteRuns, asking: NDArray[np.int64], tables: set[str], depth: int = 0
+    parser: StreamParser,
+    runs: ByteRuns,
+    asking: NDArray[np.int64],
+    tables: set[str],
+    known: tuple[StreamParser, ...],
+    depth: int = 0,
 ) -> Iterator[Parsed]:
     """What a parser found, and what others found inside."""
     found = parser.parse(runs, asking)
     yield found
     for inner in found.inner if depth < NESTING_LIMIT else ():
         if inner.protocol is None:
-            for other, wanted, asks in _recognised(inner.heads(HEAD_BYTES), tables):
-                yield from _parsed(other, inner.chosen(wanted), asks[wanted], tables, depth + 1)
-        for other in parsers():
+            for other, wanted, asks in _recognised(inner.heads(HEAD_BYTES), tables, known):
+                yield from _parsed(other, inner.chosen(wanted), asks[wanted], tables, known, depth + 1)
+        for other in known:
             if other.name == inner.protocol and other.serves(tables):
-                yield from _parsed(other, inner.runs, inner.asking, tables, depth + 1)
+                yield from _parsed(other, inner.runs, inner.asking, tables, known, depth + 1)

@@ -8,6 +8,8 @@ SSL 2 and its hello, DTLS, renegotiation; certificates are shown, not verified.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import pyarrow as pa
 from numba import njit
 
 from stratokit.dissect.layers import i64
-from stratokit.protocols import over_tcp, quic, tls_certificates
+from stratokit.protocols import over_tcp, quic, tls_certificates, tls_open
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.base import Protocol
 from stratokit.protocols.buffers import be16
@@ -29,12 +31,14 @@ from stratokit.protocols.tls_suites import SUITES
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
 from stratokit.streams.ends import END_COLUMNS, with_ends
+from stratokit.streams.segments import STREAM_LIMIT_BYTES
 from stratokit.streams.source import deferred, frame_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stratokit.protocols.over_tcp import Heads
+    from stratokit.protocols.tls_keys import Secrets
     from stratokit.streams.reassembly import ByteRuns
     from stratokit.streams.source import PacketSource
 
@@ -92,6 +96,7 @@ TABLE = Table(
         Column("cert_sha256", "text", "SHA-256 of the certificate."),
         Column("cert_chain", "list<text>", "Subjects of all certificates that the server sent."),
         Column("client_cert_subject", "text", "Subject of the client's certificate."),
+        Column("decrypted", "bool", "A key log opened it: what is inside is in the tables of its protocol."),
         Column("alert", "text", "First alert in plain text, as handshake_failure."),
         Column("alert_by", "text", "Who sent it: client or server."),
         Column("client_hello_frame", "u64", "Packet with the first byte of the ClientHello."),
@@ -322,9 +327,12 @@ def _certificates(
     return found
 
 
-def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
+def parse(runs: ByteRuns, asking: NDArray[np.int64], secrets: Secrets | None = None) -> Parsed:
     """A row for each conversation; `asking` is 0 where its client sent the ClientHello, else 1."""
     streams, hellos, facts, chains, plain = _read_all(runs.data, runs.run_bounds, runs.run_start, asking)
+    opened = None
+    if secrets:
+        opened = tls_open.open_all(runs, asking, streams[:, tr.HELLO_START], hellos, plain, secrets)
     columns: dict[str, Any] = {"flow_id": runs.flow_id, "transport": ["tcp"] * len(runs.flow_id)}
     columns |= hello_columns(plain, hellos[::2], hellos[1::2], "t")
     columns["retried"] = pl.select(
@@ -345,10 +353,27 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
             for what, values in (("ts", runs.ts_ns), ("frame", runs.frame)):
                 value = pl.select(pl.when(seen).then(pl.Series(values[rows]))).to_series()
                 columns[f"{name}_{column}_{what}"] = value
-    frame = pl.DataFrame(columns)
-    return Parsed(
-        {"tls": frame.filter(pl.any_horizontal(pl.col("client_hello_ts", "server_hello_ts").is_not_null()))}
-    )
+    frame = pl.DataFrame(columns).with_columns(decrypted=pl.lit(value=False))
+    if opened is not None and opened.flows:
+        inside = {"index": opened.flows, "inner_alpn": opened.alpn, "opened": [True] * len(opened.flows)}
+        known = pl.DataFrame(
+            inside, schema={"index": pl.Int64, "inner_alpn": pl.String, "opened": pl.Boolean}
+        )
+        frame = frame.with_row_index("index").cast({"index": pl.Int64})
+        frame = frame.join(known, on="index", how="left", maintain_order="left").with_columns(
+            alpn_chosen=pl.coalesce("alpn_chosen", "inner_alpn"),
+            decrypted=pl.col("opened").fill_null(value=False),
+        )
+        frame = frame.drop("index", "inner_alpn", "opened")
+    hello = pl.any_horizontal(pl.col("client_hello_ts", "server_hello_ts").is_not_null())
+    counters = {tls_open.COUNTER: opened.unopened} if opened else {}
+    return Parsed({"tls": frame.filter(hello)}, counters, opened.inner if opened else ())
+
+
+def _with_secrets(parser: StreamParser, secrets: Secrets) -> StreamParser:
+    """The parser for a capture whose secrets are known: it reads whole streams, and what is inside."""
+    whole = functools.partial(parse, secrets=secrets)
+    return dataclasses.replace(parser, parse=whole, limit_bytes=STREAM_LIMIT_BYTES, carries=True)
 
 
 @njit(nogil=True, cache=True)
@@ -435,7 +460,8 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
     rows = rows.with_columns(alert=pl.when(code >= 0).then(known))
     frames = ("client_hello_frame", "server_hello_frame")
     rows = rows.cast(dict.fromkeys(frames, pl.UInt64)).sort(pl.coalesce("ts", "ts_server_hello"), "flow_id")
-    return with_ends(rows, capture, *frames)
+    sightings = capture if in_quic is not None else over_tcp.sighted(capture, "tls")
+    return with_ends(rows, sightings, *frames)
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:
@@ -450,4 +476,6 @@ PROTOCOL = Protocol(
     TABLE,
     build,
 )
-PARSER = StreamParser("tls", ("tls",), 20, recognise, parse, HANDSHAKE_LIMIT_BYTES)
+PARSER = StreamParser(
+    "tls", ("tls",), 20, recognise, parse, HANDSHAKE_LIMIT_BYTES, with_secrets=_with_secrets
+)
