@@ -19,21 +19,29 @@ import time
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 PREFIX = "kernels-"
 WEEK_S = 7 * 86400
+_VARIABLE = "NUMBA_CACHE_DIR"
 
 
 def choose() -> None:
     """Set NUMBA_CACHE_DIR where the user has not. Call before numba is imported."""
-    if "NUMBA_CACHE_DIR" in os.environ:
+    if _VARIABLE in os.environ:
         return
     name = PREFIX + fingerprint(PACKAGE)
     for parent in (os.path.join(PACKAGE, "__pycache__"), os.path.join(_user_cache(), "stratokit")):
         if _can_make(parent):
             _forget_others(parent, name)
-            os.environ["NUMBA_CACHE_DIR"] = os.path.join(parent, name)
+            os.environ[_VARIABLE] = os.path.join(parent, name)
             return
     own = os.path.join(tempfile.gettempdir(), f"stratokit-{os.getuid()}")
     parent = own if _is_ours(own) else tempfile.mkdtemp(prefix="stratokit-")
-    os.environ["NUMBA_CACHE_DIR"] = os.path.join(parent, name)
+    os.environ[_VARIABLE] = os.path.join(parent, name)
+
+
+def others_environment() -> dict[str, str]:
+    """The environment as the user made it, for programs that are not ours: their kernels stand elsewhere."""
+    place = os.environ.get(_VARIABLE, "")
+    ours = os.path.basename(place).startswith(PREFIX)
+    return {name: value for name, value in os.environ.items() if not (ours and name == _VARIABLE)}
 
 
 def fingerprint(package: str) -> str:

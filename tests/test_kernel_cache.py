@@ -111,3 +111,12 @@ def test_without_a_writable_installation(
     else:
         assert place.parent == shared / f"stratokit-{os.getuid()}"
         assert place.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_programs_of_others_do_not_get_our_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    kernel_cache.choose()
+    assert "NUMBA_CACHE_DIR" in os.environ
+    assert "NUMBA_CACHE_DIR" not in kernel_cache.others_environment()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/mine")
+    assert kernel_cache.others_environment()["NUMBA_CACHE_DIR"] == "/mine"
