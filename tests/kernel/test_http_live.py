@@ -55,10 +55,10 @@ def test_grpc_calls(tmp_path):
     for row, call in zip(rows.to_dicts(), calls, strict=True):
         sent = (row["request_messages"], row["response_messages"] or 0)  # null without an answer
         assert sent == (call.sent, call.received), call
-        if call.method == "Slow":  # the client gave up: that was its own status, none was sent by then
+        if call.method == "Slow":  # both ends watch the deadline; whose clock is first ends the call
             assert call.status == "DEADLINE_EXCEEDED"
             assert row["status_name"] in (None, "DEADLINE_EXCEEDED", "CANCELLED")
-            assert (row["reset"], row["reset_by"]) == ("CANCEL", "client")
+            assert (row["reset"], row["reset_by"]) in (("CANCEL", "client"), ("NO_ERROR", "server"))
             assert 100_000_000 < row["deadline_ns"] <= 210_000_000
         else:
             assert (row["status_name"], row["message"] or "") == (call.status, call.message)
