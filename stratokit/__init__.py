@@ -14,16 +14,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from stratokit import kernel_cache
-
 if TYPE_CHECKING:
     from stratokit.errors import StratokitError
     from stratokit.notebook import Capture, CaptureReport, open  # noqa: A004
 
 __version__ = "0.1.0"
 __all__ = ["Capture", "CaptureReport", "StratokitError", "__version__", "open"]
-
-kernel_cache.choose()
 
 _PLACES = {
     "Capture": "stratokit.notebook",

@@ -1,73 +1,102 @@
 """Where compiled kernels are kept, so that they are compiled once and never outlive their source.
 
-numba looks at the file of a kernel to know whether what it cached still holds, but not at the kernels that
-this one calls from other files: after an edit or a checkout it would run old machine code without a word. So
-the directory is named after the content of all kernels. It stands beside the source, or in the user's cache
-directory, or, for a service account without either, in a temporary one. It holds code that is executed: in
-a shared place it must be ours alone.
+numba looks at the file of a kernel to know whether what it cached still holds, but not at the kernels and
+constants that this one takes from other files: after an edit or a checkout it would run old machine code
+without a word. So each module's directory is named after the content of the module and of what it imports.
+It stands beside the source, or in the user's cache directory, or, for a service account without either, in a
+temporary one. It holds code that is executed: in a shared place it must be ours alone.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
 import time
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
-PREFIX = "kernels-"
+PREFIX = "kernels"
 WEEK_S = 7 * 86400
-_VARIABLE = "NUMBA_CACHE_DIR"
+# What a module imports when it is imported itself: indented lines are for type checkers or for later.
+_IMPORT = re.compile(
+    rb"^(?:from stratokit([\w.]*) import (\([^)]*\)|.*)|import stratokit([\w.]*))", re.MULTILINE
+)
+# A module below the first reads declarations in one of the others: inside a wheel, or beside the package.
+_SCHEMA = os.path.join(PACKAGE, "schema", "")
+_DECLARATIONS = (os.path.join(PACKAGE, "schemas"), os.path.join(os.path.dirname(PACKAGE), "schemas"))
 
 
-def choose() -> None:
-    """Set NUMBA_CACHE_DIR where the user has not. Call before numba is imported."""
-    if _VARIABLE in os.environ:
-        return
-    name = PREFIX + fingerprint(PACKAGE)
-    for parent in (os.path.join(PACKAGE, "__pycache__"), os.path.join(_user_cache(), "stratokit")):
-        if _can_make(parent):
-            _forget_others(parent, name)
-            os.environ[_VARIABLE] = os.path.join(parent, name)
-            return
+@functools.cache
+def parent() -> str:
+    """The directory that holds the kernels of all modules: the user's choice for numba, else ours."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return chosen
+    for place in (os.path.join(PACKAGE, "__pycache__"), os.path.join(_user_cache(), "stratokit")):
+        if _can_make(place):
+            return os.path.join(place, PREFIX)
     own = os.path.join(tempfile.gettempdir(), f"stratokit-{os.getuid()}")
-    parent = own if _is_ours(own) else tempfile.mkdtemp(prefix="stratokit-")
-    os.environ[_VARIABLE] = os.path.join(parent, name)
+    return os.path.join(own if _is_ours(own) else tempfile.mkdtemp(prefix="stratokit-"), PREFIX)
 
 
-def others_environment() -> dict[str, str]:
-    """The environment as the user made it, for programs that are not ours: their kernels stand elsewhere."""
-    place = os.environ.get(_VARIABLE, "")
-    ours = os.path.basename(place).startswith(PREFIX)
-    return {name: value for name, value in os.environ.items() if not (ours and name == _VARIABLE)}
+@functools.cache
+def place(path: str) -> str:
+    """Directory for the kernels of the module in the file `path`; its others go after a week."""
+    module = os.path.relpath(path, PACKAGE)[: -len(".py")].replace(os.sep, ".")
+    name = f"{module}-{fingerprint(path)}"
+    where = os.path.join(parent(), name)
+    if not os.path.isdir(where) and os.path.isdir(parent()):
+        for other in os.scandir(parent()):
+            ours = other.name.rpartition("-")[0] == module
+            if ours and time.time() - other.stat().st_mtime > WEEK_S:
+                shutil.rmtree(other.path, ignore_errors=True)
+    return where
 
 
-def fingerprint(package: str) -> str:
-    """16 hex digits that differ when any source file below `package` with a kernel in it differs."""
-    digest = hashlib.sha256()
-    pending = [package]
+def fingerprint(path: str) -> str:
+    """16 hex digits that differ when the file, or any file of the package that it leads to, differs."""
+    known: set[str] = set()
+    pending = [path]
     while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.endswith(".py"):
-                    with open(entry.path, "rb") as file:
-                        source = file.read()
-                    if b"njit" in source:
-                        digest.update(b"%s %d\n" % (os.fsencode(entry.name), len(source)) + source)
-                elif entry.is_dir() and entry.name != "__pycache__":
-                    pending.append(entry.path)
+        path = pending.pop()
+        if path not in known:
+            known.add(path)
+            pending += _content(path)[1]
+    if any(path.startswith(_SCHEMA) for path in known):
+        known.update(_declarations())
+    digest = hashlib.sha256()
+    for path in sorted(known):
+        digest.update(b"%s %s\n" % (os.fsencode(os.path.relpath(path, PACKAGE)), _content(path)[0]))
     return digest.hexdigest()[:16]
 
 
-def _forget_others(parent: str, name: str) -> None:
-    """Remove kernels of other versions, made more than a week ago; looked for when a version is new."""
-    if os.path.isdir(os.path.join(parent, name)) or not os.path.isdir(parent):
-        return
-    for other in os.scandir(parent):
-        if other.name.startswith(PREFIX) and time.time() - other.stat().st_mtime > WEEK_S:
-            shutil.rmtree(other.path, ignore_errors=True)
+@functools.cache
+def _content(path: str) -> tuple[bytes, tuple[str, ...]]:
+    """Hash of a file, and the files of the package that it imports."""
+    with open(path, "rb") as file:
+        source = file.read()
+    imported = []
+    for package, names, module in _IMPORT.findall(source) if path.endswith(".py") else ():
+        start = (package or module).decode().replace(".", os.sep)
+        words = re.findall(r"\w+", names.decode())
+        for place in (start, *(os.path.join(start, word) for word in words)):
+            for end in (".py", os.path.join("", "__init__.py")):
+                file_path = PACKAGE + place + end
+                if place and os.path.isfile(file_path):
+                    imported.append(file_path)
+    return hashlib.sha256(source).digest(), tuple(imported)
+
+
+@functools.cache
+def _declarations() -> list[str]:
+    folder = next(filter(os.path.isdir, _DECLARATIONS))
+    return [
+        os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name.endswith(".toml")
+    ]
 
 
 def _user_cache() -> str:

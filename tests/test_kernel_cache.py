@@ -2,52 +2,74 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from stratokit import kernel_cache
+from stratokit import kernel_cache, kernels
+
+ROOT = Path(__file__).parents[1]
 
 CALLER = """
-from numba import njit
 from stratokit.callee import value
+from stratokit.constants import (
+    ADDED,
+)
+from stratokit.kernels import kernel
 
-@njit(cache=True)
+@kernel
 def answer():
-    return value()
+    return value() + ADDED
 """
 CALLEE = """
-from numba import njit
+from stratokit.kernels import routine
 
-@njit(cache=True)
+@routine
 def value():
     return {}
+"""
+ASIDE = """
+from stratokit.kernels import kernel
+
+@kernel
+def other():
+    return 7
+"""
+PROGRAM = """
+import stratokit.aside, stratokit.caller as c
+from stratokit import kernel_cache
+print(c.answer() + 0 * stratokit.aside.other(), kernel_cache.parent())
 """
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A package of the same name with nothing but two kernels, one calling the other."""
+    """A package of the same name with little but three kernels, one calling another."""
     package = tmp_path / "stratokit"
     package.mkdir()
-    shutil.copy(kernel_cache.__file__, package)
-    (package / "__init__.py").write_text("from stratokit import kernel_cache\nkernel_cache.choose()\n")
+    for module in (kernel_cache, kernels):
+        shutil.copy(module.__file__, package)
+    (package / "__init__.py").write_text("")
     (package / "caller.py").write_text(CALLER)
     (package / "callee.py").write_text(CALLEE.format(1))
+    (package / "constants.py").write_text("ADDED = 10\n")
+    (package / "aside.py").write_text(ASIDE)
     return package
 
 
-def answer(package: Path, **environment: str) -> tuple[int, str]:
-    program = "import os, stratokit.caller as c; print(c.answer(), os.environ['NUMBA_CACHE_DIR'])"
+def answer(package: Path, **environment: str) -> tuple[int, Path]:
     known = {
         name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "PYTHONPATH")
     }
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", PROGRAM],
         cwd=package.parent,
         env=known | environment,
         capture_output=True,
@@ -55,41 +77,68 @@ def answer(package: Path, **environment: str) -> tuple[int, str]:
         check=True,
     )
     value, place = done.stdout.split()
-    return int(value), place
+    return int(value), Path(place)
 
 
-def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(package: Path) -> None:
-    first = answer(package)
-    assert first == answer(package)
-    compiled = sorted(Path(first[1]).rglob("*.nbc"))
-    assert len(compiled) == 2
+def compiled(place: Path) -> set[str]:
+    return {f"{path.parent.name}/{path.name}" for path in place.rglob("*.nbc")}
+
+
+def test_a_kernel_is_compiled_anew_when_what_it_takes_from_elsewhere_has_changed(package: Path) -> None:
+    assert answer(package)[0] == 11
+    value, place = answer(package)
+    assert (value, place) == (11, package / "__pycache__" / "kernels")
+    first = compiled(place)
+    assert {name.partition("-")[0] for name in first} == {"caller", "callee", "aside"}
     (package / "callee.py").write_text(CALLEE.format(2))
-    assert answer(package)[0] == 2
-    assert Path(first[1]).exists()  # a program that began earlier may still use it
+    assert answer(package)[0] == 12
+    second = compiled(place) - first
+    assert {name.partition("-")[0] for name in second} == {"caller", "callee"}  # the third has not changed
+    (package / "constants.py").write_text("ADDED = 20\n")
+    assert answer(package)[0] == 22
+    assert {name.partition("-")[0] for name in compiled(place) - first - second} == {"caller"}
 
 
 def test_kernels_of_a_week_ago_go_when_there_are_new_ones(package: Path) -> None:
-    old = Path(answer(package)[1])
+    _, place = answer(package)
+    old = {path.name.partition("-")[0]: path for path in place.iterdir()}
+    for path in old.values():
+        os.utime(path, (0, 0))
     (package / "callee.py").write_text(CALLEE.format(2))
-    os.utime(old, (0, 0))
-    new = Path(answer(package)[1])
-    assert new.exists()
-    assert not old.exists()
-
-
-def test_files_without_kernels_change_nothing(package: Path) -> None:
-    before = kernel_cache.fingerprint(str(package))
-    (package / "words.py").write_text("WORDS = 1\n")
-    assert kernel_cache.fingerprint(str(package)) == before
-    (package / "inner").mkdir()
-    (package / "inner" / "more.py").write_text(CALLEE.format(3))
-    assert kernel_cache.fingerprint(str(package)) != before
+    answer(package)
+    assert not old["caller"].exists()
+    assert not old["callee"].exists()
+    assert old["aside"].exists()
 
 
 def test_a_place_that_the_user_named_is_used(package: Path, tmp_path: Path) -> None:
-    assert answer(package, NUMBA_CACHE_DIR=str(tmp_path / "mine")) == (1, str(tmp_path / "mine"))
+    assert answer(package, NUMBA_CACHE_DIR=str(tmp_path / "mine")) == (11, tmp_path / "mine")
+    assert compiled(tmp_path / "mine")
 
 
+def test_declarations_count_where_they_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from stratokit.formats import events  # declares what it unpacks by schemas/
+    from stratokit.streams import tcp_state  # does not
+
+    before = {module: kernel_cache.fingerprint(module.__file__) for module in (events, tcp_state)}
+    shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
+    with (tmp_path / "schemas" / "counters.toml").open("a") as file:
+        file.write("# changed\n")
+    monkeypatch.setattr(kernel_cache, "_DECLARATIONS", (str(tmp_path / "schemas"),))
+    kernel_cache._declarations.cache_clear()
+    assert kernel_cache.fingerprint(events.__file__) != before[events]
+    assert kernel_cache.fingerprint(tcp_state.__file__) == before[tcp_state]
+    kernel_cache._declarations.cache_clear()
+
+
+@pytest.fixture
+def no_cache() -> Iterator[None]:
+    kernel_cache.parent.cache_clear()
+    yield
+    kernel_cache.parent.cache_clear()
+
+
+@pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize("writable", [True, False])
 def test_without_a_writable_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
@@ -104,8 +153,7 @@ def test_without_a_writable_installation(
     monkeypatch.setattr(
         kernel_cache, "_can_make", lambda path: not path.startswith(tuple(refused)) and can_make(path)
     )
-    kernel_cache.choose()
-    place = Path(os.environ.pop("NUMBA_CACHE_DIR"))
+    place = Path(kernel_cache.parent())
     if writable:
         assert place.parent == home / "stratokit"
     else:
@@ -113,10 +161,44 @@ def test_without_a_writable_installation(
         assert place.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_programs_of_others_do_not_get_our_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    kernel_cache.choose()
-    assert "NUMBA_CACHE_DIR" in os.environ
-    assert "NUMBA_CACHE_DIR" not in kernel_cache.others_environment()
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "/mine")
-    assert kernel_cache.others_environment()["NUMBA_CACHE_DIR"] == "/mine"
+def decorated(tree: ast.AST, *names: str) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any(
+            isinstance(word, ast.Name) and word.id in names for word in node.decorator_list
+        ):
+            yield node
+
+
+def test_nothing_but_kernels_calls_a_routine() -> None:
+    """It has no way in from Python: such a call would end the process."""
+    trees = {
+        path: ast.parse(path.read_text())
+        for folder in ("stratokit", "tests", "tools", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    routines = {
+        (path, node.name) for path, tree in trees.items() for node in decorated(tree, "routine", "inlined")
+    }
+    assert len(routines) > 100
+    for path, tree in trees.items():
+        compiled = {
+            id(inner) for node in decorated(tree, "kernel", "routine", "inlined") for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or id(node) in compiled:
+                continue
+            function = node.func
+            if isinstance(function, ast.Name):
+                name, module = function.id, None
+            elif isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+                name, module = function.attr, function.value.id
+            else:
+                continue
+            for home, routine in routines:
+                if name != routine:
+                    continue
+                here = home == path and module is None
+                imported = re.search(rf"from [\w.]*\b{home.stem} import [^#]*?\b{name}\b", path.read_text())
+                assert not here, f"{path}:{node.lineno} calls {name}"
+                assert module or not imported, f"{path}:{node.lineno} calls {name}"
+                assert module != home.stem, f"{path}:{node.lineno} calls {module}.{name}"

@@ -10,9 +10,9 @@ import os
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from stratokit.dissect.layers import i64, u64
+from stratokit.kernels import kernel, routine
 
 # The longest text is eight groups of four digits with seven colons.
 TEXT_MAX = 39
@@ -21,7 +21,7 @@ DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 SEEDS = np.frombuffer(os.urandom(24), np.uint64) | u64(1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _distinct(
     words: np.ndarray,
     versions: np.ndarray,
@@ -58,7 +58,7 @@ def _distinct(
     return count
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_dotted(address: np.ndarray, out: np.ndarray, at: int) -> int:
     """The last four bytes as a.b.c.d; returns the end."""
     for k in range(12, 16):
@@ -75,7 +75,7 @@ def _write_dotted(address: np.ndarray, out: np.ndarray, at: int) -> int:
     return at - 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _zero_run(address: np.ndarray) -> tuple[int, int]:
     """First group and length of the longest run of zero groups, length 0 without one of two or more."""
     best, best_length, length = 0, 1, 0
@@ -89,7 +89,7 @@ def _zero_run(address: np.ndarray) -> tuple[int, int]:
     return (best, best_length) if best_length > 1 else (8, 0)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_groups(address: np.ndarray, digits: np.ndarray, out: np.ndarray, at: int) -> int:
     """An IPv6 address; returns the end."""
     run, length = _zero_run(address)
@@ -122,7 +122,7 @@ def _write_groups(address: np.ndarray, digits: np.ndarray, out: np.ndarray, at: 
     return at
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _format(
     addresses: np.ndarray,
     versions: np.ndarray,

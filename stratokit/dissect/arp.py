@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import HAS_ARP, HAS_ARP_IP, Row, be16, lacking, mapped, u8, u64
+from stratokit.kernels import routine
 
 
-@njit(nogil=True, cache=True)
+@routine
 def arp(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> int:
     """Hardware type 16, protocol type 16, lengths of their addresses 8 and 8, operation 16, then hardware and
     protocol address of the sender, then of the target.

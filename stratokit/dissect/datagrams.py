@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import Row, i64, u64
+from stratokit.kernels import kernel, routine
 
 WAYS, SETS = 8, 64
 SLOTS = WAYS * SETS
@@ -57,7 +57,7 @@ PIECE = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _find(slots: np.ndarray, piece: Row, seed: int, lost: np.ndarray) -> int:
     """The slot of the datagram that `piece` belongs to, made free for it where it is the first."""
     h = u64(seed)
@@ -92,14 +92,14 @@ def _find(slots: np.ndarray, piece: Row, seed: int, lost: np.ndarray) -> int:
     return int(found)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _fits(piece: Row) -> bool:
     """Whether it can be part of any packet: within the largest one, and whole words but at the end."""
     end = i64(piece.offset) + i64(piece.size)
     return end <= (MAX_4 if piece.version == 4 else MAX_6) and not (piece.more and piece.size & 7)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _put(data: np.ndarray, piece: Row, slot: Row, pool: np.ndarray, seen: np.ndarray) -> bool:
     """Copy what is new of a fragment, 8 bytes at a time; whether the datagram is whole now."""
     end = i64(piece.offset) + i64(piece.size)
@@ -127,7 +127,7 @@ def _put(data: np.ndarray, piece: Row, slot: Row, pool: np.ndarray, seen: np.nda
     return bool(np.all(seen[:units]))  # some of those that came may lie behind the end
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write(piece: Row, slot: Row, pool: np.ndarray, out: np.ndarray, at: int) -> int:
     """The IP packet with the plainest header that says the same; returns where it ends."""
     four = piece.version == 4
@@ -159,7 +159,7 @@ def _write(piece: Row, slot: Row, pool: np.ndarray, out: np.ndarray, at: int) ->
     return int(at + size)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def assemble(
     data: np.ndarray,
     pieces: np.ndarray,
@@ -195,7 +195,7 @@ def assemble(
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def copy_all(data: np.ndarray, offsets: np.ndarray, lens: np.ndarray, out: np.ndarray) -> None:
     """The packets data[offsets[i] : offsets[i] + lens[i]], one after the other."""
     at = 0

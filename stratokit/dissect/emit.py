@@ -6,7 +6,6 @@ import collections
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import (
     HAS_ARP,
@@ -32,6 +31,7 @@ from stratokit.dissect.layers import (
     ROW,
     Row,
 )
+from stratokit.kernels import inlined
 
 IS_RARE = (
     HAS_VLAN_INNER | HAS_MPLS | HAS_PPPOE | HAS_ARP | HAS_ICMP_ID | HAS_ICMP_IP | HAS_SCTP | HAS_TUNNEL
@@ -94,7 +94,7 @@ def finished(columns: Any, rows: np.ndarray, at: np.ndarray) -> dict[str, np.nda
     return found
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def clean(row: Row) -> None:
     """Zero what `emit` copies from every row."""
     for k in range(2):

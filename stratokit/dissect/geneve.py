@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import HAS_TUNNEL_ID, T_GENEVE, Row, be16, be32, lacking, u8
 from stratokit.dissect.link import LENGTH_MAX
+from stratokit.kernels import kernel
 
 PORT = 6081
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def geneve(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int]:
     """Version 2 bits, length of options in words 6, flags 2, reserved 6, EtherType 16, id 24, reserved 8,
     options. Returns 0 when this is none: the port may be anyone's, so everything reserved has to be zero.

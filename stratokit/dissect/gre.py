@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import (
     HAS_TUNNEL_ID,
@@ -17,6 +16,7 @@ from stratokit.dissect.layers import (
     u8,
 )
 from stratokit.dissect.link import LENGTH_MAX, TYPE_BRIDGED, TYPE_IPV4
+from stratokit.kernels import kernel, routine
 
 CHECKSUM, ROUTING, KEY, SEQUENCE, ACKNOWLEDGED = 0x8000, 0x4000, 0x2000, 0x1000, 0x0080
 PORT = 4754  # GRE in UDP (RFC 8086)
@@ -24,7 +24,7 @@ TYPE_ERSPAN, TYPE_ERSPAN_3, TYPE_WCCP = 0x88BE, 0x22EB, 0x883E
 TYPE_EOIP = 0x6400  # MikroTik's Ethernet over IP
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gre(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int]:
     """Flags 13 bits, version 3, EtherType 16, then what the flags announce: checksum 16 and offset 16, key
     32, sequence 32, acknowledgment 32 (version 1), routing entries. Returns EtherType or stop reason, `at`.
@@ -63,7 +63,7 @@ def gre(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, 
     return (ether_type if ether_type > LENGTH_MAX else STOP_UNKNOWN), at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _key(data: np.ndarray, at: int, cap: int, version: int, ether_type: int) -> int:
     """A number; in version 1 a payload length and a call id, in which MikroTik has the bytes swapped."""
     if version == 0:
@@ -73,7 +73,7 @@ def _key(data: np.ndarray, at: int, cap: int, version: int, ether_type: int) -> 
     return int(be16(data, at + 2, cap))
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _routing(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """Entries of address family 16, offset 8, length 8, bytes; one of length 0 is the last (RFC 1701)."""
     while True:
@@ -86,7 +86,7 @@ def _routing(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
             return 0, at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _erspan(
     data: np.ndarray, at: int, cap: int, wire: int, ether_type: int, sequence: int, row: Row
 ) -> tuple[int, int]:

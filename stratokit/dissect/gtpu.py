@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import (
     HAS_TUNNEL_ID,
@@ -17,12 +16,13 @@ from stratokit.dissect.layers import (
     u8,
 )
 from stratokit.dissect.link import TYPE_IPV4, TYPE_IPV6
+from stratokit.kernels import kernel
 
 PORT = 2152
 G_PDU = 255  # the message that carries a packet of the user
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gtpu(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int]:
     """Version 3 bits, GTP not GTP' 1, reserved 1, extensions 1, sequence 1, N-PDU 1, message 8, length of the
     rest 16, tunnel endpoint 32; with one of the last three flags sequence 16, N-PDU 8, next extension 8.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.ip import walk
 from stratokit.dissect.layers import (
@@ -28,6 +27,7 @@ from stratokit.dissect.transport import (
     PROTO_UDPLITE,
     payload,
 )
+from stratokit.kernels import kernel, routine
 
 # Unreachable, source quench, redirect, time exceeded, parameter problem: the packet stands behind 8 bytes.
 ERRORS_4 = (3, 4, 5, 11, 12)
@@ -40,13 +40,13 @@ QUERIES_4 = (0, 8, 13, 14, 15, 16, 17, 18)
 QUERIES_6 = (128, 129)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def is_query(kind: int, four: bool) -> bool:
     """Whether a message of this type has an identifier."""
     return kind in QUERIES_4 if four else kind in QUERIES_6
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def icmp(data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, row: Row) -> int:
     """Type 8, code 8, checksum 16, four bytes whose meaning the type gives."""
     stop = lacking(2, at, cap, wire)
@@ -72,7 +72,7 @@ def icmp(data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int,
     return 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def redirected(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> None:
     """Options of neighbour discovery (RFC 4861 section 4.6): type 8, length in 8 bytes 8; the redirected
     packet stands behind 8 bytes of its own.
@@ -87,7 +87,7 @@ def redirected(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> None
         at += size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def about(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> None:
     """Addresses, protocol and ports of the packet at `at`, of which only the beginning has to be there."""
     version = u8(data, at, cap) >> 4

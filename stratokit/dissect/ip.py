@@ -7,7 +7,6 @@ of something.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import (
     HAS_IP,
@@ -24,13 +23,14 @@ from stratokit.dissect.layers import (
     u8,
     u64,
 )
+from stratokit.kernels import kernel, routine
 
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT, DESTINATION = 0, 43, 44, 51, 59, 60
 MOBILITY, HIP, SHIM6 = 135, 139, 140  # RFC 6275, RFC 7401, RFC 5533
 MAPPED = u64(0xFFFF0000)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _fragment(start: int, at: int, cap: int, wire: int, bits: int, row: Row) -> None:
     """Fields that both versions have: offset in 8 bytes, more fragments; what follows is the fragment."""
     row.layers |= IS_FRAGMENT
@@ -41,7 +41,7 @@ def _fragment(start: int, at: int, cap: int, wire: int, bits: int, row: Row) -> 
     row.fragment_whole = wire <= cap
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def ipv4(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int, int]:
     """Version 4 bits, header length in words 4, TOS 8, total length 16, id 16, flags 3, fragment offset 13,
     TTL 8, protocol 8, checksum 16, source 32, destination 32, options.
@@ -90,7 +90,7 @@ def ipv4(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -
     return proto, at + header, cap, wire
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def ipv6(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int, int]:
     """Version 4 bits, traffic class 8, flow label 20, payload length 16, next header 8, hop limit 8,
     source 128, destination 128.
@@ -115,7 +115,7 @@ def ipv6(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -
     return _extensions(data, start, at + 40, cap, wire, u8(data, at + 6, cap), row)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _extensions(
     data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, row: Row
 ) -> tuple[int, int, int, int]:
@@ -137,7 +137,7 @@ def _extensions(
     return proto, at, cap, wire
 
 
-@njit(nogil=True, cache=True)
+@routine
 def walk(data: np.ndarray, at: int, cap: int, wire: int, proto: int) -> tuple[int, int, int]:
     """Walk extension headers: the transport protocol or a stop reason, where it begins, and where the last
     fragment header stands (-1: none). Each header is at least 8 bytes long, so the walk ends; it ends at the

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit
+
+from stratokit.kernels import kernel, routine
 
 # Kernels compute in 64 bits. numba compiles these as numpy's types; mypy need not tell them from int.
 i64: Any = np.int64
@@ -160,19 +161,19 @@ Row: TypeAlias = Any  # a record of ROW: numpy's type for it does not know the f
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@routine
 def u8(data: np.ndarray, at: int, cap: int) -> Any:
     """The byte at `at`, or 0 past `cap`."""
     return i64(data[at]) if at < cap else i64(0)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def be16(data: np.ndarray, at: int, cap: int) -> Any:
     """Two bytes in network order, or 0 past `cap`."""
     return i64(data[at]) << 8 | i64(data[at + 1]) if at + 2 <= cap else i64(0)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def be32(data: np.ndarray, at: int, cap: int) -> Any:
     """Four bytes in network order, or 0 past `cap`."""
     if at + 4 > cap:
@@ -180,7 +181,7 @@ def be32(data: np.ndarray, at: int, cap: int) -> Any:
     return i64(data[at]) << 24 | i64(data[at + 1]) << 16 | i64(data[at + 2]) << 8 | i64(data[at + 3])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def lacking(size: int, at: int, cap: int, wire: int) -> int:
     """0 when `size` bytes from `at` were captured, else the stop reason."""
     if at + size <= cap:
@@ -188,7 +189,7 @@ def lacking(size: int, at: int, cap: int, wire: int) -> int:
     return STOP_SNAPLEN if at + size <= wire else STOP_LENGTH
 
 
-@njit(nogil=True, cache=True)
+@routine
 def le64(data: np.ndarray, at: int, cap: int) -> Any:
     """Eight bytes as a word that stores them in the same order, or 0 past `cap`."""
     word = u64(0)
@@ -198,7 +199,7 @@ def le64(data: np.ndarray, at: int, cap: int) -> Any:
     return word
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def mapped(data: np.ndarray, at: int, cap: int) -> Any:
     """The second word of ::ffff:a.b.c.d for the IPv4 address at `at`; the first one is zero."""
     word = u64(0xFFFF0000)

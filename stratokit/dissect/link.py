@@ -7,7 +7,6 @@ Link types are LINKTYPE_ numbers (https://www.tcpdump.org/linktypes.html); each 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import (
     STOP_UNKNOWN,
@@ -16,6 +15,7 @@ from stratokit.dissect.layers import (
     lacking,
     u8,
 )
+from stratokit.kernels import kernel, routine
 
 NULL, ETHERNET, COOKED, LOOP, COOKED2 = 0, 1, 113, 108, 276
 PPP_TYPES = (9, 50)  # with and without HDLC framing; in framing of HDLC
@@ -33,7 +33,7 @@ AF_INET = 2
 AF_INET6 = (10, 24, 28, 30)  # Linux, NetBSD and OpenBSD, FreeBSD, Darwin
 
 
-@njit(nogil=True, cache=True)
+@routine
 def llc(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """IEEE 802.2 at `at`: DSAP, SSAP, control; with SNAP (AA AA 03) three bytes OUI and an EtherType."""
     stop = lacking(3, at, cap, wire)
@@ -53,7 +53,7 @@ def llc(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     return be16(data, at + 6, cap), at + 8
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def ethernet(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """Ethernet: destination 6, source 6, type or length 2."""
     stop = lacking(14, at, cap, wire)
@@ -62,7 +62,7 @@ def ethernet(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     return be16(data, at + 12, cap), at + 14
 
 
-@njit(nogil=True, cache=True)
+@routine
 def cooked(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """LINUX_SLL: packet type 2, ARPHRD type 2, address length 2, address 8, protocol 2."""
     stop = lacking(16, at, cap, wire)
@@ -71,7 +71,7 @@ def cooked(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     return be16(data, at + 14, cap), at + 16
 
 
-@njit(nogil=True, cache=True)
+@routine
 def cooked2(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """LINUX_SLL2: protocol 2, zero 2, interface 4, ARPHRD type 2, packet type 1, length 1, address 8."""
     stop = lacking(20, at, cap, wire)
@@ -80,7 +80,7 @@ def cooked2(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     return be16(data, at, cap), at + 20
 
 
-@njit(nogil=True, cache=True)
+@routine
 def null(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """NULL, LOOP: address family 4, in the byte order of the capturing host (NULL) or the network (LOOP)."""
     stop = lacking(4, at, cap, wire)
@@ -96,7 +96,7 @@ def null(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     return STOP_UNKNOWN, at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def cisco(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """Cisco HDLC: address 1, control 1, EtherType 2."""
     stop = lacking(4, at, cap, wire)
@@ -105,7 +105,7 @@ def cisco(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     return be16(data, at + 2, cap), at + 4
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def raw(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """RAW, IPV4, IPV6: no header; the first half byte is the IP version."""
     stop = lacking(1, at, cap, wire)
@@ -119,7 +119,7 @@ def raw(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     return STOP_UNKNOWN, at
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def link(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -> tuple[int, int]:
     """The layer that `link_type` names: EtherType or stop reason, and where the next header begins."""
     if link_type == ETHERNET:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import HAS_MPLS, STOP_UNKNOWN, Row, be32, lacking, u8
 from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6
+from stratokit.kernels import routine
 
 
-@njit(nogil=True, cache=True)
+@routine
 def mpls(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int]:
     """Label 20 bits, traffic class 3, bottom of stack 1, TTL 8, and again until the bottom.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect import layers, tunnels
 from stratokit.dissect.arp import arp
@@ -51,12 +50,13 @@ from stratokit.dissect.transport import (
     sctp,
 )
 from stratokit.dissect.udp import udp, udplite
+from stratokit.kernels import kernel, routine
 
 # UDP ports below have no tunnels.
 LOWEST_TUNNEL_PORT = GTPU_PORT
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _transport(
     data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, row: Row
 ) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def _transport(
     return 0, STOP_UNKNOWN
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _inner(
     data: np.ndarray, start: int, at: int, cap: int, wire: int, six: bool, row: Row
 ) -> tuple[int, int, int, int]:
@@ -102,7 +102,7 @@ def _inner(
     return proto, at, cap, wire
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _above(
     data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, layer: int, row: Row
 ) -> tuple[int, int, int, int, int]:
@@ -127,7 +127,7 @@ def _above(
     return transport or layer, stop, at, cap, wire
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _packet(data: np.ndarray, start: int, cap: int, wire: int, link_type: int, row: Row) -> tuple[int, int]:
     """Decode one frame; returns the layer at which decoding ended and 0 or the stop reason."""
     ether_type, at = link(data, start, cap, wire, link_type)
@@ -163,7 +163,7 @@ def _packet(data: np.ndarray, start: int, cap: int, wire: int, link_type: int, r
             return layer, STOP_DEPTH
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _dissect(
     data: np.ndarray,
     offsets: np.ndarray,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import HAS_PPPOE, STOP_UNKNOWN, Row, be16, lacking, u8
 from stratokit.dissect.link import TYPE_IPV4, TYPE_IPV6, TYPE_MPLS
+from stratokit.kernels import routine
 
 # From PPP's protocol numbers to EtherTypes.
 PPP_IPV4, PPP_IPV6, PPP_MPLS, PPP_MPLS_MULTICAST = 0x0021, 0x0057, 0x0281, 0x0283
 
 
-@njit(nogil=True, cache=True)
+@routine
 def ppp(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """Perhaps address FF and control 03; protocol 16, or 8 when it is odd and was compressed."""
     if u8(data, at, cap) == 0xFF:
@@ -41,7 +41,7 @@ def ppp(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     return STOP_UNKNOWN, at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def pppoe(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int]:
     """Version 4 bits, type 4, code 8, session 16, length 16. Returns 0 or the stop reason, `at`, `wire`."""
     stop = lacking(6, at, cap, wire)

@@ -5,7 +5,6 @@ PPP, another Ethernet header.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect import layers
 from stratokit.dissect.layers import HAS_VLAN, HAS_VLAN_INNER, STOP_LENGTH, Row, be16, lacking
@@ -22,9 +21,10 @@ from stratokit.dissect.link import (
 )
 from stratokit.dissect.mpls import mpls
 from stratokit.dissect.ppp import ppp, pppoe
+from stratokit.kernels import routine
 
 
-@njit(nogil=True, cache=True)
+@routine
 def vlan(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int]:
     """A tag: priority 3 bits, drop eligible 1, VLAN id 12, EtherType 16."""
     stop = lacking(4, at, cap, wire)
@@ -40,7 +40,7 @@ def vlan(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int,
     return be16(data, at + 2, cap), at + 4
 
 
-@njit(nogil=True, cache=True)
+@routine
 def shims(
     data: np.ndarray, at: int, cap: int, wire: int, ether_type: int, layer: int, row: Row
 ) -> tuple[int, int, int, int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import (
     HAS_MSS,
@@ -24,6 +23,7 @@ from stratokit.dissect.layers import (
     u64,
 )
 from stratokit.dissect.transport import payload, ports
+from stratokit.kernels import kernel, routine
 
 END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 # The column tcp_options has a bit for each kind; the last one stands for all kinds from here on.
@@ -33,7 +33,7 @@ PADDED_TIMESTAMPS = NOP << 24 | NOP << 16 | TIMESTAMPS << 8 | 10
 PADDED_KINDS = u64(1 << NOP | 1 << TIMESTAMPS)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def tcp(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> int:
     """Ports 32, sequence 32, acknowledgment 32, header length in words 4, reserved 3, flags 9, window 16,
     checksum 16, urgent pointer 16, options.
@@ -63,7 +63,7 @@ def tcp(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) ->
     return options(data, at + 20, at + header, min(cap, at + header), row)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def options(data: np.ndarray, at: int, end: int, cap: int, row: Row) -> int:
     """Kind 8, length with both 8, value; END and NOP are a kind alone. A kind with a length that is not its
     own is passed; a length that leaves the header ends the walk.
@@ -96,7 +96,7 @@ def options(data: np.ndarray, at: int, end: int, cap: int, row: Row) -> int:
     return 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _option(data: np.ndarray, at: int, cap: int, kind: int, size: int, row: Row) -> None:
     """One option that was captured in full; of two of a kind the last one counts, as for a receiver."""
     if kind == TIMESTAMPS and size == 10:

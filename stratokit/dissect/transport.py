@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import (
     HAS_PAYLOAD,
@@ -16,12 +15,13 @@ from stratokit.dissect.layers import (
     lacking,
     u8,
 )
+from stratokit.kernels import kernel, routine
 
 PROTO_ICMP, PROTO_TCP, PROTO_UDP, PROTO_ICMPV6, PROTO_SCTP, PROTO_UDPLITE = 1, 6, 17, 58, 132, 136
 PROTO_ESP = 50
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def ports(data: np.ndarray, at: int, cap: int, row: Row) -> None:
     """Source and destination port, 16 bits each, are the first four bytes of TCP, UDP and SCTP."""
     if at + 4 <= cap:
@@ -30,7 +30,7 @@ def ports(data: np.ndarray, at: int, cap: int, row: Row) -> None:
         row.layers |= HAS_PORTS
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def payload(start: int, at: int, cap: int, wire: int, row: Row) -> None:
     """Payload from `at` to `wire` in a frame that begins at `start`; it never begins behind `cap`."""
     row.payload_offset = min(at, cap) - start
@@ -38,7 +38,7 @@ def payload(start: int, at: int, cap: int, wire: int, row: Row) -> None:
     row.layers |= HAS_PAYLOAD
 
 
-@njit(nogil=True, cache=True)
+@routine
 def sctp(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> int:
     """Ports 32, verification tag 32, checksum 32, chunks of type 8, flags 8, length 16, value."""
     ports(data, at, cap, row)

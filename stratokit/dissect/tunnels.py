@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.geneve import PORT as GENEVE_PORT
 from stratokit.dissect.geneve import geneve
@@ -31,11 +30,12 @@ from stratokit.dissect.link import TYPE_IPV4, TYPE_IPV6
 from stratokit.dissect.vxlan import GPE_PORT as VXLAN_GPE_PORT
 from stratokit.dissect.vxlan import PORTS as VXLAN_PORTS
 from stratokit.dissect.vxlan import gpe, vxlan
+from stratokit.kernels import routine
 
 PROTO_IPV4, PROTO_IPV6, PROTO_GRE = 4, 41, 47  # RFC 2003, RFC 4213 and RFC 2473, RFC 2784
 
 
-@njit(nogil=True, cache=True)
+@routine
 def of_ip(data: np.ndarray, at: int, cap: int, wire: int, proto: int, row: Row) -> tuple[int, int, int]:
     """The layer, the EtherType of what it carries or the stop reason, and where that begins."""
     four = row.ip_version == 4
@@ -50,7 +50,7 @@ def of_ip(data: np.ndarray, at: int, cap: int, wire: int, proto: int, row: Row) 
     return GRE, kind, at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def of_udp(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int, int]:
     """As `of_ip`, for the payload of UDP; the EtherType is 0 for anything but a tunnel."""
     port = row.dst_port

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import STOP_LENGTH, Row, be16, lacking
 from stratokit.dissect.transport import payload, ports
+from stratokit.kernels import kernel, routine
 
 LENGTH_MAX = 0xFFFF
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def udp(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> tuple[int, int]:
     """Ports 32, length of header and payload 16, checksum 16. Returns 0 or the stop reason, and `wire`."""
     ports(data, at, cap, row)
@@ -28,7 +28,7 @@ def udp(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) ->
     return 0, wire
 
 
-@njit(nogil=True, cache=True)
+@routine
 def udplite(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -> int:
     """Ports 32, bytes that the checksum covers 16, checksum 16: the length is that of the IP packet."""
     ports(data, at, cap, row)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import HAS_TUNNEL_ID, STOP_UNKNOWN, T_VXLAN, Row, be32, u8
 from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6, TYPE_MPLS
+from stratokit.kernels import kernel
 
 # The port of the standard, and the one that Linux used before there was one.
 PORTS = (4789, 8472)
 GPE_PORT = 4790
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def vxlan(data: np.ndarray, at: int, cap: int, row: Row) -> tuple[int, int]:
     """Flags 8, of which the one for a valid id has to be set, reserved 24, id 24, reserved 8; an Ethernet
     frame follows. Returns 0 when this is none.
@@ -26,7 +26,7 @@ def vxlan(data: np.ndarray, at: int, cap: int, row: Row) -> tuple[int, int]:
     return TYPE_BRIDGED, at + 8
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gpe(data: np.ndarray, at: int, cap: int, row: Row) -> tuple[int, int]:
     """As VXLAN, but the last reserved byte before the id names what follows. A flag should say so; where it
     does not, a byte that is not zero does.

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numba
 import numpy as np
 
 from stratokit.errors import FormatError
+from stratokit.kernels import kernel
 from stratokit.schema import load
 
 _NUMPY = {"u8": "u1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "s32": "<i4", "s64": "<i8"}
@@ -80,8 +80,8 @@ def layouts(opening: dict[str, Any]) -> dict[str, Layout]:
     return found
 
 
-@numba.njit(cache=True, nogil=True)
-def _walk(data, positions, lengths, ids):  # type: ignore[no-untyped-def]
+@kernel
+def _walk(data: np.ndarray, positions: np.ndarray, lengths: np.ndarray, ids: np.ndarray) -> tuple[Any, Any]:
     """Positions, lengths and ids of the bodies; returns (count, bytes that are no whole record)."""
     at, end, count = np.int64(0), data.size, 0
     while at + 8 <= end:
@@ -100,8 +100,8 @@ def _walk(data, positions, lengths, ids):  # type: ignore[no-untyped-def]
     return count, max(end - at, 0)
 
 
-@numba.njit(cache=True, nogil=True)
-def _is_whole(data):  # type: ignore[no-untyped-def]
+@kernel
+def _is_whole(data: np.ndarray) -> bool:
     at, end = np.int64(0), data.size
     while at + 8 <= end:
         head = np.uint32(data[at]) | np.uint32(data[at + 1]) << 8 | np.uint32(data[at + 2]) << 16
@@ -109,7 +109,7 @@ def _is_whole(data):  # type: ignore[no-untyped-def]
         if head & np.uint32(0x80000000):
             return False
         at += 8 + (np.int64(head & np.uint32(0x3FFFFFFF)) + 7 & ~7)
-    return at == end
+    return bool(at == end)
 
 
 def is_whole(span: memoryview) -> bool:
@@ -117,8 +117,8 @@ def is_whole(span: memoryview) -> bool:
     return bool(_is_whole(np.frombuffer(span, np.uint8)))
 
 
-@numba.njit(cache=True, nogil=True)
-def _gather_fixed(data, positions, size, out):  # type: ignore[no-untyped-def]
+@kernel
+def _gather_fixed(data: np.ndarray, positions: np.ndarray, size: int, out: np.ndarray) -> None:
     for i in range(positions.size):
         at = positions[i]
         for j in range(size):
@@ -167,8 +167,10 @@ def _batch(data: Any, positions: Any, lengths: Any, layout: Layout) -> tuple[Bat
     return Batch(data, fixed, sections), int(good.sum())
 
 
-@numba.njit(cache=True, nogil=True)
-def _copy(data, starts, lengths, offsets, out):  # type: ignore[no-untyped-def]
+@kernel
+def _copy(
+    data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, out: np.ndarray
+) -> None:
     for i in range(starts.size):
         at, to = starts[i], offsets[i]
         out[to : to + lengths[i]] = data[at : at + lengths[i]]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
+
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ SEEN_FRAMES = 1 << 20
 ETHERNET_HEADER = 14
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _first_sightings(frames: np.ndarray, seen: np.ndarray, keep: np.ndarray) -> None:
     """Keep a frame number only when it comes for the first time; 0 is no number and always kept.
 
@@ -49,7 +50,7 @@ class FirstSightings:
         return batch if keep.all() else batch.filter(pa.array(keep))
 
 
-@njit(nogil=True, cache=True)
+@routine
 def put_ethernet(out: np.ndarray, at: int, data: np.ndarray, start: int, size: int) -> int:
     """Write an Ethernet header for the IP packet of `size` bytes at data[start]; returns where it ends."""
     for k in range(12):

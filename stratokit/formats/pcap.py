@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from stratokit.errors import FormatError
 from stratokit.formats import pcap_header
@@ -30,6 +29,7 @@ from stratokit.formats.pcap_header import FRAME_MAX, HEADER, LONG_FRAMES, PERHAP
 from stratokit.formats.registry import Format
 from stratokit.formats.source import WINDOW_BYTES, Source, open_source
 from stratokit.formats.tables import conform
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     import os
@@ -48,7 +48,7 @@ BATCH_FRAMES = 1 << 18
 WHOLE, MORE, BAD = 0, 1, 2
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _word(data: np.ndarray, at: int, big: bool) -> Any:
     """An unsigned 32-bit number; the caller has checked that its bytes are there."""
     a, b, c, d = i64(data[at]), i64(data[at + 1]), i64(data[at + 2]), i64(data[at + 3])
@@ -57,7 +57,7 @@ def _word(data: np.ndarray, at: int, big: bool) -> Any:
     return d << 24 | c << 16 | b << 8 | a
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _walk(
     data: np.ndarray,
     at: int,
@@ -195,7 +195,7 @@ class PcapReader:
 COLUMNS = ("frame", "ts", "link_type", "orig_len", "data")
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill(
     out: np.ndarray,
     ends: np.ndarray,

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
+
+from stratokit.kernels import kernel
 
 i64: Any = np.int64
 INLINE_MAX = 12
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill(data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, views: np.ndarray) -> None:
     for i in range(len(offsets)):
         at, length = offsets[i], i64(lengths[i])

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import routine
 
 
-@njit(nogil=True, cache=True)
+@routine
 def be16(data: np.ndarray, p: int) -> Any:
     """Two bytes in network order; the caller knows that they are there."""
     return i64(data[p]) << 8 | i64(data[p + 1])
 
 
-@njit(nogil=True, cache=True)
+@routine
 def with_room(out: np.ndarray, n: int, more: int) -> np.ndarray:
     """`out`, or a larger copy where `more` bytes would not fit behind n."""
     if n + more <= out.size:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.protocols.buffers import be16, with_room
 from stratokit.protocols.dns_rdata import be32, write_type
 from stratokit.protocols.dns_records import OPT, write_record
@@ -35,7 +35,7 @@ SECTION, KIND, TEXT_END, OWNER_HASH = range(4)
 RECORD_COLUMNS = 4
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _hash(text: np.ndarray, begin: int, end: int) -> Any:
     """FNV-1a of a name in lower case, for names are compared without case (RFC 4343)."""
     value = np.uint64(0xCBF29CE484222325)
@@ -47,7 +47,7 @@ def _hash(text: np.ndarray, begin: int, end: int) -> Any:
     return i64(value)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def grown(rows: np.ndarray, n: int) -> np.ndarray:
     """`rows`, or a copy at least twice as long where there is no row n."""
     if n < rows.shape[0]:
@@ -59,7 +59,7 @@ def grown(rows: np.ndarray, n: int) -> np.ndarray:
     return larger
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _read_options(data: np.ndarray, p: int, end: int, row: np.ndarray) -> None:
     """The first extended error among EDNS options."""
     while p + 4 <= end:
@@ -70,7 +70,7 @@ def _read_options(data: np.ndarray, p: int, end: int, row: np.ndarray) -> None:
         p += 4 + size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _read_records(
     data: np.ndarray,
     start: int,
@@ -130,7 +130,7 @@ def _read_records(
     return p, records, out, count, n, left_out
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _read_question(
     data: np.ndarray, start: int, p: int, end: int, row: np.ndarray, names: np.ndarray, n: int
 ) -> tuple[int, int]:
@@ -143,7 +143,7 @@ def _read_question(
     return p + 4, after
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _begin_row(data: np.ndarray, start: int, row: np.ndarray, i: int, names_end: int) -> None:
     row[ID], row[FLAGS], row[MESSAGE] = be16(data, start), be16(data, start + 2), i
     row[RCODE], row[FIRST], row[SHORT] = row[FLAGS] & 15, 1, 0
@@ -153,7 +153,7 @@ def _begin_row(data: np.ndarray, start: int, row: np.ndarray, i: int, names_end:
     row[EDE_TEXT] = 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_surely_dns(data: np.ndarray, start: int, row: np.ndarray, question_end: int) -> bool:
     """Whether a message could not well be anything else: it fits to the byte and has no odd value."""
     if row[SHORT] or be16(data, start + 4) != 1 or row[FLAGS] & 0x7840:  # opcode, Z
@@ -163,7 +163,7 @@ def _is_surely_dns(data: np.ndarray, start: int, row: np.ndarray, question_end: 
     return row[QTYPE] > 0 and be16(data, question_end - 2) in (1, 3, 4, 254, 255)  # RFC 6895 section 3.2
 
 
-@njit(nogil=True, cache=True)
+@routine
 def is_message(data: np.ndarray, start: int, end: int) -> bool:
     """Whether data[start:end] is a DNS message beyond doubt."""
     if end - start < HEADER_BYTES + 5 or be16(data, start + 4) != 1:
@@ -179,7 +179,7 @@ def is_message(data: np.ndarray, start: int, end: int) -> bool:
     return _is_surely_dns(data, start, row, p)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _read_questions(
     data: np.ndarray, message: Any, rows: np.ndarray, m: int, names: np.ndarray, named: int
 ) -> tuple[int, int, int, int, int]:
@@ -211,7 +211,7 @@ def _read_questions(
     return first_end, p, after, more, left_out
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def read_messages(
     data: np.ndarray, starts: np.ndarray, ends: np.ndarray, flow: np.ndarray, flows: int, known: np.ndarray
 ) -> Any:

@@ -6,9 +6,9 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64, u64
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ SEARCH_TIMEOUT_NS = 30 * 1_000_000_000  # the same when nothing was answered
 _DOT = 46
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pair(keys: np.ndarray, is_response: np.ndarray, seed: Any) -> np.ndarray:
     out = np.empty((is_response.size, 3), np.int64)
     mask = 15
@@ -74,12 +74,12 @@ def pair(keys: NDArray[np.int64], is_response: NDArray[np.bool_]) -> NDArray[np.
     return found
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _lower(c: int) -> int:
     return c | 0x20 if 65 <= c <= 90 else c
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _shared_base(text: np.ndarray, a: int, a_size: int, b: int, b_size: int) -> int:
     """Size of the name that was searched for, when b may follow a in a search; else 0.
 
@@ -106,7 +106,7 @@ def _shared_base(text: np.ndarray, a: int, a_size: int, b: int, b_size: int) -> 
     return 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def search_chains(
     order: np.ndarray, asker: np.ndarray, begin: np.ndarray, end: np.ndarray, failed: np.ndarray, names: Any
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import routine
 from stratokit.protocols.buffers import be16, with_room
 from stratokit.protocols.dns_rdata import write_caa, write_key, write_rrsig, write_soa, write_svcb
 from stratokit.protocols.dns_text import (
@@ -33,7 +33,7 @@ OPT, DS, RRSIG, DNSKEY, CDS, CDNSKEY, SVCB, HTTPS, CAA = 41, 43, 46, 48, 59, 60,
 _BACKSLASH, _SPACE = 92, 32
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_unknown(data: np.ndarray, p: int, size: int, out: np.ndarray, n: int) -> Any:
     r"""RFC 3597 section 5: \# size hexadecimal; long data is cut."""
     out[n], out[n + 1], out[n + 2] = _BACKSLASH, 35, _SPACE
@@ -47,7 +47,7 @@ def _write_unknown(data: np.ndarray, p: int, size: int, out: np.ndarray, n: int)
     return n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_strings(data: np.ndarray, p: int, end: int, out: np.ndarray, n: int) -> Any:
     """The strings of a TXT record (section 3.3.14), one behind the other."""
     while p < end:
@@ -60,7 +60,7 @@ def _write_strings(data: np.ndarray, p: int, end: int, out: np.ndarray, n: int) 
     return n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_names(
     data: np.ndarray, start: int, end: int, kind: int, p: int, size: int, out: np.ndarray, n: int
 ) -> Any:
@@ -76,7 +76,7 @@ def _write_names(
     return n if behind >= 0 else -1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def write_record(
     data: np.ndarray, start: int, end: int, kind: int, p: int, size: int, out: np.ndarray, n: int
 ) -> tuple[np.ndarray, int]:

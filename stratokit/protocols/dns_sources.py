@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.protocols import dns_messages as dm
 from stratokit.protocols.buffers import be16
 from stratokit.streams import reassembly
@@ -117,7 +117,7 @@ def _datagrams(packets: pl.DataFrame) -> Messages:
     )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _begins(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Whether either direction of each conversation begins with a DNS message."""
     found = np.zeros((bounds.size - 1) // 2, np.bool_)
@@ -131,7 +131,7 @@ def _begins(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     return found
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _next_message(data: np.ndarray, p: int, end: int) -> Any:
     """The first place from p on where a prefix and a message beyond doubt stand, or `end`."""
     while p + _PREFIX_BYTES + dm.HEADER_BYTES <= end:
@@ -143,7 +143,7 @@ def _next_message(data: np.ndarray, p: int, end: int) -> Any:
     return end
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _split(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray) -> Any:
     """(stream, start, end, whether cut) of all messages, and the bytes that belong to none.
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.protocols.hpack_tables import (
     EOS,
     FIRST_CODE,
@@ -47,7 +47,7 @@ def new_table() -> np.ndarray:
     return np.empty((TABLE_ENTRIES, FIELD_FIELDS), np.int64)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def new_text() -> np.ndarray:
     """The text buffer with the static table; its first free byte is at STATIC_TEXT.size."""
     text = np.empty(1 << 16, np.uint8)
@@ -56,20 +56,20 @@ def new_text() -> np.ndarray:
     return text
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def reset(state: np.ndarray, complete: bool) -> None:
     """An empty table: the one at the beginning of a connection, or one of which nothing is known."""
     state[ENTRIES], state[NEXT], state[SIZE], state[COMPLETE] = 0, 0, 0, complete
     state[MAX_SIZE] = DEFAULT_TABLE_BYTES if complete else TABLE_LIMIT_BYTES
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def decoded_bytes(size: int) -> Any:
     """How many bytes of text a block of that size makes at most."""
     return i64(size) * 8 // 5 + 16
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _integer(data: np.ndarray, p: int, end: int, bits: int) -> tuple[Any, int]:
     """(value, position behind) of an integer with a prefix of `bits` (section 5.1); ERROR as the position."""
     if p >= end:
@@ -90,7 +90,7 @@ def _integer(data: np.ndarray, p: int, end: int, bits: int) -> tuple[Any, int]:
     return i64(0), ERROR
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def huffman(data: np.ndarray, p: int, end: int, text: np.ndarray, n: int) -> int:
     """Decode into text[n:] (section 5.2); where that ends, or ERROR."""
     code, bits = i64(0), 0
@@ -115,7 +115,7 @@ def huffman(data: np.ndarray, p: int, end: int, text: np.ndarray, n: int) -> int
     return n if bits < 8 and code == (1 << bits) - 1 else ERROR
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _string(data: np.ndarray, p: int, end: int, text: np.ndarray, n: int) -> tuple[int, int]:
     """Decode a string literal into text[n:]: (position behind it or ERROR, where the text ends)."""
     if p >= end:
@@ -132,7 +132,7 @@ def _string(data: np.ndarray, p: int, end: int, text: np.ndarray, n: int) -> tup
     return p + size, n + size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _look_up(index: int, table: np.ndarray, state: np.ndarray, field: np.ndarray) -> Any:
     """Take an entry by its index (section 2.3.3); False where there cannot be one."""
     if index == 0:
@@ -152,12 +152,12 @@ def _look_up(index: int, table: np.ndarray, state: np.ndarray, field: np.ndarray
     return True
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _entry_bytes(field: np.ndarray) -> Any:
     return 32 + max(field[NAME + 1], 0) + max(field[VALUE + 1], 0)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _evict(table: np.ndarray, state: np.ndarray, size: int) -> None:
     """Drop the oldest entries until no more than `size` bytes are left (section 4.3)."""
     while state[ENTRIES] > 0 and state[SIZE] > size:
@@ -165,7 +165,7 @@ def _evict(table: np.ndarray, state: np.ndarray, size: int) -> None:
         state[ENTRIES] -= 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _insert(table: np.ndarray, state: np.ndarray, field: np.ndarray) -> None:
     size = _entry_bytes(field)
     _evict(table, state, state[MAX_SIZE] - size)
@@ -178,7 +178,7 @@ def _insert(table: np.ndarray, state: np.ndarray, field: np.ndarray) -> None:
     state[SIZE] += size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _resize(data: np.ndarray, p: int, end: int, table: np.ndarray, state: np.ndarray) -> int:
     """Follow a dynamic table size update (section 6.3)."""
     size, p = _integer(data, p, end, 5)
@@ -189,7 +189,7 @@ def _resize(data: np.ndarray, p: int, end: int, table: np.ndarray, state: np.nda
     return p
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def next_field(
     data: np.ndarray,
     p: int,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
+from stratokit.kernels import kernel, routine
 from stratokit.protocols import http_messages as hm
 from stratokit.protocols.http_content import bodies
 from stratokit.protocols.http_lines import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _UPGRADES = {"websocket": "websocket", "h2c": "http2"}
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _asks(data: np.ndarray, p: int, end: int) -> bool:
     """Whether the first bytes of one direction have a request line.
 
@@ -63,7 +63,7 @@ def _asks(data: np.ndarray, p: int, end: int) -> bool:
     return size > 0 and request_line(data, p, end)[0] >= 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _who_asks(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     asks = np.full((bounds.size - 1) // 2, -1, np.int64)
     for f in range(asks.size):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
+from stratokit.kernels import kernel
 from stratokit.protocols import hpack
 from stratokit.protocols import http2_frames as h2
 from stratokit.protocols import http2_rows as row_of
@@ -85,7 +85,7 @@ TABLE = Table(
 )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _who_asks(data: np.ndarray, bounds: np.ndarray, began: np.ndarray) -> np.ndarray:
     asks = np.full((bounds.size - 1) // 2, -1, np.int64)
     for f in range(asks.size):

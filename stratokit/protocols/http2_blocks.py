@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import routine
 from stratokit.protocols import hpack
 from stratokit.protocols import http2_frames as h2
 from stratokit.protocols import http2_rows as row_of
@@ -29,7 +29,7 @@ START, BODY, SIZE, KIND, FLAGS, STREAM, LAST, WHOLE, AT_THE_END = range(9)
 BLOCK_STREAM, BLOCK_SIDE, BLOCK_ON, BLOCK_BYTES, BLOCK_ENDS = range(5)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _text_of(data: np.ndarray, block: Any, side: int, books: Any, row: np.ndarray, t: int) -> int:
     """Read the fields of a header block into `row`: where the text ends, negative where it is no such block.
 
@@ -60,7 +60,7 @@ def _text_of(data: np.ndarray, block: Any, side: int, books: Any, row: np.ndarra
     return t if fine else -1 - t
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _count_messages(data: np.ndarray, p: int, end: int, part: np.ndarray) -> None:
     """gRPC: messages that begin in a piece of body, each with a flag and a size of four bytes before it."""
     while p < end:
@@ -79,7 +79,7 @@ def _count_messages(data: np.ndarray, p: int, end: int, part: np.ndarray) -> Non
             part[row_of.PREFIX] = 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def row_for(
     rows: np.ndarray, index: np.ndarray, counts: np.ndarray, flow: int, stream: int, opens: bool
 ) -> Any:
@@ -97,7 +97,7 @@ def row_for(
     return n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _payload(data: np.ndarray, frame: np.ndarray) -> tuple[int, int]:
     """Bounds of what a frame carries, without padding and priority; -1 where it contradicts itself."""
     begin, end = frame[BODY], frame[BODY] + frame[SIZE]
@@ -113,7 +113,7 @@ def _payload(data: np.ndarray, frame: np.ndarray) -> tuple[int, int]:
     return (begin, end) if begin <= end else (-1, end)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _seen(part: np.ndarray, frame: np.ndarray) -> None:
     """Count a frame of one side of a stream."""
     if part[row_of.START] < 0:
@@ -123,7 +123,7 @@ def _seen(part: np.ndarray, frame: np.ndarray) -> None:
     part[row_of.CUT] |= 1 - frame[WHOLE]
 
 
-@njit(nogil=True, cache=True)
+@routine
 def lose_fields(tools: Any, conn: np.ndarray) -> None:
     """A header block cannot be read, so the table of those that follow is not known."""
     _, state, _, _, block = tools
@@ -132,7 +132,7 @@ def lose_fields(tools: Any, conn: np.ndarray) -> None:
     conn[row_of.UNREAD_BLOCKS] += 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def take_data(
     data: np.ndarray, frame: np.ndarray, row: np.ndarray, part: np.ndarray, text: np.ndarray
 ) -> None:
@@ -149,7 +149,7 @@ def take_data(
         part[row_of.ENDED] = 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _end_of_block(
     source: np.ndarray, bounds: Any, books: Any, tools: Any, counts: np.ndarray, conn: np.ndarray
 ) -> None:
@@ -172,7 +172,7 @@ def _end_of_block(
         part[row_of.ENDED] = 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _promised(data: np.ndarray, frame: np.ndarray) -> Any:
     """The stream that a PUSH_PROMISE promises, or 0."""
     p = frame[BODY] + (1 if frame[FLAGS] & h2.PADDED else 0)
@@ -180,7 +180,7 @@ def _promised(data: np.ndarray, frame: np.ndarray) -> Any:
     return h2.be32(data, p) & 0x7FFFFFFF if there else i64(0)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def take_headers(
     data: np.ndarray,
     frame: np.ndarray,

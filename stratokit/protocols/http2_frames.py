@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 
 PREFACE = np.frombuffer(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", np.uint8)
 HEADER_BYTES = 9
@@ -28,19 +28,19 @@ SEARCH_LIMIT_BYTES = 1 << 14
 _CHAIN = 4
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def be32(data: np.ndarray, p: int) -> Any:
     """Four bytes in network order."""
     return i64(data[p]) << 24 | i64(data[p + 1]) << 16 | i64(data[p + 2]) << 8 | i64(data[p + 3])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def frame_size(data: np.ndarray, p: int) -> Any:
     """Size of the payload of the frame whose header begins at p."""
     return i64(data[p]) << 16 | i64(data[p + 1]) << 8 | i64(data[p + 2])
 
 
-@njit(nogil=True, cache=True)
+@routine
 def is_preface(data: np.ndarray, p: int, end: int) -> bool:
     """Whether the client's preface (section 3.4) stands at p, as far as there are bytes; 16 at least."""
     size = min(end - p, PREFACE.size)
@@ -50,7 +50,7 @@ def is_preface(data: np.ndarray, p: int, end: int) -> bool:
     return size >= 16
 
 
-@njit(nogil=True, cache=True)
+@routine
 def valid_header(data: np.ndarray, p: int) -> Any:
     """Whether the 9 bytes at p may be a frame's header: what a type fixes is as it must be."""
     kind, size, stream = i64(data[p + 3]), frame_size(data, p), be32(data, p + 5) & 0x7FFFFFFF
@@ -68,7 +68,7 @@ def valid_header(data: np.ndarray, p: int) -> Any:
     return _SIZES[kind] < 0 or size == _SIZES[kind]
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _likely(data: np.ndarray, p: int) -> Any:
     """As `valid_header`, and nothing about it is unusual."""
     kind = data[p + 3]
@@ -81,7 +81,7 @@ def _likely(data: np.ndarray, p: int) -> Any:
     )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def begins_frames(data: np.ndarray, p: int, end: int) -> bool:
     """Whether a chain of likely frames begins at p: several up to `end`, or one that ends just there."""
     count = 0
@@ -93,7 +93,7 @@ def begins_frames(data: np.ndarray, p: int, end: int) -> bool:
     return count >= 2 or (count == 1 and p == end)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def find_frame(data: np.ndarray, p: int, end: int) -> int:
     """Where the next chain of likely frames begins, at or behind p, or `end`."""
     while p + HEADER_BYTES <= end:

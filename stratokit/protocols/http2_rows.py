@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import routine
 from stratokit.protocols.text import same
 
 # --- a stream ---------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ _GRPC_STATUS, _GRPC_MESSAGE, _TIMEOUT = _name(b"grpc-status"), _name(b"grpc-mess
 _GRPC = _name(b"application/grpc")
 
 
-@njit(nogil=True, cache=True)
+@routine
 def column_of(text: np.ndarray, start: int, size: int, side: int) -> int:
     """The column of a stream's row that a field of this name goes to, or -1; STATUS holds a number."""
     if side == 0:
@@ -84,7 +84,7 @@ def column_of(text: np.ndarray, start: int, size: int, side: int) -> int:
     return GRPC_MESSAGE if size == 12 and same(text, start, _GRPC_MESSAGE) else -1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def is_grpc(text: np.ndarray, row: np.ndarray) -> bool:
     """Whether either side says that the bodies are gRPC messages."""
     for column in (ASKED_TYPE, TYPE):
@@ -93,7 +93,7 @@ def is_grpc(text: np.ndarray, row: np.ndarray) -> bool:
     return False
 
 
-@njit(nogil=True, cache=True)
+@routine
 def number(text: np.ndarray, start: int, size: int) -> Any:
     """A status code, or -1."""
     value = i64(0)
@@ -106,7 +106,7 @@ def number(text: np.ndarray, start: int, size: int) -> Any:
     return value
 
 
-@njit(nogil=True, cache=True)
+@routine
 def clear(row: np.ndarray, flow: int, stream: int) -> None:
     """A stream of which nothing is known."""
     for k in range(STREAM_FIELDS):
@@ -118,7 +118,7 @@ def clear(row: np.ndarray, flow: int, stream: int) -> None:
             row[at + k] = 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def clear_connection(conn: np.ndarray, flow: int) -> None:
     """A connection of which nothing was read."""
     conn[SKIPPED], conn[UNREAD_BLOCKS], conn[NUMBER] = 0, 0, flow
@@ -131,7 +131,7 @@ def clear_connection(conn: np.ndarray, flow: int) -> None:
 # --- streams by number: open addressing ---------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@routine
 def slot_of(index: np.ndarray, flow: int, stream: int) -> Any:
     """The slot of a stream in `index`, a power of two of (key, row): its own, or the free one for it."""
     mask = index.shape[0] - 1
@@ -142,7 +142,7 @@ def slot_of(index: np.ndarray, flow: int, stream: int) -> Any:
     return at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def new_index(rows: np.ndarray, count: int, size: int) -> np.ndarray:
     """An index of at least twice as many slots as `size`."""
     slots = 64
@@ -156,7 +156,7 @@ def new_index(rows: np.ndarray, count: int, size: int) -> np.ndarray:
     return index
 
 
-@njit(nogil=True, cache=True)
+@routine
 def with_rows(rows: np.ndarray, n: int, more: int) -> np.ndarray:
     """`rows`, or a larger copy where `more` would not fit behind n."""
     if n + more <= rows.shape[0]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.protocols import hpack
 from stratokit.protocols import http2_frames as h2
 from stratokit.protocols import http2_rows as row_of
@@ -44,7 +44,7 @@ from stratokit.protocols.http_bodies import AT_END, LOST, THERE, step
 from stratokit.protocols.http_lines import HEAD_LIMIT_BYTES
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _settings(data: np.ndarray, p: int, end: int, side: np.ndarray, event: np.ndarray) -> bool:
     """Keep what a SETTINGS frame says; whether it moves windows."""
     moves = False
@@ -60,7 +60,7 @@ def _settings(data: np.ndarray, p: int, end: int, side: np.ndarray, event: np.nd
     return moves
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _begin(data: np.ndarray, p: int, end: int, side: int) -> tuple[int, bool]:
     """(where frames begin, whether it is the beginning of the connection)."""
     if side == 0:
@@ -72,7 +72,7 @@ def _begin(data: np.ndarray, p: int, end: int, side: int) -> tuple[int, bool]:
     return p, known and h2.valid_header(data, p)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _control(data: np.ndarray, frame: np.ndarray, row: np.ndarray, conn: np.ndarray, side: int) -> None:
     """RST_STREAM, PING and GOAWAY, which are there in full."""
     mine = conn[side * row_of.CONN_SIDE_FIELDS : (side + 1) * row_of.CONN_SIDE_FIELDS]
@@ -87,7 +87,7 @@ def _control(data: np.ndarray, frame: np.ndarray, row: np.ndarray, conn: np.ndar
         mine[row_of.GOAWAY_AT] = body
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _frame(
     data: np.ndarray,
     frame: np.ndarray,
@@ -129,7 +129,7 @@ def _frame(
         _control(data, frame, row, conn, side)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _find(runs: Any, place: Any, lost: bool, tools: Any, conn: np.ndarray) -> tuple[int, int]:
     """(run, position) of the next frame's header from `place`, (run, position, last run); run -1 for none."""
     data, run_start, _ = runs
@@ -153,7 +153,7 @@ def _find(runs: Any, place: Any, lost: bool, tools: Any, conn: np.ndarray) -> tu
         lose_fields(tools, conn)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _next_frame(runs: Any, place: Any, frame: np.ndarray) -> tuple[int, int, bool]:
     """Read the header at `place` into `frame`: (run, position, is the place lost) behind it."""
     data, run_start, _ = runs
@@ -172,7 +172,7 @@ def _next_frame(runs: Any, place: Any, frame: np.ndarray) -> tuple[int, int, boo
     return r, p, came_to == LOST
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _read_direction(
     runs: Any,
     run_range: Any,
@@ -221,7 +221,7 @@ def _read_direction(
     return rows, index, events, text
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _finish(rows: np.ndarray, first: int, n: int) -> None:
     """Sides that never ended are cut, unless the stream was reset."""
     for i in range(first, n):
@@ -231,7 +231,7 @@ def _finish(rows: np.ndarray, first: int, n: int) -> None:
                 part[row_of.CUT] = 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def read_connections(
     runs: Any, run_bounds: np.ndarray, asking: np.ndarray, pieces: Any, ts_ns: np.ndarray, table: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

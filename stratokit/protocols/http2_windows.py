@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from stratokit.kernels import routine
 from stratokit.protocols import http2_rows as row_of
 
 DEFAULT_WINDOW_BYTES = 65535
 _BY_STREAM, _BY_CONNECTION = 1, 2
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _sent(part: np.ndarray, whole: np.ndarray, initial: int, now: int, amount: int) -> None:
     """DATA of a stream: end its stall if it had one, use up the windows, begin one where they are empty."""
     if part[row_of.BLOCKED_TS] >= 0:
@@ -40,7 +40,7 @@ def _sent(part: np.ndarray, whole: np.ndarray, initial: int, now: int, amount: i
         whole[2] = now
 
 
-@njit(nogil=True, cache=True)
+@routine
 def stalls(asked: np.ndarray, answered: np.ndarray, rows: np.ndarray, conn: np.ndarray, ts_ns: Any) -> None:
     """Fill STALL_NS of streams and CONN_STALL_NS of both sides from the events of the two directions."""
     # Per sending side: the connection's window; when it was opened and since when it is empty; the sum of

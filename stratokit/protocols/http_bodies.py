@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import routine
 from stratokit.protocols.http_lines import CHUNKED, CR, CUT, HEAD_FIELDS, LENGTH, LF, chunk_size, read_head
 
 # What stepping over bytes came to: the place behind them; a place from where the next start line must be
@@ -19,14 +19,14 @@ from stratokit.protocols.http_lines import CHUNKED, CR, CUT, HEAD_FIELDS, LENGTH
 THERE, LOST, AT_END = 0, 1, 2
 
 
-@njit(nogil=True, cache=True)
+@routine
 def offset_at(runs: Any, r: int, p: int) -> Any:
     """Offset in the stream of position p in run r."""
     _, run_start, run_offset = runs
     return run_offset[r] + (p - run_start[r])
 
 
-@njit(nogil=True, cache=True)
+@routine
 def step(runs: Any, r: int, last_run: int, p: int, size: int) -> tuple[int, int, int, bool]:
     """Step over `size` bytes: (run, position, THERE or LOST or AT_END, whether none were missing)."""
     _, run_start, run_offset = runs
@@ -42,7 +42,7 @@ def step(runs: Any, r: int, last_run: int, p: int, size: int) -> tuple[int, int,
     return r, run_start[r] + target - run_offset[r], THERE, whole
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _skip_chunks(runs: Any, r: int, last_run: int, p: int) -> tuple[int, int, int, bool, int]:
     """Step over chunks and trailers (RFC 9112 section 7.1): as `step`, and the size of the body.
 
@@ -78,7 +78,7 @@ def _skip_chunks(runs: Any, r: int, last_run: int, p: int) -> tuple[int, int, in
             p += 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def skip_body(
     runs: Any, r: int, last_run: int, p: int, head: np.ndarray, bodiless: bool, is_request: bool
 ) -> tuple[int, int, int, bool, int, int]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import routine
 
 LF, CR, SP, TAB, COLON, SLASH = 10, 13, 32, 9, 58, 47
 
@@ -43,7 +43,7 @@ _UPGRADE = np.frombuffer(b"upgrade", np.uint8)
 _CHUNKED = np.frombuffer(b"chunked", np.uint8)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def line_end(data: np.ndarray, p: int, end: int) -> int:
     """Where the line feed stands, or -1."""
     for i in range(p, end):
@@ -52,7 +52,7 @@ def line_end(data: np.ndarray, p: int, end: int) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _begins(data: np.ndarray, p: int, end: int, text: np.ndarray) -> bool:
     """Whether `text`, in lower case where the case does not matter, stands at p."""
     if p + text.size > end:
@@ -63,7 +63,7 @@ def _begins(data: np.ndarray, p: int, end: int, text: np.ndarray) -> bool:
     return k == text.size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def is_text(data: np.ndarray, start: int, size: int, text: np.ndarray) -> bool:
     """Whether exactly `text`, in that case, stands at `start`."""
     k = 0
@@ -72,7 +72,7 @@ def is_text(data: np.ndarray, start: int, size: int, text: np.ndarray) -> bool:
     return k == size == text.size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def version_at(data: np.ndarray, p: int, end: int) -> Any:
     """The digit behind "HTTP/1." at p, or -1."""
     if p + 8 > end or not _begins(data, p, end, _HTTP1) or not 48 <= data[p + 7] <= 57:
@@ -80,7 +80,7 @@ def version_at(data: np.ndarray, p: int, end: int) -> Any:
     return i64(data[p + 7]) - 48
 
 
-@njit(nogil=True, cache=True)
+@routine
 def status_at(data: np.ndarray, p: int, end: int) -> int:
     """The code of a status line "HTTP/1.x code" that begins at p, or -1 (RFC 9112 section 4)."""
     if version_at(data, p, end) < 0:
@@ -100,12 +100,12 @@ def status_at(data: np.ndarray, p: int, end: int) -> int:
     return code if code >= 100 else -1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_method_byte(c: int) -> bool:
     return 65 <= c <= 90 or c in (45, 95)  # capital letters, "-", "_"
 
 
-@njit(nogil=True, cache=True)
+@routine
 def known_method(data: np.ndarray, p: int, end: int) -> int:
     """Size of the well-known method with a space behind it that begins at p, or 0."""
     k = 0
@@ -122,7 +122,7 @@ def known_method(data: np.ndarray, p: int, end: int) -> int:
     return 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def request_line(data: np.ndarray, p: int, end: int) -> tuple[int, int, int, int]:
     """(end of method, start of target, end of target, line feed) of a request line at p (RFC 9112 section 3).
 
@@ -154,7 +154,7 @@ def request_line(data: np.ndarray, p: int, end: int) -> tuple[int, int, int, int
     return (i, target, stop, feed) if target < stop else (-1, 0, 0, 0)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def find_request(data: np.ndarray, p: int, end: int) -> int:
     """Where the next request line begins, or `end`; each line is looked at once."""
     while p < end:
@@ -184,7 +184,7 @@ def find_request(data: np.ndarray, p: int, end: int) -> int:
     return end
 
 
-@njit(nogil=True, cache=True)
+@routine
 def find_status(data: np.ndarray, p: int, end: int) -> int:
     """Where the next status line begins, or `end`."""
     for i in range(p, end - 11):
@@ -193,7 +193,7 @@ def find_status(data: np.ndarray, p: int, end: int) -> int:
     return end
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _number(data: np.ndarray, p: int, end: int) -> Any:
     """Decimal number; a list of them counts by its first (RFC 9112 section 6.3)."""
     value = i64(0)
@@ -208,7 +208,7 @@ def _number(data: np.ndarray, p: int, end: int) -> Any:
     return value
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _text_field(data: np.ndarray, p: int, colon: int) -> int:
     """Which text of `head` the field name p..colon is for, or -1."""
     size = colon - p
@@ -223,7 +223,7 @@ def _text_field(data: np.ndarray, p: int, colon: int) -> int:
     return UPGRADE if size == 7 and _begins(data, p, colon, _UPGRADE) else -1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _field(data: np.ndarray, p: int, colon: int, value: int, end: int, head: np.ndarray) -> int:
     """Keep what the field line p..colon: value..end says, if it matters; which text it was, or -1."""
     size = colon - p
@@ -240,7 +240,7 @@ def _field(data: np.ndarray, p: int, colon: int, value: int, end: int, head: np.
     return text
 
 
-@njit(nogil=True, cache=True)
+@routine
 def read_head(data: np.ndarray, p: int, end: int, head: np.ndarray) -> int:
     """Read field lines from p (RFC 9112 section 5); the position behind the empty line, or CUT, TOO_LONG."""
     for k in range(HEAD_FIELDS):
@@ -274,7 +274,7 @@ def read_head(data: np.ndarray, p: int, end: int, head: np.ndarray) -> int:
         p = feed + 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def chunk_size(data: np.ndarray, p: int, end: int) -> tuple[int, int]:
     """(size, position behind the line) of the chunk-size line at p (RFC 9112 section 7.1).
 

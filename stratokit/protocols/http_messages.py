@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.protocols.http_bodies import LOST, skip_body
 from stratokit.protocols.http_lines import (
     CR,
@@ -42,7 +42,7 @@ _CONNECT = np.frombuffer(b"CONNECT", np.uint8)
 _HEAD = np.frombuffer(b"HEAD", np.uint8)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _start_line(data: np.ndarray, p: int, end: int, is_request: bool, message: np.ndarray) -> int:
     """Read the start line at p into `message`; the position behind it, or -1 where none is there in full."""
     if is_request:
@@ -62,13 +62,13 @@ def _start_line(data: np.ndarray, p: int, end: int, is_request: bool, message: n
     return feed + 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_tunnel_request(data: np.ndarray, message: np.ndarray) -> bool:
     """Whether another protocol may follow: CONNECT (RFC 9110 section 9.3.6) or Upgrade (section 7.8)."""
     return message[HEAD + UPGRADE] >= 0 or is_text(data, message[METHOD], message[METHOD + 1], _CONNECT)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_bodiless(data: np.ndarray, status: int, request: np.ndarray) -> bool:
     """Whether a response has no body whatever its head says."""
     if status < 200 or status in (204, 304) or is_text(data, request[METHOD], request[METHOD + 1], _HEAD):
@@ -76,7 +76,7 @@ def _is_bodiless(data: np.ndarray, status: int, request: np.ndarray) -> bool:
     return status < 300 and is_text(data, request[METHOD], request[METHOD + 1], _CONNECT)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _place(
     data: np.ndarray, p: int, end: int, lost: bool, is_request: bool, search: bool
 ) -> tuple[int, bool]:
@@ -94,7 +94,7 @@ def _place(
     return (find_request(data, p, end) if is_request else find_status(data, p, end)), True
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _arrival(arrivals: Any, position: int) -> Any:
     """When the byte at a position of the buffer could be read."""
     piece_start, piece_ts = arrivals
@@ -108,7 +108,7 @@ def _arrival(arrivals: Any, position: int) -> Any:
     return piece_ts[low]
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _answered(requests: np.ndarray, first: int, began: int, in_doubt: bool, arrivals: Any) -> int:
     """Which request, from `first` on, is answered by a response that began at that time; or NO_PEER.
 
@@ -123,7 +123,7 @@ def _answered(requests: np.ndarray, first: int, began: int, in_doubt: bool, arri
     return first
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _grown(rows: np.ndarray) -> np.ndarray:
     larger = np.empty((2 * rows.shape[0], COLUMNS), np.int64)
     for i in range(rows.shape[0]):
@@ -132,7 +132,7 @@ def _grown(rows: np.ndarray) -> np.ndarray:
     return larger
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _next_head(
     runs: Any, r: int, last_run: int, p: int, lost: bool, search: bool, is_request: bool, message: np.ndarray
 ) -> tuple[Any, Any, Any, int, bool]:
@@ -165,7 +165,7 @@ def _next_head(
         p, lost, doubt = run_start[r], False, True
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _asked_by(
     runs: Any,
     requests: np.ndarray,
@@ -186,7 +186,7 @@ def _asked_by(
     return peer, follows or message[STATUS] < 200 or message[STATUS] in (204, 304)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _read_stream(
     runs: Any, run_range: Any, requests: np.ndarray, is_request: bool, arrivals: Any, rows: np.ndarray, n: int
 ) -> tuple[np.ndarray, int, int]:
@@ -242,7 +242,7 @@ def _read_stream(
         n += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def read_conversations(
     runs: Any, run_bounds: np.ndarray, asking: np.ndarray, arrivals: Any
 ) -> tuple[np.ndarray, np.ndarray, int]:

@@ -9,8 +9,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
+from stratokit.kernels import kernel, routine
 from stratokit.streams.reassembly import ByteRuns
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def tails(runs: ByteRuns, flows: NDArray[np.int64], start: NDArray[np.int64]) ->
     )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _piece_at(piece_start: np.ndarray, position: int) -> int:
     """The piece that holds a position."""
     low, high = 0, piece_start.size
@@ -82,7 +82,7 @@ def _piece_at(piece_start: np.ndarray, position: int) -> int:
     return low
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _tails(
     data: np.ndarray,
     run_bounds: np.ndarray,
@@ -128,7 +128,7 @@ def _tails(
     return out, out_bounds, out_start, out_offset, out_piece, source
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _heads(
     data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numba import njit
+
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_utf8(data: np.ndarray, start: int, end: int) -> bool:
     """RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF."""
     i = start
@@ -49,7 +50,7 @@ def _is_utf8(data: np.ndarray, start: int, end: int) -> bool:
     return True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def same(data: np.ndarray, start: int, text: np.ndarray) -> bool:
     """Whether `text` stands at `start`; the caller knows that so many bytes are there."""
     i = 0
@@ -58,7 +59,7 @@ def same(data: np.ndarray, start: int, text: np.ndarray) -> bool:
     return i == text.size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _gather(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.zeros(start.size + 1, np.int64)
     as_is = np.ones(start.size, np.bool_)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.protocols import over_tcp, quic, tls_certificates, tls_open
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.base import Protocol
@@ -116,7 +116,7 @@ TABLE = Table(
 )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _recognise(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     asks = np.full((bounds.size - 1) // 2, -1, np.int64)
     for s in range(bounds.size - 1):
@@ -133,7 +133,7 @@ def recognise(heads: Heads) -> NDArray[np.int64]:
     return asks
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _find_start(data: np.ndarray, start: int, end: int, side: int) -> Any:
     """Where the records of a stream begin, or -1. A server may refuse with an alert instead of a hello."""
     if start < end and data[start] == tr.ALERT and end - start >= 7 and data[start + 1] == 3:
@@ -149,7 +149,7 @@ def _find_start(data: np.ndarray, start: int, end: int, side: int) -> Any:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _read_server(out: np.ndarray, row: np.ndarray, hello: np.ndarray, facts: np.ndarray, n: int) -> Any:
     """Read the ServerHello and what follows in plain text: the position behind the hello, or -1."""
     p = row[tr.PLAIN]
@@ -174,7 +174,7 @@ def _read_server(out: np.ndarray, row: np.ndarray, hello: np.ndarray, facts: np.
 _RETRIED, _CHAIN, _CHAIN_SIZE = 0, 1, 2  # facts of a stream: places in `chains`
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _read_all(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, asking: np.ndarray) -> Any:
     """(streams, hellos, facts, certificates, handshake bytes): client's in rows 2k, server's in 2k + 1."""
     streams = np.full((2 * asking.size, tr.STREAM_COLUMNS), -1, np.int64)
@@ -208,7 +208,7 @@ def _read_all(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, a
     return streams, hellos, facts, chains[:m], out[:n]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _protocols(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(position, size) of each name in ALPN lists, and the bounds of each list's names."""
     total = 0
@@ -235,7 +235,7 @@ def _alpn(plain: NDArray[np.uint8], hellos: NDArray[np.int64]) -> pl.Series:
     return pl.select(pl.when(pl.Series(size >= 0)).then(lists)).to_series()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _numbers(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two-byte numbers of lists, and the bounds of each list's numbers."""
     total = 0
@@ -376,7 +376,7 @@ def _with_secrets(parser: StreamParser, secrets: Secrets) -> StreamParser:
     return dataclasses.replace(parser, parse=whole, limit_bytes=STREAM_LIMIT_BYTES, carries=True)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _read_plain(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """The first hello of each stream of handshake bytes."""
     hellos = np.empty((bounds.size - 1, tr.HELLO_COLUMNS), np.int64)

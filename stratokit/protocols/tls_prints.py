@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.buffers import be16, with_room
 from stratokit.protocols.text import text_column
@@ -27,12 +27,12 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 _EMPTY = "000000000000"  # what JA4 has for a list without entries
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_grease(number: int) -> bool:
     return number & 0x0F0F == 0x0A0A and number >> 8 == number & 0xFF
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _decimal(out: np.ndarray, n: int, value: int) -> Any:
     size = 1 if value < 10 else 2 if value < 100 else 3 if value < 1000 else 4 if value < 10000 else 5
     for k in range(size):
@@ -41,14 +41,14 @@ def _decimal(out: np.ndarray, n: int, value: int) -> Any:
     return n + size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _hexadecimal(out: np.ndarray, n: int, value: int) -> Any:
     for k in range(4):
         out[n + k] = _HEX[(value >> (12 - 4 * k)) & 15]
     return n + 4
 
 
-@njit(nogil=True, cache=True)
+@routine
 def numbers(data: np.ndarray, p: int, size: int, extensions: bool, found: np.ndarray) -> Any:
     """Two-byte numbers of a list, or the types of extensions, without GREASE; how many."""
     n, end = 0, p + max(size, 0)
@@ -63,7 +63,7 @@ def numbers(data: np.ndarray, p: int, size: int, extensions: bool, found: np.nda
     return n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_list(found: np.ndarray, count: int, out: np.ndarray, n: int) -> Any:
     for k in range(count):
         if k:
@@ -73,7 +73,7 @@ def _write_list(found: np.ndarray, count: int, out: np.ndarray, n: int) -> Any:
     return n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_ja3(data: np.ndarray, hello: np.ndarray, found: np.ndarray, out: np.ndarray, n: int) -> Any:
     """Version, suites, extensions, groups, point formats; of a server version, suite, extensions."""
     n = _decimal(out, n, hello[tr.LEGACY])
@@ -101,7 +101,7 @@ def _write_ja3(data: np.ndarray, hello: np.ndarray, found: np.ndarray, out: np.n
     return n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_hex_list(found: np.ndarray, count: int, out: np.ndarray, n: int) -> Any:
     for k in range(count):
         if k:
@@ -111,24 +111,24 @@ def _write_hex_list(found: np.ndarray, count: int, out: np.ndarray, n: int) -> A
     return n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _sort(found: np.ndarray, count: int) -> None:
     found[:count].sort()
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _two_digits(out: np.ndarray, n: int, value: int) -> Any:
     value = min(value, 99)
     out[n], out[n + 1] = _ZERO + value // 10, _ZERO + value % 10
     return n + 2
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_alphanumeric(c: int) -> bool:
     return 48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_alpn(data: np.ndarray, p: int, size: int, out: np.ndarray, n: int) -> Any:
     """First and last character of the first protocol, or of its hexadecimal form."""
     out[n] = out[n + 1] = _ZERO
@@ -141,7 +141,7 @@ def _write_alpn(data: np.ndarray, p: int, size: int, out: np.ndarray, n: int) ->
     return n + 2
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _write_ja4(
     data: np.ndarray,
     hello: np.ndarray,
@@ -187,7 +187,7 @@ def _write_ja4(
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _write_all(data: np.ndarray, hellos: np.ndarray, transport: int) -> tuple[np.ndarray, np.ndarray]:
     """Texts of each hello and where they end: JA3's, then, for a client's, the three of JA4."""
     ends = np.zeros((hellos.shape[0], 4), np.int64)

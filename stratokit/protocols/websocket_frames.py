@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.protocols.buffers import be16, with_room
 from stratokit.protocols.http2_frames import be32
 from stratokit.protocols.http2_rows import with_rows
@@ -31,7 +31,7 @@ _CONTROL_LIMIT_BYTES = 125
 NO_FRAME, CUT_FRAME = -1, -2  # instead of the position of a payload
 
 
-@njit(nogil=True, cache=True)
+@routine
 def header(data: np.ndarray, p: int, end: int) -> tuple[int, Any]:
     """(where the payload of the frame at p begins, its size); or NO_FRAME, or CUT_FRAME."""
     if end - p < 2:
@@ -54,7 +54,7 @@ def header(data: np.ndarray, p: int, end: int) -> tuple[int, Any]:
     return body, size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _begins_frames(data: np.ndarray, p: int, end: int) -> bool:
     """Whether at least two frames follow each other from p on, or one ends just at `end`."""
     count = 0
@@ -67,14 +67,14 @@ def _begins_frames(data: np.ndarray, p: int, end: int) -> bool:
     return count >= 2 or p == end
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _new(row: np.ndarray, flow: int, side: int, data: np.ndarray, p: int) -> None:
     row[FLOW], row[SIDE], row[OPCODE], row[FIRST] = flow, side, data[p] & 15, p
     row[FRAMES], row[SIZE], row[COMPRESSED], row[CUT] = 0, 0, data[p] >> 6 & 1, 0
     row[CLOSE_CODE], row[REASON], row[REASON_SIZE] = -1, -1, -1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _close(data: np.ndarray, p: int, body: int, size: int, row: np.ndarray, text: np.ndarray, t: int) -> int:
     """Code and reason of a Close frame that is there in full (section 5.5.1); where the text ends."""
     if size < 2:
@@ -87,7 +87,7 @@ def _close(data: np.ndarray, p: int, body: int, size: int, row: np.ndarray, text
     return t + size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _add(row: np.ndarray, data: np.ndarray, p: int, size: int, last: int, whole: bool) -> Any:
     """Add a frame to its message; whether that is complete."""
     row[LAST] = last
@@ -97,7 +97,7 @@ def _add(row: np.ndarray, data: np.ndarray, p: int, size: int, last: int, whole:
     return data[p] & 0x80 != 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _next_run(runs: Any, r: int, last_run: int, counts: np.ndarray) -> int:
     """The next run behind r that begins with frames; `last_run` where there is none."""
     data, run_start, _ = runs
@@ -108,7 +108,7 @@ def _next_run(runs: Any, r: int, last_run: int, counts: np.ndarray) -> int:
     return r
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _read_stream(runs: Any, run_range: Any, flow: int, side: int, kept: Any, counts: np.ndarray) -> Any:
     """Append the messages of one direction to `kept`, (rows, text); `counts` says how much is used."""
     data, run_start, _ = runs
@@ -155,7 +155,7 @@ def _read_stream(runs: Any, run_range: Any, flow: int, side: int, kept: Any, cou
     return rows, text
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def read_conversations(
     runs: Any, run_bounds: np.ndarray, asking: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError, UsageError
 from stratokit.formats import spool
-from stratokit.kernel_cache import others_environment
 from stratokit.record import cgroups, host, netns, open_calls, pidns, procfs
 from stratokit.record.loader import Kernel
 from stratokit.record.options import IO_BYTES_MOST, SNAPLEN_MOST, RecordOptions, Result, Status
@@ -188,7 +187,7 @@ class Session:
         if not self.options.command:
             return None
         try:
-            return subprocess.Popen(self.options.command, env=others_environment())
+            return subprocess.Popen(self.options.command)
         except OSError as error:
             self._kernel.detach()
             raise RecordError(f"cannot run {self.options.command[0]}: {error.strerror}") from error

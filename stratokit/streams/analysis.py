@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.streams.awaited import acknowledge, await_ack, in_flight, sent_ns
 from stratokit.streams.flows import ACK, FIN, RST, SYN
 from stratokit.streams.tcp_state import (
@@ -42,12 +42,12 @@ OUT_OF_ORDER_NS = 3_000_000  # a segment out of order is at most this late where
 RTO_MIN_NS = 200_000_000  # Linux waits no less before it sends again by its timer
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_probe(seq: int, length: int, fwd: Any, rev: Any) -> bool:
     return bool(length == 1 and fwd.began and seq == i64(fwd.next_seq) and rev.window == 0)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _window_flags(seq: int, ack: int, length: int, window: int, fwd: Any, rev: Any) -> int:
     """What a segment without SYN, FIN, RST says about windows, probes and repeated ACKs."""
     next_seq, last_ack = i64(fwd.next_seq), i64(fwd.last_ack)
@@ -76,7 +76,7 @@ def _window_flags(seq: int, ack: int, length: int, window: int, fwd: Any, rev: A
     return found
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _acked_unseen(seq: int, ack: int, fwd: Any, rev: Any) -> int:
     """An ACK of bytes that were never seen, or of a probe's byte when the window opens again."""
     resumes = ack == (i64(fwd.last_ack) + 1) & WRAP and seq == i64(fwd.next_seq)
@@ -95,7 +95,7 @@ def _acked_unseen(seq: int, ack: int, fwd: Any, rev: Any) -> int:
     return ACK_LOST_SEGMENT
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _retransmission(
     seq: int, length: int, flags: int, ts: int, own: bool, conn: Any, fwd: Any, rev: Any, pool: np.ndarray
 ) -> int:
@@ -123,7 +123,7 @@ def _retransmission(
     return RETRANSMISSION
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _learn_scale(flags: int, scale: int, fwd: Any, rev: Any) -> None:
     """Window scaling holds when both SYNs offer it (RFC 7323 section 2.2)."""
     fwd.window_of_syn = flags & SYN != 0
@@ -136,7 +136,7 @@ def _learn_scale(flags: int, scale: int, fwd: Any, rev: Any) -> None:
         fwd.scale = scale
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_duplicate_sack(ack: int, count: int, first: tuple[int, int], second: tuple[int, int]) -> bool:
     """RFC 2883 section 4: the first range lies below the ACK, or within the second one."""
     if not after(first[1], ack):
@@ -144,7 +144,7 @@ def _is_duplicate_sack(ack: int, count: int, first: tuple[int, int], second: tup
     return count > 1 and not after(second[0], first[0]) and not after(first[1], second[1])
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _begin(seq: int, ack: int, flags: int, ts: int, conn: Any, fwd: Any, rev: Any) -> int:
     """Take what the handshake tells: first numbers, initial round trip, ports used again."""
     found = 0
@@ -167,7 +167,7 @@ def _begin(seq: int, ack: int, flags: int, ts: int, conn: Any, fwd: Any, rev: An
     return found
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _windows_and_holes(seq: int, ack: int, length: int, flags: int, window: int, fwd: Any, rev: Any) -> int:
     found = 0
     beyond = fwd.began and after(seq, i64(fwd.next_seq))
@@ -187,7 +187,7 @@ def _windows_and_holes(seq: int, ack: int, length: int, flags: int, window: int,
     return found
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _acknowledgment(seq: int, ack: int, flags: int, found: int, fwd: Any, rev: Any) -> int:
     if found & DUPLICATE_ACK:
         fwd.unseen_told = True
@@ -199,7 +199,7 @@ def _acknowledgment(seq: int, ack: int, flags: int, found: int, fwd: Any, rev: A
     return found
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _advance(seq: int, ack: int, end: int, ts: int, window: int, found: int, fwd: Any) -> None:
     if not found & ZERO_WINDOW_PROBE:
         if not fwd.began or after(end, i64(fwd.next_seq)):
@@ -214,7 +214,7 @@ def _advance(seq: int, ack: int, end: int, ts: int, window: int, found: int, fwd
     fwd.last_flags = found
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _learn_sacks(ack: int, flags: int, count: int, edges: np.ndarray, i: int, fwd: Any) -> int:
     fwd.sacks = count
     for k in range(count):
@@ -225,7 +225,7 @@ def _learn_sacks(ack: int, flags: int, count: int, edges: np.ndarray, i: int, fw
     return DUPLICATE_SACK if _is_duplicate_sack(ack, count, first, second) else 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def analyse(segments: Any, state: Any, out: Any) -> None:
     """Judge segments in capture order and keep what they tell in `state`.
 

@@ -16,7 +16,8 @@ import heapq
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numba import njit
+
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Policy = Literal["first", "last", "bsd", "linux"]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _untidy(start: np.ndarray, size: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Streams in which some interval begins before the end of the one that arrived before it."""
     found = np.zeros(bounds.size - 1, np.bool_)
@@ -36,7 +37,7 @@ def _untidy(start: np.ndarray, size: np.ndarray, bounds: np.ndarray) -> np.ndarr
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _keep_delivered(start: np.ndarray, size: np.ndarray, bounds: np.ndarray) -> None:
     """Cut from each interval what was delivered before it came: all up to the first gap."""
     for s in range(bounds.size - 1):
@@ -55,7 +56,7 @@ def _keep_delivered(start: np.ndarray, size: np.ndarray, bounds: np.ndarray) -> 
                 ready = max(ready, heapq.heappop(waiting)[1])
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _sweep(
     start: np.ndarray, size: np.ndarray, rank: np.ndarray, order: np.ndarray, out: np.ndarray, n: int
 ) -> int:
@@ -91,7 +92,7 @@ def _sweep(
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pieces(
     start: np.ndarray,
     size: np.ndarray,

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import routine
 from stratokit.streams.tcp_state import NEVER, NOWHERE, WRAP, after
 
 
-@njit(nogil=True, cache=True)
+@routine
 def sent_ns(seq: int, side: Any, pool: np.ndarray) -> int:
     """When the segment that is sent again was sent: the awaited one at this number, else the oldest one."""
     ts: int = i64(side.next_seq_ns)
@@ -29,7 +29,7 @@ def sent_ns(seq: int, side: Any, pool: np.ndarray) -> int:
     return ts
 
 
-@njit(nogil=True, cache=True)
+@routine
 def await_ack(
     seq: int, end: int, phantom: int, ts: int, fwd: Any, pool: np.ndarray, free: np.ndarray
 ) -> None:
@@ -50,7 +50,7 @@ def await_ack(
     fwd.awaiting += 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _forget(at: int, side: Any, pool: np.ndarray, free: np.ndarray) -> None:
     older, newer = i64(pool[at].older), i64(pool[at].newer)
     if newer == NOWHERE:
@@ -66,7 +66,7 @@ def _forget(at: int, side: Any, pool: np.ndarray, free: np.ndarray) -> None:
     side.awaiting -= 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def acknowledge(ack: int, ts: int, rev: Any, pool: np.ndarray, free: np.ndarray) -> int:
     """Forget what is acknowledged; round trip of the oldest segment that ends at the ACK, or NEVER."""
     rtt: int = i64(NEVER)
@@ -89,7 +89,7 @@ def acknowledge(ack: int, ts: int, rev: Any, pool: np.ndarray, free: np.ndarray)
     return rtt
 
 
-@njit(nogil=True, cache=True)
+@routine
 def in_flight(seq: int, end: int, fwd: Any, rev: Any, pool: np.ndarray) -> int:
     """From the first byte that awaits its ACK to the last one sent, less what the last SACK covers."""
     low, high = seq, end

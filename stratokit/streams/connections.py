@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
+from stratokit.kernels import kernel
 from stratokit.streams import lifecycle
 from stratokit.streams.analysis import analyse
 from stratokit.streams.flows import TCP
@@ -43,7 +43,7 @@ class Connections:
     dup_ack: NDArray[np.int64]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _number(key: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
     """Keys in use, ascending, and for each row which of them it has."""
     place = np.full(keys, -1, np.int32)

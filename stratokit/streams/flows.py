@@ -21,9 +21,9 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64, u64
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -47,7 +47,7 @@ _STATE_BITS = 8
 _BASE_KNOWN, _CLIENT_IS_1, _VLAN_KNOWN = 1, 4, 8  # state; _BASE_KNOWN and _VLAN_KNOWN << side
 
 
-@njit(nogil=True, cache=True)
+@routine
 def icmp_class(ip_proto: int, icmp_type: int) -> int:
     """One number for the request and the reply of an ICMP exchange; the type itself for all others."""
     if ip_proto == ICMP:
@@ -62,7 +62,7 @@ def icmp_class(ip_proto: int, icmp_type: int) -> int:
     return icmp_type
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sender_is_client(ip_proto: int, tcp_flags: int, src_port: int, dst_port: int, icmp_type: int) -> bool:
     """Whether the sender of the packet that decides about a conversation is its client.
 
@@ -83,7 +83,7 @@ def sender_is_client(ip_proto: int, tcp_flags: int, src_port: int, dst_port: int
     return True
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _slot(slots: np.ndarray, seed: Any, key: Any) -> Any:
     """Where the search for a key begins."""
     k0, k1, k2, k3, k4 = key
@@ -94,7 +94,7 @@ def _slot(slots: np.ndarray, seed: Any, key: Any) -> Any:
     return i64(h ^ (h >> u64(32))) & i64(slots.size - 1)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _find(rows: np.ndarray, slots: np.ndarray, seed: Any, key: Any, side: int, vlan: Any) -> tuple[int, int]:
     """(row, free slot); row is -1 when the conversation is new. Linear probing.
 
@@ -117,7 +117,7 @@ def _find(rows: np.ndarray, slots: np.ndarray, seed: Any, key: Any, side: int, v
         at = (at + 1) & (slots.size - 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill_slots(rows: np.ndarray, used: int, slots: np.ndarray, seed: Any) -> None:
     slots[:] = _NO_ENTRY
     for i in range(used):
@@ -127,7 +127,7 @@ def _fill_slots(rows: np.ndarray, used: int, slots: np.ndarray, seed: Any) -> No
         slots[at] = i
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _key(packets: Any, i: int, proto: int) -> tuple[Any, int]:
     """(key, side): the same five words for both directions, and 1 where the sender is the greater end."""
     src, dst, src_port, dst_port, _, _, _, _, _, _, kind, icmp_id, _ = packets
@@ -146,7 +146,7 @@ def _key(packets: Any, i: int, proto: int) -> tuple[Any, int]:
     return (s0, s1, d0, d1, rest), side
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _learn_bases(rows: np.ndarray, at: int, side: int, flags: int, seq: Any, ack: Any) -> None:
     """Keep each side's first sequence number: the SYN's, else as if its first segment had followed a SYN."""
     for which in range(2):
@@ -160,7 +160,7 @@ def _learn_bases(rows: np.ndarray, at: int, side: int, flags: int, seq: Any, ack
         rows[at, _FLOW] |= known
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _begins_anew(rows: np.ndarray, at: int, proto: int, side: int, flags: int, seq: Any, ts: int) -> Any:
     """Whether a packet on known addresses and ports starts another conversation."""
     if proto == TCP:  # Wireshark's rule for reused ports
@@ -171,7 +171,7 @@ def _begins_anew(rows: np.ndarray, at: int, proto: int, side: int, flags: int, s
     return ts - i64(rows[at, _LAST]) > idle
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _known(rows: np.ndarray, slots: np.ndarray, seed: Any, key: Any) -> int:
     """The conversation of a key in whatever VLAN, -1 where there is none."""
     k0, k1, k2, k3, k4 = key
@@ -186,7 +186,7 @@ def _known(rows: np.ndarray, slots: np.ndarray, seed: Any, key: Any) -> int:
         at = (at + 1) & (slots.size - 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _assign(
     packets: Any,
     start: int,

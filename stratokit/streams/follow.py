@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from stratokit.dissect.layers import i64
 from stratokit.errors import UsageError
+from stratokit.kernels import kernel, routine
 from stratokit.streams.flows import ACK, SYN, TCP
 from stratokit.streams.reassembly import Payload
 from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, WIRE, column, with_sides
@@ -48,13 +48,13 @@ _SIDE = np.dtype(
 _MISSING = -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _tell(out: Any, n: int, row: int, skip: int, size: int) -> int:
     out[n, 0], out[n, 1], out[n, 2] = row, skip, size
     return n + 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _one_that_fits(
     side: Any, seqs: np.ndarray, sizes: np.ndarray, later: np.ndarray, out: Any, n: int
 ) -> Any:
@@ -86,7 +86,7 @@ def _one_that_fits(
     return False, n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _wait(side: Any, i: int, seqs: np.ndarray, later: np.ndarray) -> Any:
     """Put a segment behind the others; returns the one that had to give way, or -1."""
     gone = i64(-1)
@@ -107,7 +107,7 @@ def _wait(side: Any, i: int, seqs: np.ndarray, later: np.ndarray) -> Any:
     return gone
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _go_on_behind_hole(side: Any, ack: int, out: Any, n: int, from_client: bool) -> Any:
     """Whether the receiver has what is missing before the first waiting segment; then the hole is told."""
     if side.first < 0 or not after(ack, i64(side.lowest)):
@@ -117,7 +117,7 @@ def _go_on_behind_hole(side: Any, ack: int, out: Any, n: int, from_client: bool)
     return True, _tell(out, n, _MISSING, 1 if from_client else 0, size)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _follow(segments: Any) -> Any:
     """(chunks, bytes given up). A chunk is (row, bytes to skip, size), or (-1, from client, missing)."""
     from_client, flags, seqs, acks, lengths, sizes = segments

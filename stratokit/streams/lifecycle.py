@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel, routine
 from stratokit.streams.flows import ACK, FIN, RST, SYN
 from stratokit.streams.tcp_state import ACK_LOST_SEGMENT, NEVER, RETRANSMISSION, after
 
@@ -59,7 +59,7 @@ def new_lives(count: int) -> Any:
     return lives
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _note(life: Any, side: int, letter: int) -> None:
     """Append a letter where it is due: the first time, those that count also at powers of ten."""
     life.times[side, letter] += 1
@@ -77,7 +77,7 @@ def _note(life: Any, side: int, letter: int) -> None:
         life.history_size = at + 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _next_state(life: Any, side: int, flags: int) -> None:
     """Take a segment of an end that is neither closed nor reset, and is no RST."""
     mine, other = i64(life.state[side]), i64(life.state[1 - side])
@@ -96,7 +96,7 @@ def _next_state(life: Any, side: int, flags: int) -> None:
     life.state[side], life.state[1 - side] = mine, other
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _end(life: Any, side: int, flags: int) -> None:
     """Take what ends a connection. A reset after both FINs changes nothing."""
     if flags & FIN and life.closed_how == _OPEN:
@@ -112,7 +112,7 @@ def _end(life: Any, side: int, flags: int) -> None:
         _next_state(life, side, flags)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _handshake(life: Any, from_client: bool, flags: int, seq: int, ack: int, ts: int) -> None:
     kind = flags & (SYN | ACK | RST | FIN)
     if from_client and kind == SYN and life.syn_ack_ns == NEVER:
@@ -128,7 +128,7 @@ def _handshake(life: Any, from_client: bool, flags: int, seq: int, ack: int, ts:
         life.ack_ns = NEVER if after(i64(life.server_isn), ack) else ts
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _letters(life: Any, side: int, flags: int, length: int, window: int, found: int) -> None:
     control = flags & (SYN | FIN | RST)
     if flags & SYN:
@@ -150,7 +150,7 @@ def _letters(life: Any, side: int, flags: int, length: int, window: int, found: 
         _note(life, side, _R)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _completeness(flags: int, length: int) -> int:
     bits = WAS_DATA if length > 0 else 0
     if flags & SYN:
@@ -162,7 +162,7 @@ def _completeness(flags: int, length: int) -> int:
     return bits | (WAS_RST if flags & RST else 0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def follow(segments: Any, from_client: np.ndarray, found: np.ndarray, lives: np.ndarray) -> None:
     """Take segments in capture order; `found` is what `analysis.analyse` said of them."""
     connection, _, times, all_flags, seqs, acks, windows, lengths, _, _, _, _ = segments
@@ -179,7 +179,7 @@ def follow(segments: Any, from_client: np.ndarray, found: np.ndarray, lives: np.
         _end(life, side, flags)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _is_idle(state: int) -> bool:
     return state in (INACTIVE, PARTIAL)
 
@@ -190,7 +190,7 @@ CONN_STATES = (
 _OTH, _S0, _S1, _S2, _S3, _SF, _REJ, _RSTO, _RSTR, _RSTOS0, _RSTRH, _SH, _SHR = range(len(CONN_STATES))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def conn_states(lives: np.ndarray, payload: np.ndarray) -> np.ndarray:
     """Index in CONN_STATES of each connection; `payload` is the data that both sides sent."""
     out = np.zeros(lives.size, np.uint8)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
+
+from stratokit.kernels import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class Bytes:
     owner: Any  # keeps the memory
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _places(
     views: np.ndarray, buffers: np.ndarray, valid: np.ndarray, start: np.ndarray, size: np.ndarray
 ) -> None:

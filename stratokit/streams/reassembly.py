@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from stratokit.dissect.layers import i64
+from stratokit.kernels import kernel
 from stratokit.streams.assembler import Policy, assemble
 from stratokit.streams.flows import FIN, SYN, TCP
 from stratokit.streams.memory import Bytes, parts_of
@@ -203,7 +203,7 @@ def put_together(packets: pl.DataFrame, policy: Policy = "first") -> Streams:
     )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _best_views(pieces: np.ndarray, piece_bounds: np.ndarray, flows: int) -> np.ndarray:
     """The view of each flow that holds most bytes of both directions; of equal ones client, server, wire."""
     view = np.empty(flows, np.uint8)
@@ -220,7 +220,7 @@ def _best_views(pieces: np.ndarray, piece_bounds: np.ndarray, flows: int) -> np.
     return view
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _of_streams(
     pieces: np.ndarray, piece_bounds: np.ndarray, streams: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -237,7 +237,7 @@ def _of_streams(
     return out, bounds
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _heads(
     pieces: np.ndarray, piece_bounds: np.ndarray, payload: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -261,7 +261,7 @@ def _heads(
     return out, bounds
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _copy(
     pieces: np.ndarray, piece_bounds: np.ndarray, payload: np.ndarray, streams: np.ndarray, limit: int
 ) -> Any:

@@ -8,8 +8,8 @@ around at will; a segment farther away than any window (RFC 7323: 1 GiB) belongs
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stratokit.kernels import kernel
 from stratokit.streams.flows import FIN, RST, SYN
 
 STREAM_LIMIT_BYTES = 1 << 28
@@ -17,7 +17,7 @@ WINDOW_BYTES = 1 << 30
 NOWHERE = np.iinfo(np.int64).max
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def grouped(key: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows ordered by key, equal keys as they came, and the bounds of each key's rows."""
     bounds = np.zeros(keys + 1, np.int64)
@@ -34,7 +34,7 @@ def grouped(key: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
     return order, bounds
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def stream_offsets(
     seq: np.ndarray, flags: np.ndarray, length: np.ndarray, order: np.ndarray, bounds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -71,7 +71,7 @@ def stream_offsets(
     return offsets, began, fin, outside
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def intervals(
     offsets: np.ndarray,
     size: np.ndarray,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
+from stratokit.kernels import kernel
 from stratokit.streams.flows import ACK, SYN, TCP, sender_is_client
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SIDE_COLUMNS = (
 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _deciding_rows(
     flow_id: np.ndarray, ip_proto: np.ndarray, tcp_flags: np.ndarray, flows: int
 ) -> np.ndarray:
@@ -46,7 +46,7 @@ def _deciding_rows(
     return row
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _from_client(packets: Any, deciding: np.ndarray) -> np.ndarray:
     flow_id, greater, src_port, dst_port, ip_proto, tcp_flags, icmp_type = packets
     out = np.empty(flow_id.size, np.bool_)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+
+from stratokit.kernels import routine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,7 +132,7 @@ CONNECTION = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def after(a: int, b: int) -> bool:
     """Whether sequence number a comes after b (RFC 9293 section 3.4)."""
     return ((b - a) & WRAP) >= _HALF

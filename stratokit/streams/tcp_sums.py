@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from stratokit.dissect.layers import i64
+from stratokit.kernels import routine
 from stratokit.streams.flows import FIN, RST, SYN
 from stratokit.streams.tcp_state import HOLES, NEVER, WRAP, after
 
 
-@njit(nogil=True, cache=True)
+@routine
 def open_hole(seq: int, fwd: Any) -> None:
     """Remember bytes that were passed over; of too many holes the oldest stays open for good."""
     n = i64(fwd.holes)
@@ -24,7 +23,7 @@ def open_hole(seq: int, fwd: Any) -> None:
     fwd.holes = n + 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def fill_holes(seq: int, end: int, fwd: Any) -> None:
     """Take what a late segment brings out of the holes; one in the middle of a hole makes two of it."""
     n = i64(0)
@@ -49,7 +48,7 @@ def fill_holes(seq: int, end: int, fwd: Any) -> None:
     fwd.holes = n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _bit(value: int) -> int:
     n = 0
     while value > 1:
@@ -58,7 +57,7 @@ def _bit(value: int) -> int:
     return n
 
 
-@njit(nogil=True, cache=True)
+@routine
 def sum_up(
     found: int, ts: int, flags: int, length: int, window: int, rtt: int, in_flight: int, fwd: Any, rev: Any
 ) -> None:

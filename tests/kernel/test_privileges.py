@@ -27,8 +27,7 @@ def as_nobody(*capabilities: str) -> tuple[str, ...]:
     return (
         *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
         *(f"--inh-caps={names}", f"--ambient-caps={names}", f"--bounding-set={names}"),
-        # Not the directory of compiled kernels that this process chose for itself.
-        *("env", "-u", "NUMBA_CACHE_DIR", f"PYTHONPATH={ROOT}:{site_packages()}", "HOME=/nonexistent"),
+        *("env", f"PYTHONPATH={ROOT}:{site_packages()}", "HOME=/nonexistent"),
     )
 
 

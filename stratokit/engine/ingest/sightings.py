@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
+
+from stratokit.kernels import kernel, routine
 
 # A packet is looked for among those sent at most this long before.
 CARRY_NS = 5_000_000_000
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 
 
-@numba.njit(cache=True, nogil=True)
-def _hash(data, start, length):  # type: ignore[no-untyped-def]
+@routine
+def _hash(data: np.ndarray, start: int, length: int) -> np.uint64:
     """64-bit hash of an IP packet; bytes that change on the way count as zero."""
     version = data[start] >> 4 if length > 0 else 0
     skip_ttl, skip_sum, transport, proto = -1, -1, 0, 0
@@ -44,8 +45,8 @@ def _hash(data, start, length):  # type: ignore[no-untyped-def]
     return value
 
 
-@numba.njit(cache=True, nogil=True)
-def _hashes(data, starts, lengths, out):  # type: ignore[no-untyped-def]
+@kernel
+def _hashes(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, out: np.ndarray) -> None:
     for i in range(starts.size):
         out[i] = _hash(data, starts[i], lengths[i])
 

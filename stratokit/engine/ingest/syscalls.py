@@ -6,7 +6,6 @@ import errno
 import stat
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -24,6 +23,7 @@ from stratokit.engine.ingest.survey import (
     text,
 )
 from stratokit.formats import events
+from stratokit.kernels import kernel
 from stratokit.schema import load
 
 if TYPE_CHECKING:
@@ -53,8 +53,15 @@ _KINDS = {
 }
 
 
-@numba.njit(cache=True, nogil=True)
-def _addresses(data, starts, lengths, families, ports, ips):  # type: ignore[no-untyped-def]
+@kernel
+def _addresses(
+    data: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    families: np.ndarray,
+    ports: np.ndarray,
+    ips: np.ndarray,
+) -> None:
     """struct sockaddr_in and sockaddr_in6 to 16-byte addresses (IPv4 mapped) and ports."""
     for i in range(starts.size):
         at, length = starts[i], lengths[i]

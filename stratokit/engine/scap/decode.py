@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.formats.scap.params import (
     BYTES,
@@ -20,6 +19,7 @@ from stratokit.formats.scap.params import (
 )
 from stratokit.formats.scap.params import PLACE as _PLACE
 from stratokit.formats.scap.walk import half, word
+from stratokit.kernels import kernel, routine
 
 i64: Any = np.int64
 
@@ -33,7 +33,7 @@ SOURCE_PORT, TARGET_PORT, FAMILY, GIVEN = range(4)
 LONE, BOTH = 1, 2
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _address(data: np.ndarray, at: int, size: int, end: np.ndarray) -> None:
     for k in range(16):
         end[k] = 0
@@ -44,7 +44,7 @@ def _address(data: np.ndarray, at: int, size: int, end: np.ndarray) -> None:
         end[16 - size + k] = data[at + k]
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _socket(
     data: np.ndarray, at: int, size: int, both: bool, spans: np.ndarray, ends: np.ndarray, facts: np.ndarray
 ) -> None:
@@ -73,7 +73,7 @@ def _socket(
     facts[GIVEN] = BOTH if both else max(facts[GIVEN], LONE)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def decode(
     data: np.ndarray,
     event: Any,

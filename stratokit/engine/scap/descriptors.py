@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import AF_UNIX, BOTH, FAMILY, GIVEN, PATH, SOURCE_PORT, TARGET_PORT
 from stratokit.engine.scap.hashing import find, put
 from stratokit.engine.scap.texts import address_text, path_from, text
 from stratokit.formats.scap.params import EFFECT, PLACE
+from stratokit.kernels import kernel, routine
 
 i64: Any = np.int64
 u64: Any = np.uint64
@@ -30,13 +30,13 @@ TYPE_MASK = 15
 FD_LIMIT = 1 << 31
 
 
-@njit(nogil=True, cache=True)
+@routine
 def key_of(table: int, fd: int) -> Any:
     """Key of a descriptor in the hash table."""
     return u64(table) << u64(32) | u64(fd)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def lookup(state: st.State, table: int, fd: int) -> Any:
     """Entry of an open descriptor, or -1."""
     if fd < 0 or fd >= FD_LIMIT:
@@ -45,7 +45,7 @@ def lookup(state: st.State, table: int, fd: int) -> Any:
     return entry if entry >= 0 and state.fds[entry].open else -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def opened(state: st.State, table: int, fd: int, kind: int, name: int) -> Any:
     """A new descriptor's entry, everything else of it unknown; -1 for a number that cannot be."""
     if fd < 0 or fd >= FD_LIMIT:
@@ -78,7 +78,7 @@ def opened(state: st.State, table: int, fd: int, kind: int, name: int) -> Any:
     return i64(entry)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def copied(state: st.State, source: int, table: int, fd: int) -> None:
     """`fd` of `table` becomes what entry `source` is."""
     entry = opened(state, table, fd, 0, -1)
@@ -90,7 +90,7 @@ def copied(state: st.State, source: int, table: int, fd: int) -> None:
     state.fds[entry].fd = number
 
 
-@njit(nogil=True, cache=True)
+@routine
 def closed_from(state: st.State, table: int, first: int, last: int) -> None:
     """Close all descriptors of a range."""
     entry = state.heads[table]
@@ -100,7 +100,7 @@ def closed_from(state: st.State, table: int, first: int, last: int) -> None:
         entry = state.fds[entry].next
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def set_ends(
     state: st.State,
     entry: int,
@@ -120,7 +120,7 @@ def set_ends(
         found.remote_port = remote_port
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _socket_call(
     state: st.State, table: int, effect: int, values: np.ndarray, spans: np.ndarray, data: np.ndarray,
     addresses: np.ndarray, facts: np.ndarray,
@@ -158,7 +158,7 @@ def _socket_call(
         set_ends(state, entry, source, source_port, target, target_port, 3)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _opened_file(
     state: st.State, table: int, cwd: int, mask: int, values: np.ndarray, spans: np.ndarray, data: np.ndarray
 ) -> None:
@@ -176,7 +176,7 @@ def _opened_file(
         state.fds[entry].has_inode = 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _copied_fd(state: st.State, table: int, mask: int, values: np.ndarray) -> None:
     """dup and the like; a copy of nothing known is nothing known."""
     entry = lookup(state, table, values[ARG0]) if mask >> ARG0 & 1 else -1
@@ -188,7 +188,7 @@ def _copied_fd(state: st.State, table: int, mask: int, values: np.ndarray) -> No
         state.fds[entry].open = 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _made_pair(state: st.State, table: int, kind: int, values: np.ndarray) -> None:
     for place in (FD1, FD2):
         entry = opened(state, table, values[place], kind, -1)
@@ -197,7 +197,7 @@ def _made_pair(state: st.State, table: int, kind: int, values: np.ndarray) -> No
             state.fds[entry].has_inode = 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def follow_call(
     state: st.State, table: int, cwd: int, effect: int, mask: int, values: np.ndarray, spans: np.ndarray,
     data: np.ndarray, addresses: np.ndarray, facts: np.ndarray,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import DATA, PATH, PATH2, SPANS, decode
@@ -15,6 +14,7 @@ from stratokit.engine.scap.threads import cloned, ended, executed, moved, thread
 from stratokit.formats.scap.blocks import STATE_ONLY
 from stratokit.formats.scap.params import EFFECT, NUMBERS, PLACE, Tables
 from stratokit.formats.scap.walk import GOOD
+from stratokit.kernels import kernel, routine
 
 i64: Any = np.int64
 
@@ -104,7 +104,7 @@ def room(events: int) -> Out:
     )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _clear(row: Any) -> None:
     row.duration = -1
     row.enter_at = 0
@@ -130,7 +130,7 @@ def _clear(row: Any) -> None:
     row.datagram = 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _whose(row: Any, thread: Any) -> None:
     row.tid = thread.tid
     row.pid = thread.pid
@@ -139,7 +139,7 @@ def _whose(row: Any, thread: Any) -> None:
     row.cgroups = thread.cgroups
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _name_fd(row: Any, state: st.State, table: int, fd: int) -> None:
     """Say what the row's descriptor stands for."""
     row.fd = fd
@@ -160,7 +160,7 @@ def _name_fd(row: Any, state: st.State, table: int, fd: int) -> None:
     row.has_inode = found.has_inode
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _texts(row: Any, state: st.State, spans: np.ndarray, data: np.ndarray) -> None:
     row.path = text(state, data, spans[PATH, 0], spans[PATH, 1])
     row.path2 = text(state, data, spans[PATH2, 0], spans[PATH2, 1])
@@ -169,7 +169,7 @@ def _texts(row: Any, state: st.State, spans: np.ndarray, data: np.ndarray) -> No
         row.data_size = spans[DATA, 1]
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _entered(row: Any, enter: Any, number: int) -> None:
     row.ts = enter.ts
     row.enter_at = enter.at
@@ -177,7 +177,7 @@ def _entered(row: Any, enter: Any, number: int) -> None:
     row.enter_number = number
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _report(out: Out, thread: Any, event: int, ts: int, status: int) -> None:
     """A row of kind process."""
     found = out.processes[out.used[1]]
@@ -210,7 +210,7 @@ def scratch() -> Scratch:
     return Scratch(np.zeros((SPANS, 2), np.int64), np.zeros((2, 16), np.uint8), np.zeros(4, np.int64))
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _reset(work: Scratch, values: np.ndarray) -> None:
     work.spans[:, 0] = -1
     work.spans[:, 1] = 0
@@ -218,7 +218,7 @@ def _reset(work: Scratch, values: np.ndarray) -> None:
     values[:] = 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def flush_enter(
     data: np.ndarray,
     state: st.State,
@@ -248,7 +248,7 @@ def flush_enter(
     state.threads[index].enter_number = 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _follow(
     data: np.ndarray, ts: int, effect: int, mask: int, values: np.ndarray, state: st.State, index: int,
     work: Scratch, out: Out,
@@ -273,7 +273,7 @@ def _follow(
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _returned(
     data: np.ndarray, event: Any, number: int, state: st.State, index: int, tables: Tables,
     fd_args: np.ndarray, work: Scratch, out: Out,
@@ -323,7 +323,7 @@ def _returned(
     _texts(row, state, work.spans, data)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _single(
     data: np.ndarray,
     event: Any,
@@ -365,7 +365,7 @@ def _single(
         ended(state, index)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def follow(
     data: np.ndarray, events: np.ndarray, first: int, first_number: int, state: st.State, tables: Tables,
     fd_args: np.ndarray, work: Scratch, out: Out,

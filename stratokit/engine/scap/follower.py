@@ -6,7 +6,6 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.engine.scap import follow, state, texts, threads
 from stratokit.engine.scap.descriptors import opened, set_ends
@@ -14,6 +13,7 @@ from stratokit.engine.scap.hashing import find
 from stratokit.formats.scap import metadata, params
 from stratokit.formats.scap.params import PLACE
 from stratokit.formats.scap.reader import Events, Listed
+from stratokit.kernels import kernel
 from stratokit.schema import load, scap
 
 _FD_KINDS = {
@@ -45,7 +45,7 @@ def fd_places() -> np.ndarray:
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _carry(data: np.ndarray, known: state.State, prefix: np.ndarray) -> int:
     """Copy the entries of calls that have not returned to `prefix`; their positions count there then."""
     at = 0
@@ -64,7 +64,7 @@ def _carry(data: np.ndarray, known: state.State, prefix: np.ndarray) -> int:
     return at
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _flush_all(
     data: np.ndarray, known: state.State, tables: params.Tables, fd_args: np.ndarray, work: follow.Scratch,
     out: follow.Out,

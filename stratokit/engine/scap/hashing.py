@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from stratokit.kernels import kernel, routine
 
 u64: Any = np.uint64
 
 
-@njit(nogil=True, cache=True)
+@routine
 def slot_of(key: Any, size: int) -> Any:
     """Where the search for a key begins; `size` is a power of two."""
     mixed = u64(key) * u64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> u64(29))) & u64(size - 1))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find(slots: np.ndarray, keys: np.ndarray, key: Any) -> Any:
     """The entry of a key, or -1."""
     at = slot_of(key, slots.size)
@@ -28,7 +29,7 @@ def find(slots: np.ndarray, keys: np.ndarray, key: Any) -> Any:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def put(slots: np.ndarray, key: Any, entry: int) -> None:
     """Enter an entry under a key that is not there yet; the caller keeps half of the slots empty."""
     at = slot_of(key, slots.size)
@@ -37,7 +38,7 @@ def put(slots: np.ndarray, key: Any, entry: int) -> None:
     slots[at] = entry + 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def refill(slots: np.ndarray, keys: np.ndarray, count: int) -> None:
     """Enter the first `count` entries into empty slots, in a table that has grown."""
     for entry in range(count):

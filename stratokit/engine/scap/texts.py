@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.dissect.addresses import DIGITS, _write_dotted, _write_groups
 from stratokit.engine.scap.hashing import put, slot_of
 from stratokit.engine.scap.state import HEAP, NAME_BYTES, TEXTS, State
+from stratokit.kernels import kernel, routine
 
 u64: Any = np.uint64
 i64: Any = np.int64
 SLASH, DOT = 47, 46
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def kept(state: State, size: int) -> Any:
     """Number of the text of `size` bytes that stands behind the heap's end."""
     heap = state.heap
@@ -48,7 +48,7 @@ def kept(state: State, size: int) -> Any:
     return i64(number)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def append(state: State, at: int, data: np.ndarray, start: int, size: int) -> Any:
     """Copy bytes behind the heap's end, `at` bytes on; returns how much stands there now."""
     begin = state.counts[HEAP] + at
@@ -57,7 +57,7 @@ def append(state: State, at: int, data: np.ndarray, start: int, size: int) -> An
     return at + size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def text(state: State, data: np.ndarray, start: int, size: int) -> Any:
     """Number of a text up to its NUL; -1 for none."""
     if start < 0 or size <= 0:
@@ -68,7 +68,7 @@ def text(state: State, data: np.ndarray, start: int, size: int) -> Any:
     return kept(state, append(state, 0, data, start, length))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def joined(state: State, data: np.ndarray, first: int, first_size: int, rest: int, rest_size: int) -> Any:
     """Number of a text, NUL and all, followed by another; -1 where there is no first one."""
     if first < 0:
@@ -79,7 +79,7 @@ def joined(state: State, data: np.ndarray, first: int, first_size: int, rest: in
     return kept(state, size)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _append_parts(state: State, out: Any, data: np.ndarray, start: int, length: int) -> Any:
     """Add the parts of a path, each with its slash, behind `out` bytes; returns how many there are now."""
     heap, begin = state.heap, state.counts[HEAP]
@@ -105,7 +105,7 @@ def _append_parts(state: State, out: Any, data: np.ndarray, start: int, length: 
     return out
 
 
-@njit(nogil=True, cache=True)
+@routine
 def path_from(state: State, base: int, data: np.ndarray, start: int, size: int) -> Any:
     """Number of a path that is relative to text `base` (-1: unknown) unless it begins with a slash.
 
@@ -137,7 +137,7 @@ def path_from(state: State, base: int, data: np.ndarray, start: int, size: int) 
     return kept(state, out)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def address_text(state: State, address: np.ndarray) -> Any:
     """Number of an address's text; 16 bytes, IPv4 where it is mapped."""
     heap, begin = state.heap, state.counts[HEAP]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import ARGS, CGROUPS, COMM, CWD, EXE, EXEPATH, PATH
@@ -13,6 +12,7 @@ from stratokit.engine.scap.descriptors import ARG0, closed_from, copied, lookup
 from stratokit.engine.scap.hashing import find, put
 from stratokit.engine.scap.texts import joined, path_from, text
 from stratokit.formats.scap.params import PLACE
+from stratokit.kernels import kernel, routine
 
 i64: Any = np.int64
 u64: Any = np.uint64
@@ -25,7 +25,7 @@ OWN, PARENTS = 1, 2
 MOST_FD = (1 << 31) - 1
 
 
-@njit(nogil=True, cache=True)
+@routine
 def new_table(state: st.State) -> Any:
     """An empty table of descriptors with one user."""
     if state.counts[st.FREE_TABLES]:
@@ -38,7 +38,7 @@ def new_table(state: st.State) -> Any:
     return table
 
 
-@njit(nogil=True, cache=True)
+@routine
 def leave_table(state: st.State, table: int) -> None:
     """A thread uses its table no more; the last one leaves it empty for others."""
     if table < 0:
@@ -50,7 +50,7 @@ def leave_table(state: st.State, table: int) -> None:
         state.counts[st.FREE_TABLES] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def thread_of(state: st.State, tid: int) -> Any:
     """The thread of that id; one that nobody told of begins with nothing known."""
     index = find(state.thread_slots, state.thread_keys, u64(tid))
@@ -67,7 +67,7 @@ def thread_of(state: st.State, tid: int) -> Any:
     return i64(index)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def born(state: st.State, index: int, tid: int, pid: int, table: int) -> None:
     """A thread begins; -1 for what is unknown, and a table of its own."""
     thread = state.threads[index]
@@ -93,7 +93,7 @@ def born(state: st.State, index: int, tid: int, pid: int, table: int) -> None:
         thread.table = new_table(state)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _inherit(state: st.State, index: int, parent: int, flags: int) -> None:
     """A child has what its parent had; threads and CLONE_FILES share the descriptors."""
     child, old = state.threads[index], state.threads[parent]
@@ -119,7 +119,7 @@ def _inherit(state: st.State, index: int, parent: int, flags: int) -> None:
         entry = state.fds[entry].next
 
 
-@njit(nogil=True, cache=True)
+@routine
 def describe(
     state: st.State, index: int, mask: int, values: np.ndarray, spans: np.ndarray, data: np.ndarray
 ) -> None:
@@ -145,7 +145,7 @@ def describe(
         thread.ptid = values[PTID]
 
 
-@njit(nogil=True, cache=True)
+@routine
 def cloned(
     state: st.State, index: int, ts: int, mask: int, values: np.ndarray, spans: np.ndarray, data: np.ndarray
 ) -> Any:
@@ -191,7 +191,7 @@ def cloned(
     return index
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def executed(
     state: st.State, index: int, mask: int, values: np.ndarray, spans: np.ndarray, data: np.ndarray
 ) -> None:
@@ -210,7 +210,7 @@ def executed(
     state.threads[index].path = path
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def ended(state: st.State, index: int) -> None:
     """A thread is gone; its id may come again."""
     thread = state.threads[index]
@@ -219,7 +219,7 @@ def ended(state: st.State, index: int) -> None:
     thread.alive = 0
 
 
-@njit(nogil=True, cache=True)
+@routine
 def moved(
     state: st.State, index: int, to_fd: bool, values: np.ndarray, spans: np.ndarray, data: np.ndarray
 ) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.formats.packet_rows import ETHERNET_HEADER, put_ethernet
+from stratokit.kernels import kernel, routine
 
 i64: Any = np.int64
 u64: Any = np.uint64
@@ -26,7 +26,7 @@ OPTION_MAX = 65535
 NEWLINE, TAB = 10, 9
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _line_end(text: np.ndarray, at: int, end: int) -> int:
     """End of the comment that begins at `at`; a line that begins with a tab continues the one before it."""
     while at < end:
@@ -36,7 +36,7 @@ def _line_end(text: np.ndarray, at: int, end: int) -> int:
     return at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _comments_size(text: np.ndarray, at: int, end: int) -> int:
     size = 0
     while at < end:
@@ -49,7 +49,7 @@ def _comments_size(text: np.ndarray, at: int, end: int) -> int:
     return size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sizes(
     cap_lens: np.ndarray,
     tail_lens: np.ndarray,
@@ -72,13 +72,13 @@ def sizes(
         ends[i + 1] = at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _put16(out: np.ndarray, at: int, value: int) -> None:
     out[at] = value & 255
     out[at + 1] = value >> 8 & 255
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _put32(out: np.ndarray, at: int, value: int) -> None:
     out[at] = value & 255
     out[at + 1] = value >> 8 & 255
@@ -86,7 +86,7 @@ def _put32(out: np.ndarray, at: int, value: int) -> None:
     out[at + 3] = value >> 24 & 255
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _copy(out: np.ndarray, at: int, data: np.ndarray, start: int, size: int) -> int:
     """Copy and pad with zeros to 4 bytes; returns where that ends."""
     for k in range(size):
@@ -97,7 +97,7 @@ def _copy(out: np.ndarray, at: int, data: np.ndarray, start: int, size: int) -> 
     return end
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _put_comments(out: np.ndarray, at: int, text: np.ndarray, start: int, end: int) -> int:
     """A comment option for each line, continuation lines put back; returns where that ends."""
     while start < end:
@@ -119,7 +119,7 @@ def _put_comments(out: np.ndarray, at: int, text: np.ndarray, start: int, end: i
     return at
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill(
     out: np.ndarray,
     ends: np.ndarray,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from stratokit.formats.pcapng.blocks import (
     EPB_DROPCOUNT,
@@ -22,6 +21,7 @@ from stratokit.formats.pcapng.blocks import (
     OPT_END,
 )
 from stratokit.formats.pcapng.comment_fields import ANY, split_comment
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ FOUND = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _number(data: np.ndarray, at: int, size: int, big: bool) -> Any:
     """An unsigned number of `size` bytes; the caller has checked that its bytes are there."""
     value = i64(0)
@@ -55,7 +55,7 @@ def _number(data: np.ndarray, at: int, size: int, big: bool) -> Any:
     return value
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _option(data: np.ndarray, code: int, at: int, length: int, big: bool, row: Any) -> None:
     """Take in the option whose value is data[at : at + length]."""
     if code == EPB_FLAGS and length == 4:
@@ -78,7 +78,7 @@ def _option(data: np.ndarray, code: int, at: int, length: int, big: bool, row: A
         row.comment_size += size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _read(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, big: np.ndarray, rows: np.ndarray) -> None:
     for i in range(len(starts)):
         at = starts[i]
@@ -91,7 +91,7 @@ def _read(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, big: np.ndarra
             at += 4 + (length + 3 & ~3)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _copy_comments(
     data: np.ndarray,
     starts: np.ndarray,

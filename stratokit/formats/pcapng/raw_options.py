@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from stratokit.formats.pcapng.blocks import EPB_DROPCOUNT, EPB_FLAGS, EPB_PID_TID, OPT_END
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     from stratokit.formats.frames import FrameBatch
@@ -29,19 +29,19 @@ DARWIN_WORDS = (0x8001, 0x8002, 0x8003, 0x8004, 0x8005, 0x8007, 0x800A)
 DARWIN_HALVES = (0x8006, 0x8008)  # trace tag, drop line
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _half(data: np.ndarray, at: int, big: bool) -> Any:
     a, b = i64(data[at]), i64(data[at + 1])
     return a << 8 | b if big else b << 8 | a
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _reverse(out: np.ndarray, at: int, size: int) -> None:
     for k in range(size // 2):
         out[at + k], out[at + size - 1 - k] = out[at + size - 1 - k], out[at + k]
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _little(out: np.ndarray, code: int, at: int, length: int) -> None:
     """Turn the numbers in the value of an option around."""
     if length == 4 and (code in (EPB_FLAGS, EPB_QUEUE) or code in DARWIN_WORDS):
@@ -59,7 +59,7 @@ def _little(out: np.ndarray, code: int, at: int, length: int) -> None:
         _reverse(out, at, 4)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _sizes(
     data: np.ndarray,
     starts: np.ndarray,
@@ -84,7 +84,7 @@ def _sizes(
         out_ends[i + 1] = total
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _copy(
     data: np.ndarray,
     starts: np.ndarray,

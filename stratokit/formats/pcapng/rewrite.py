@@ -11,7 +11,6 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.errors import FormatError
 from stratokit.formats.output import FileWriter
@@ -20,6 +19,7 @@ from stratokit.formats.pcapng import blocks, cold, walk
 from stratokit.formats.pcapng.fill import HEAD, TAIL, _copy, _put32
 from stratokit.formats.pcapng.reader import parse_options, read_interface
 from stratokit.formats.tables import conform
+from stratokit.kernels import kernel
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +37,7 @@ BILLION = 1_000_000_000
 BITS_MAX = 29
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _block_ends(cap_lens: np.ndarray, option_lens: np.ndarray, simple: np.ndarray, ends: np.ndarray) -> None:
     ends[0] = 0
     for i in range(len(cap_lens)):
@@ -47,7 +47,7 @@ def _block_ends(cap_lens: np.ndarray, option_lens: np.ndarray, simple: np.ndarra
         ends[i + 1] = ends[i] + size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill(
     out: np.ndarray,
     ends: np.ndarray,

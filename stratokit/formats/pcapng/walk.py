@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.formats.pcapng.blocks import (
     CUSTOM,
@@ -27,6 +26,7 @@ from stratokit.formats.pcapng.blocks import (
     SIMPLE_PACKET,
     STATISTICS,
 )
+from stratokit.kernels import kernel, routine
 
 i64: Any = np.int64
 u64: Any = np.uint64
@@ -61,7 +61,7 @@ CLOCK = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _word(data: np.ndarray, at: int, big: bool) -> Any:
     """An unsigned 32-bit number; the caller has checked that its bytes are there."""
     a, b, c, d = i64(data[at]), i64(data[at + 1]), i64(data[at + 2]), i64(data[at + 3])
@@ -70,14 +70,14 @@ def _word(data: np.ndarray, at: int, big: bool) -> Any:
     return d << 24 | c << 16 | b << 8 | a
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _half(data: np.ndarray, at: int, big: bool) -> Any:
     """An unsigned 16-bit number; the caller has checked that its bytes are there."""
     a, b = i64(data[at]), i64(data[at + 1])
     return a << 8 | b if big else b << 8 | a
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def nanoseconds(time: Any, mode: int, factor: Any, offset_ns: int) -> Any:
     """A 64-bit timestamp in units of its interface as nanoseconds since 1970."""
     billion = u64(1_000_000_000)
@@ -114,7 +114,7 @@ FOUND = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _packet(
     data: np.ndarray,
     kind: int,
@@ -148,7 +148,7 @@ def _packet(
     return int(number)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _simple_packet(
     data: np.ndarray, body: int, end: int, big: bool, clocks: np.ndarray, clock_count: int, row: Any
 ) -> int:
@@ -169,7 +169,7 @@ def _simple_packet(
     return 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk(
     data: np.ndarray,
     at: int,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from stratokit.formats.scap.blocks import EVENT_V1_ALIAS, FLAGGED_EVENTS
 from stratokit.formats.scap.params import (
@@ -21,6 +20,7 @@ from stratokit.formats.scap.params import (
     Tables,
     convert,
 )
+from stratokit.kernels import kernel, routine
 
 i64: Any = np.int64
 u64: Any = np.uint64
@@ -69,7 +69,7 @@ EVENT_OUT = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _put(out: np.ndarray, at: int, value: Any, size: int) -> Any:
     value = u64(value)
     for k in range(size):
@@ -77,7 +77,7 @@ def _put(out: np.ndarray, at: int, value: Any, size: int) -> Any:
     return at + size
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _number(rows: Rows, row: int, place: int, kind: int, flags: int, tables: Tables) -> Any:
     """A number for the file; what is not known is zero."""
     value = i64(rows.values[row, place])
@@ -90,7 +90,7 @@ def _number(rows: Rows, row: int, place: int, kind: int, flags: int, tables: Tab
     return convert(value, flags, 0, tables)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _end(out: np.ndarray, at: int, address: np.ndarray, port: int, family: int, write: bool) -> Any:
     width = 4 if family == AF_INET else 16
     if write:
@@ -100,7 +100,7 @@ def _end(out: np.ndarray, at: int, address: np.ndarray, port: int, family: int, 
     return at + width + 2
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _socket(out: np.ndarray, at: int, rows: Rows, row: int, both: bool, inbound: bool, write: bool) -> Any:
     """socktuple from source to target, or a sockaddr, which is the remote end."""
     family = rows.family[row]
@@ -131,7 +131,7 @@ def _socket(out: np.ndarray, at: int, rows: Rows, row: int, both: bool, inbound:
     return _end(out, at, remote, remote_port, family, write)
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _bytes(out: np.ndarray, at: int, rows: Rows, row: int, place: int, kind: int, write: bool) -> Any:
     """Bytes, or text with its NUL; nothing for what is not known."""
     if not NUMBERS <= place < NUMBERS + PLACES_OF_BYTES:
@@ -151,7 +151,7 @@ def _bytes(out: np.ndarray, at: int, rows: Rows, row: int, place: int, kind: int
     return at
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _param(
     out: np.ndarray, at: int, rows: Rows, row: int, type_: int, p: int, tables: Tables, write: bool
 ) -> Any:
@@ -175,7 +175,7 @@ def _param(
     return at + size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sizes(events: np.ndarray, rows: Rows, tables: Tables, ends: np.ndarray) -> None:
     """Where each block ends when all follow one another from 0; `ends` is one longer than the events."""
     nothing = np.empty(0, np.uint8)
@@ -192,7 +192,7 @@ def sizes(events: np.ndarray, rows: Rows, tables: Tables, ends: np.ndarray) -> N
         ends[i + 1] = ends[i] + (size + 3 & ~3)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill(
     out: np.ndarray, ends: np.ndarray, first: int, last: int, events: np.ndarray, rows: Rows, tables: Tables
 ) -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from stratokit.kernels import kernel
 from stratokit.schema import scap
 
 i64: Any = np.int64
@@ -111,7 +111,7 @@ def tables() -> Tables:
 OPEN_FLAGS = FLAGS.index("open")
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def convert(value: int, table: int, source: int, tables: Tables) -> Any:
     """Flags from column `source` of their table (0 Linux, 1 scap) to the other; unknown bits are dropped."""
     if table == 0:
@@ -132,7 +132,7 @@ def convert(value: int, table: int, source: int, tables: Tables) -> Any:
     return result
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def number(data: np.ndarray, at: int, size: int, kind: int) -> Any:
     """A number of at most 8 bytes, signed where its kind says so; longer ones are read in part."""
     size = min(size, 8)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from stratokit.formats.scap.blocks import BLOCK_MAX, EVENTS, FLAGGED_EVENTS, V1_EVENTS
 from stratokit.formats.scap.params import Tables
+from stratokit.kernels import kernel, routine
 
 i64: Any = np.int64
 u64: Any = np.uint64
@@ -45,25 +45,25 @@ EVENT = np.dtype(
 )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def word(data: np.ndarray, at: int) -> Any:
     """An unsigned 32-bit number; the caller has checked that its bytes are there."""
     return i64(data[at]) | i64(data[at + 1]) << 8 | i64(data[at + 2]) << 16 | i64(data[at + 3]) << 24
 
 
-@njit(nogil=True, cache=True)
+@routine
 def half(data: np.ndarray, at: int) -> Any:
     """An unsigned 16-bit number; the caller has checked that its bytes are there."""
     return i64(data[at]) | i64(data[at + 1]) << 8
 
 
-@njit(nogil=True, cache=True)
+@routine
 def long(data: np.ndarray, at: int) -> Any:
     """A 64-bit number; the caller has checked that its bytes are there."""
     return i64(u64(word(data, at)) | u64(word(data, at + 4)) << u64(32))
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _count_v1(data: np.ndarray, at: int, left: int, most: int, wide: int) -> int:
     """Parameters of an event that does not say how many: the most whose lengths and bytes fill it."""
     best = -1
@@ -78,7 +78,7 @@ def _count_v1(data: np.ndarray, at: int, left: int, most: int, wide: int) -> int
     return best
 
 
-@njit(nogil=True, cache=True)
+@routine
 def _event(data: np.ndarray, kind: int, body: int, end: int, tables: Tables, row: Any) -> None:
     """Read an event block; one that contradicts itself keeps what its header says."""
     row.wrong = LYING
@@ -130,7 +130,7 @@ def _event(data: np.ndarray, kind: int, body: int, end: int, tables: Tables, row
     row.wrong = GOOD
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk(data: np.ndarray, at: int, tables: Tables, rows: np.ndarray, count: int) -> tuple[int, int, int]:
     """Go on from block `at` with `count` events found so far.
 
