@@ -45,11 +45,12 @@ def parent() -> str:
 
 @functools.cache
 def place(path: str) -> str:
-    """Directory for the kernels of the module in the file `path`; its others go after a week."""
+    """Directory for the kernels of the module in the file `path`, made; its others go after a week."""
     module = os.path.relpath(path, PACKAGE)[: -len(".py")].replace(os.sep, ".")
     name = f"{module}-{fingerprint(path)}"
     where = os.path.join(parent(), name)
-    if not os.path.isdir(where) and os.path.isdir(parent()):
+    if not os.path.isdir(where):
+        os.makedirs(where, exist_ok=True)
         for other in os.scandir(parent()):
             ours = other.name.rpartition("-")[0] == module
             if ours and time.time() - other.stat().st_mtime > WEEK_S:
@@ -57,6 +58,7 @@ def place(path: str) -> str:
     return where
 
 
+@functools.cache
 def fingerprint(path: str) -> str:
     """16 hex digits that differ when the file, or any file of the package that it leads to, differs."""
     known: set[str] = set()

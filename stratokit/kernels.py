@@ -53,15 +53,13 @@ class _Place:
         path = os.path.abspath(path)
         if not path.startswith(os.path.join(kernel_cache.PACKAGE, "")):
             return None
-        place = cls(path, function.__code__.co_firstlineno)
-        place.ensure_cache_path()
-        return place
+        return cls(path, function.__code__.co_firstlineno)
 
     def get_cache_path(self) -> str:
         return kernel_cache.place(self._path)
 
     def ensure_cache_path(self) -> None:
-        os.makedirs(self.get_cache_path(), exist_ok=True)
+        self.get_cache_path()
 
     def get_source_stamp(self) -> str:
         return kernel_cache.fingerprint(self._path)

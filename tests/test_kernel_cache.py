@@ -120,14 +120,15 @@ def test_declarations_count_where_they_are_read(monkeypatch: pytest.MonkeyPatch,
     from stratokit.formats import events  # declares what it unpacks by schemas/
     from stratokit.streams import tcp_state  # does not
 
-    before = {module: kernel_cache.fingerprint(module.__file__) for module in (events, tcp_state)}
+    fingerprint = kernel_cache.fingerprint.__wrapped__
+    before = {module: fingerprint(module.__file__) for module in (events, tcp_state)}
     shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     with (tmp_path / "schemas" / "counters.toml").open("a") as file:
         file.write("# changed\n")
     monkeypatch.setattr(kernel_cache, "_DECLARATIONS", (str(tmp_path / "schemas"),))
     kernel_cache._declarations.cache_clear()
-    assert kernel_cache.fingerprint(events.__file__) != before[events]
-    assert kernel_cache.fingerprint(tcp_state.__file__) == before[tcp_state]
+    assert fingerprint(events.__file__) != before[events]
+    assert fingerprint(tcp_state.__file__) == before[tcp_state]
     kernel_cache._declarations.cache_clear()
 
 
