@@ -23,6 +23,7 @@ SCHEMAS = {
         "dirfd": pl.Int32,
         "name": pl.String,
         "inode": pl.UInt64,
+        "type": pl.UInt32,
     },
     "users": {"pid": pl.UInt32, "fd": pl.Int32, "ts": pl.Int64, "identity": pl.UInt64, "inode": pl.UInt64},
     "closes": {"pid": pl.UInt32, "fd": pl.Int32, "ts": pl.Int64},

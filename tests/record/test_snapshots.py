@@ -27,7 +27,9 @@ def test_own_child_and_its_descriptors(tmp_path):
     assert row["cmdline"].split("\0")[1:3] == ["-c", "input()"]
     assert row["cwd"] == str(tmp_path)
     assert row["uid"] == os.getuid()
-    assert (child.pid, 1, str(path)) in seen.descriptors
+    assert (child.pid, 1, str(path), path.stat().st_ino) in seen.descriptors
+    pipe = next(row for row in seen.descriptors if row[:2] == (child.pid, 0))
+    assert pipe[2] == f"pipe:[{pipe[3]}]"
     assert all(row["pid"] != os.getpid() for row in seen.processes)
 
 

@@ -16,25 +16,27 @@ if TYPE_CHECKING:
     from stratokit.engine.ingest.survey import Survey
 
 GENERATIONS = 16
+_SNAPSHOT = {"origin": pl.UInt32, "fd": pl.Int32, "name": pl.String, "listed": pl.UInt64}
 
 
 def file_names(found: Survey, processes: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
-    """(identity, ts, name, named_inode) sorted by ts, for `join_asof`: an open file's name from `ts` on.
-    `files` is `Survey.files` with names completed.
+    """(identity, ts, name, named_inode, named_type) sorted by ts, for `join_asof`: an open file's name from
+    `ts` on. `files` is `Survey.files` with names completed.
 
-    A name holds for a file with that inode only: a pointer may be used again by a file that nobody was seen
-    to open.
+    A name holds for a file with that inode and of that type (null: any) only: a pointer may be used again by
+    a file that nobody was seen to open, and file systems count inodes on their own.
     """
-    opened = files.select("identity", "ts", "name", pl.col("inode").alias("named_inode"))
-    older = _older(found, processes)
+    inode = pl.col("inode").alias("named_inode")
+    opened = files.select("identity", "ts", "name", inode, pl.col("type").alias("named_type"))
+    older = _older(found, processes).with_columns(pl.lit(None, pl.UInt32).alias("named_type"))
     return pl.concat([older, opened]).sort("ts")
 
 
 def _older(found: Survey, processes: pl.DataFrame) -> pl.DataFrame:
     table = found.tables.get("descriptors", {"monotonic_ns": 0, "rows": []})
-    snapshot = pl.DataFrame(
-        table["rows"], schema={"origin": pl.UInt32, "fd": pl.Int32, "name": pl.String}, orient="row"
-    ).unique(["origin", "fd"])
+    # Spools of the first recorders have rows without the inode.
+    rows = [(*row, None)[: len(_SNAPSHOT)] for row in table["rows"]]
+    snapshot = pl.DataFrame(rows, schema=_SNAPSHOT, orient="row").unique(["origin", "fd"])
     first = found.users.sort("ts").unique(["pid", "fd", "identity"], keep="first", maintain_order=True)
     first = first.unique(["pid", "fd"], keep="first", maintain_order=True)
     closed = found.closes.group_by("pid", "fd").agg(pl.col("ts").min().alias("closed"))
@@ -49,8 +51,8 @@ def _older(found: Survey, processes: pl.DataFrame) -> pl.DataFrame:
         .join_asof(opened, left_on="ts", right_on="opened", by="identity", check_sortedness=False)
         .filter(pl.col("opened").is_null())
     )
-    inode = pl.col("name").str.extract(r"^(?:socket|pipe):\[(\d+)\]$", 1).cast(pl.UInt64)
-    same = candidates.filter(inode.is_null() | (inode == pl.col("inode")))
+    # Not every way to close is seen as one (exec, dup2, close_range): then the fd is another file.
+    same = candidates.filter(pl.col("listed").is_null() | (pl.col("listed") == pl.col("inode")))
     # The file was open under this name since before the recording, whoever used it first.
     start = pl.lit(0, pl.Int64).alias("ts")
     return same.select("identity", start, "name", pl.col("inode").alias("named_inode")).unique("identity")

@@ -52,7 +52,7 @@ def _older_sockets(found: Survey) -> pl.DataFrame:
     descriptors = found.tables.get("descriptors", {"rows": []})["rows"]
     names = {row["pid"]: row["comm"] for row in found.tables.get("processes", {"rows": []})["rows"]}
     by_inode: dict[int, int] = {}
-    for pid, _, link in descriptors:
+    for pid, _, link, *_ in descriptors:
         match = _SOCKET_LINK.fullmatch(link)
         if match:
             # A socket shared by parent and children is reported for the one that got it last.

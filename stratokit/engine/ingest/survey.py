@@ -54,7 +54,7 @@ class Survey:
     processes: list[Batch]
     sockets: list[Batch]
     owners: pl.DataFrame  # socket_cookie, ts, pid, tid, comm
-    files: pl.DataFrame  # identity, ts, pid, dirfd, name, inode: which path an open file had from ts on
+    files: pl.DataFrame  # identity, ts, pid, dirfd, name, inode, type: which path an open file had from ts on
     users: pl.DataFrame  # pid, fd, ts, identity, inode: which file an fd was from ts on
     closes: pl.DataFrame  # pid, fd, ts of the first close
     folders: pl.DataFrame  # pid, ts, name, identity: chdir by name, fchdir by open file
@@ -165,7 +165,7 @@ class _Gathered:
 
     def __init__(self) -> None:
         self._owners = Evidence(("socket_cookie",), OWNER)
-        name = {"name": pl.Binary, "inode": pl.UInt64}
+        name = {"name": pl.Binary, "inode": pl.UInt64, "type": pl.UInt32}
         self._files = Evidence(
             ("identity",),
             {"identity": pl.UInt64, "ts": pl.Int64, "pid": pl.UInt32, "dirfd": pl.Int32, **name},
@@ -247,6 +247,7 @@ class _Gathered:
                     "dirfd": folder_of(batch, self._folder_arg)[opened],
                     "name": binary(data, offsets),
                     "inode": file["inode"][opened],
+                    "type": file["mode"][opened] & FILE_TYPE,
                 }
             )
         self._unix_sockets(batch, file, end)
@@ -292,6 +293,7 @@ class _Gathered:
                 "dirfd": np.full(len(paths), NO_FOLDER),
                 "name": pl.Series(paths, dtype=pl.Binary),
                 "inode": file["inode"][named],
+                "type": file["mode"][named] & FILE_TYPE,
             }
         )
 
@@ -320,6 +322,8 @@ FILE = np.dtype(
     [("identity", "<u8"), ("cookie", "<u8"), ("inode", "<u8"), ("device", "<u4"), ("mode", "<u4")]
 )
 FILE_BYTES = FILE.itemsize
+# The part of `mode` that is the type of file (S_IFMT of inode(7)).
+FILE_TYPE = 0o170000
 
 
 def file_section(batch: Batch) -> Any:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from stratokit.dissect.addresses import address_column, versions_of
 from stratokit.engine.ingest.survey import (
     FILE_BYTES,
+    FILE_TYPE,
     binary,
     descriptor,
     fd_arguments,
@@ -110,6 +111,7 @@ class Syscalls:
         self._names = {
             number: call.name for number, call in load.syscalls(found.opening["host"]["machine"]).items()
         }
+        self._close = next((number for number, name in self._names.items() if name == "close"), -1)
 
     def rows(self, batch: Batch) -> pa.Table | None:
         """Rows of one span sorted by time, None when it has none that were asked for."""
@@ -141,10 +143,12 @@ class Syscalls:
                 "ret": _masked(fixed["ret"], (fixed["flags"] & NO_RETURN) == 0),
                 "fd": _masked(fd, fd >= 0),
                 "socket_cookie": _masked(file["cookie"], file["cookie"] != 0),
+                "file_ts": self._file_times(fixed),
                 "identity": file["identity"],
+                "type": _masked(file["mode"] & FILE_TYPE, has_file),
                 "inode": _masked(file["inode"], has_file),
                 "device": _masked(file["device"], has_file),
-                "fd_kind": _masked(file["mode"] & 0o170000, has_file).replace_strict(
+                "fd_kind": _masked(file["mode"] & FILE_TYPE, has_file).replace_strict(
                     _KINDS, default=None, return_dtype=pl.String
                 ),
                 **{f"arg{i}": _masked(args[:, i], batch.sections["args"][1] > 8 * i) for i in range(6)},
@@ -198,6 +202,16 @@ class Syscalls:
         names = [column.name for column in load.capture().of_kind("syscall") if column.name in frame.columns]
         return frame.select(names).to_arrow()
 
+    def _file_times(self, fixed: Any) -> Any:
+        """When each call's file was looked at, in UTC ns: at its end, but the file of close before it went.
+
+        Made of monotonic times as `Survey.files` is: a start and a duration that are converted apart can
+        come out a nanosecond before the opening that they are the end of.
+        """
+        close = fixed["syscall"] == self._close
+        lasted = np.where(close, 0, fixed["duration_ns"].astype(np.int64))
+        return self._clock.utc_ns(fixed["ts_ns"].astype(np.int64) + lasted)
+
     def _texts(self, batch: Batch, args: Any) -> dict[str, pl.Series]:
         """Paths, completed where they are relative."""
         texts = {}
@@ -222,15 +236,22 @@ class Syscalls:
         """fd_name: the path of the open file, the address pair of a socket, or the kernel's own name for the
         rest.
         """
-        rows = frame.with_row_index("row").sort("end")
+        rows = frame.with_row_index("row").sort("file_ts")
         rows = rows.join_asof(
-            self._files, left_on="end", right_on="ts", by="identity", suffix="_file", check_sortedness=False
+            self._files,
+            left_on="file_ts",
+            right_on="ts",
+            by="identity",
+            suffix="_file",
+            check_sortedness=False,
         )
         rows = rows.join(self._endpoints, on="socket_cookie", how="left").sort("row").drop("row")
         socket = pl.col("fd_kind") == "socket"
         inode = pl.col("inode").cast(pl.String)
         pair = pl.format("{}->{}", "local", "remote")
-        rows = rows.with_columns(pl.when(pl.col("inode") == pl.col("named_inode")).then("name").alias("name"))
+        same = pl.col("named_type").is_null() | (pl.col("named_type") == pl.col("type"))
+        same &= pl.col("inode") == pl.col("named_inode")
+        rows = rows.with_columns(pl.when(same).then("name").alias("name"))
         return rows.with_columns(
             pl.when(socket)
             .then(pl.coalesce(pair, "local", "name", pl.format("socket:[{}]", inode)))

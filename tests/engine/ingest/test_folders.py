@@ -1,5 +1,7 @@
 """Relative names get the directory that they were meant from, or stay."""
 
+from stat import S_IFDIR
+
 import polars as pl
 import pytest
 from helpers.survey import survey
@@ -57,11 +59,11 @@ def test_a_directory_counts_from_its_change_on_and_goes_to_children():
 
 def test_directories_opened_one_from_another():
     opened = [
-        (100, 10, 1, AT_FDCWD, "top", 5),
-        (101, 11, 1, 3, "middle", 6),
-        (102, 12, 1, 4, "inner", 7),
+        (100, 10, 1, AT_FDCWD, "top", 5, S_IFDIR),
+        (101, 11, 1, 3, "middle", 6, S_IFDIR),
+        (102, 12, 1, 4, "inner", 7, S_IFDIR),
     ]
-    users = [(1, fd, ts, identity, inode) for fd, (identity, ts, *_, inode) in enumerate(opened, 3)]
+    users = [(1, fd, ts, identity, inode) for fd, (identity, ts, *_, inode, _) in enumerate(opened, 3)]
     found = survey(SHELL, files=opened, users=users)
     assert completed(found, (1, 20, 5, "file")) == ["/home/top/middle/inner/file"]
     # Another file at the same place in memory has another inode.
@@ -70,7 +72,7 @@ def test_directories_opened_one_from_another():
 
 
 def test_the_current_directory_by_descriptor():
-    opened = [(100, 10, 1, AT_FDCWD, "work", 5)]
+    opened = [(100, 10, 1, AT_FDCWD, "work", 5, S_IFDIR)]
     found = survey(SHELL, files=opened, users=[(1, 3, 10, 100, 5)], folders=[(1, 15, "", 100)])
     assert completed(found, (1, 12, AT_FDCWD, "a"), (1, 16, AT_FDCWD, "a")) == ["/home/a", "/home/work/a"]
     unknown = survey(SHELL, folders=[(1, 15, "", 200)])
