@@ -128,16 +128,18 @@ def _fill_slots(rows: np.ndarray, used: int, slots: np.ndarray, seed: Any) -> No
 
 
 @routine
-def _key(packets: Any, i: int, proto: int) -> tuple[Any, int]:
-    """(key, side): the same five words for both directions, and 1 where the sender is the greater end."""
-    src, dst, src_port, dst_port, _, _, _, _, _, _, kind, icmp_id, _ = packets
+def _key(src: Any, dst: Any, ports: Any, proto: int, kind: int, icmp_id: int) -> tuple[Any, int]:
+    """(key, side): the same five words for both directions, and 1 where the sender is the greater end.
+
+    Takes numbers: of arrays in a tuple the references would be counted for every packet.
+    """
     sp, dp, k = u64(0), u64(0), u64(0)
     if proto in (ICMP, ICMPV6):
-        k = u64(icmp_class(proto, kind[i]))
-        sp = dp = u64(icmp_id[i])
+        k = u64(icmp_class(proto, kind))
+        sp = dp = u64(icmp_id)
     elif proto in PORTED:
-        sp, dp = u64(src_port[i]), u64(dst_port[i])
-    s0, s1, d0, d1 = src[i, 0], src[i, 1], dst[i, 0], dst[i, 1]
+        sp, dp = u64(ports[0]), u64(ports[1])
+    (s0, s1), (d0, d1) = src, dst
     side = 0
     if s0 > d0 or (s0 == d0 and (s1 > d1 or (s1 == d1 and sp > dp))):
         side = 1
@@ -186,6 +188,13 @@ def _known(rows: np.ndarray, slots: np.ndarray, seed: Any, key: Any) -> int:
         at = (at + 1) & (slots.size - 1)
 
 
+@routine
+def _embedded_key(about: Any, e: int) -> tuple[Any, int]:
+    src, dst, src_port, dst_port, proto, kind, icmp_id = about
+    ends = (src[e, 0], src[e, 1]), (dst[e, 0], dst[e, 1])
+    return _key(*ends, (src_port[e], dst_port[e]), i64(proto[e]), kind[e], icmp_id[e])
+
+
 @kernel
 def _assign(
     packets: Any,
@@ -199,13 +208,13 @@ def _assign(
     out: Any,
 ) -> tuple[int, int, int]:
     """Give flows to packets from `start` on; stops early, returning where, when the table has no room."""
-    _, _, src_port, dst_port, protos, vlan, has_ports, all_flags, seq, ack, kind, _, ts = packets
+    src, dst, src_port, dst_port, protos, vlan, has_ports, all_flags, seq, ack, kind, icmp_id, ts = packets
     out_flow, out_from_client = out
     errors, embedded, out_about = about
     e = i64(np.searchsorted(errors, start))
     for i in range(start, protos.size):
         if e < errors.size and errors[e] == i:
-            key, _ = _key(embedded, e, i64(embedded[4][e]))
+            key, _ = _embedded_key(embedded, e)
             out_about[e] = _known(rows, slots, seed, key)
             e += 1
         proto, flags, sport, dport = i64(protos[i]), i64(all_flags[i]), src_port[i], dst_port[i]
@@ -213,7 +222,8 @@ def _assign(
             out_flow[i] = -1
             out_from_client[i] = False
             continue
-        key, side = _key(packets, i, proto)
+        ends = (src[i, 0], src[i, 1]), (dst[i, 0], dst[i, 1])
+        key, side = _key(*ends, (sport, dport), proto, kind[i], icmp_id[i])
         at, slot = _find(rows, slots, seed, key, side, vlan[i])
         is_new = at == _NO_ENTRY
         if is_new:
@@ -269,14 +279,11 @@ class About:
         return cls(np.empty(0, np.int64), addresses, addresses, ports, ports, bytes_, bytes_, ports)
 
     def arrays(self) -> Any:
-        """For the kernel, whose `_key` takes them from where they stand among a packet's arrays."""
-        empty = self.rows[:0]
+        """For the kernel."""
         embedded = (
             np.ascontiguousarray(self.src_ip16).view(np.uint64),
             np.ascontiguousarray(self.dst_ip16).view(np.uint64),
-            *(self.src_port, self.dst_port, self.ip_proto),
-            *(empty, empty, empty, empty, empty),
-            *(self.icmp_type, self.icmp_id, empty),
+            *(self.src_port, self.dst_port, self.ip_proto, self.icmp_type, self.icmp_id),
         )
         return self.rows, embedded, self.flow_id
 
