@@ -231,7 +231,7 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
 
     segments: arrays connection, side, ts_ns, flags, seq, ack, window, length, scale (-1: no option),
     SACK ranges, their left and right edges, whether seen at the sender's socket. state: connections, sides,
-    pool, its first free entry.
+    pool, its first free entry and how many there are.
     out: flags, round trip (NEVER for none), bytes in flight, number of the duplicate ACK.
     """
     connection, side, times, all_flags, seqs, acks, windows, lengths, scales, sacks, edges, own = segments
@@ -255,7 +255,7 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
         if length > 0 or phantom:
             if not found & KEEP_ALIVE:
                 found |= _retransmission(seq, length, flags, ts, own[i], conn, fwd, rev, pool)
-            if fwd.awaiting < UNACKED_MAX:
+            if fwd.awaiting < UNACKED_MAX and free[1] > 0:
                 await_ack(seq, end, phantom, ts, fwd, pool, free)
         if length > 0 and fwd.holes:
             fill_holes(seq, data_end, fwd)

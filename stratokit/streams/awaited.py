@@ -35,6 +35,7 @@ def await_ack(
 ) -> None:
     at = i64(free[0])
     free[0] = pool[at].older
+    free[1] -= 1
     entry = pool[at]
     entry.seq, entry.end, entry.ts_ns = seq, end, ts
     entry.phantom = phantom
@@ -63,6 +64,7 @@ def _forget(at: int, side: Any, pool: np.ndarray, free: np.ndarray) -> None:
         pool[older].newer = newer
     pool[at].older = free[0]
     free[0] = at
+    free[1] += 1
     side.awaiting -= 1
 
 

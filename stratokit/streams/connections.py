@@ -1,132 +1,209 @@
 """All TCP segments of a capture judged in one pass: what analysis and lifecycle say, per connection.
 
-Where a conversation was recorded at both ends, each end's own view of it is a connection here.
+Segments come batch after batch; only what is known of the connections is kept between them, so memory grows
+with the connections and not with the segments. Where a conversation was recorded at both ends, each end's own
+view of it is a connection here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from stratokit.kernels import kernel
 from stratokit.streams import lifecycle
 from stratokit.streams.analysis import analyse
-from stratokit.streams.flows import TCP
-from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, column, with_sides
-from stratokit.streams.tcp_state import NEVER, SACK_RANGES, new_connections, new_pool
+from stratokit.streams.connection_table import ConnectionTable
+from stratokit.streams.flows import RST, TCP
+from stratokit.streams.sides import column
+from stratokit.streams.tcp_state import NEVER, SACK_RANGES, Pool, new_connections, new_sides
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from stratokit.streams.source import PacketSource
 
 _EDGES = tuple(f"tcp_sack{n}_{edge}" for n in range(1, SACK_RANGES + 1) for edge in ("left", "right"))
-_SEGMENT = ("frame", "ts", "tcp_seq", "tcp_ack", "tcp_window", "payload_len", "tcp_window_scale")
-COLUMNS = (*sorted({*SIDE_COLUMNS, *_SEGMENT}), "tcp_sack_count", *_EDGES)
+COLUMNS = (
+    *("frame", "ts", "flow_id", "direction", "vlan", "src_ip", "src_port", "dst_ip", "dst_port"),
+    *("tcp_flags", "tcp_seq", "tcp_ack", "tcp_window", "payload_len", "tcp_window_scale"),
+    *("tcp_sack_count", *_EDGES),
+)
+_TURNED = (pl.col("src_ip") > pl.col("dst_ip")) | (
+    (pl.col("src_ip") == pl.col("dst_ip")) & (pl.col("src_port") > pl.col("dst_port"))
+)
+# The same whoever sent the segment.
+_ENDS = (
+    *(
+        pl.when(_TURNED).then("src_" + name).otherwise("dst_" + name).alias(f"{name}_a")
+        for name in ("ip", "port")
+    ),
+    *(
+        pl.when(_TURNED).then("dst_" + name).otherwise("src_" + name).alias(f"{name}_b")
+        for name in ("ip", "port")
+    ),
+    pl.col("vlan"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Connections:
-    """Connection c has the flow flow_id[c], the view view[c], and the sides 2c, its client, and 2c + 1."""
+    """Connection c has the flow flow_id[c] and the view view[c]; sides 2c and 2c + 1 are its ends.
+
+    `client` is 0 or 1: which of these is its client.
+    """
 
     flow_id: NDArray[np.int64]
     view: NDArray[np.uint8]
+    client: NDArray[np.uint8]
     sides: NDArray[Any]  # tcp_state.SIDE
     state: NDArray[Any]  # tcp_state.CONNECTION
     lives: NDArray[Any]  # lifecycle.LIFE
-    flags: NDArray[np.uint32]  # of each segment, as the others
+    resets: pl.DataFrame  # flow_id, frame of every RST whose direction is known
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Findings:
+    """Of each segment of a batch: its connection, which end sent it, and what was found."""
+
+    connection: NDArray[np.int64]
+    side: NDArray[np.uint8]
+    flags: NDArray[np.uint32]
     rtt_ns: NDArray[np.int64]  # tcp_state.NEVER where its ACK ends no segment
     in_flight: NDArray[np.int64]
     dup_ack: NDArray[np.int64]
 
 
-@kernel
-def _number(key: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keys in use, ascending, and for each row which of them it has."""
-    place = np.full(keys, -1, np.int32)
-    for k in key:
-        place[k] = 0
-    count = 0
-    for k in range(keys):
-        if place[k] == 0:
-            place[k] = count
-            count += 1
-    used = np.empty(count, np.int64)
-    for k in range(keys):
-        if place[k] >= 0:
-            used[place[k]] = k
-    row = np.empty(key.size, np.int64)
-    for i in range(key.size):
-        row[i] = place[key[i]]
-    return used, row
-
-
-def segments_of(capture: PacketSource) -> pl.DataFrame:
-    """TCP segments with a flow and a whole header, in capture order, with `from_client` and `view`."""
+def segments_of(capture: PacketSource) -> Iterator[pl.DataFrame]:
+    """TCP segments with a flow and a whole header, in capture order, a batch after the other."""
     is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null() & pl.col("tcp_flags").is_not_null()
-    return with_sides(capture.rows("packet").filter(is_tcp).select(COLUMNS).collect())
+    yield from capture.rows("packet").filter(is_tcp).select(COLUMNS).collect_batches(maintain_order=True)
 
 
-def judged(packets: pl.DataFrame) -> Connections:
-    """Every connection among segments of `segments_of`."""
-    flow_id = column(packets, "flow_id", np.int64)
-    keys = (int(flow_id.max()) + 1) * VIEWS if flow_id.size else 0
-    used, connection = _number(flow_id * VIEWS + column(packets, "view", np.int64), keys)
-    from_client = packets["from_client"].to_numpy()
-    sacks = column(packets, "tcp_sack_count", np.int64)
-    edges = np.zeros((packets.height if sacks.any() else 0, 2 * SACK_RANGES), np.uint32)
-    if len(edges):
-        edges = np.column_stack([column(packets, name, np.uint32) for name in _EDGES])
-    segments = (
-        connection,
-        (~from_client).astype(np.int64),
-        packets["ts"].to_physical().fill_null(0).to_numpy(),
-        column(packets, "tcp_flags", np.int64),
-        column(packets, "tcp_seq", np.uint32),
-        column(packets, "tcp_ack", np.uint32),
-        column(packets, "tcp_window", np.int64),
-        column(packets, "payload_len", np.int64),
-        np.ascontiguousarray(packets["tcp_window_scale"].cast(pl.Int16).fill_null(-1).to_numpy()),
-        sacks,
-        edges,
-        packets["view"].to_numpy() == np.where(from_client, CLIENT, SERVER),
-    )
-    state, sides = new_connections(used.size)
-    state["reused"] = _reused(packets, used // VIEWS)
-    n = packets.height
-    flags = np.zeros(n, np.uint32)
-    rtt, in_flight, dup_ack = np.full(n, NEVER, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    analyse(segments, (state, sides, *new_pool(n)), (flags, rtt, in_flight, dup_ack))
-    lives = lifecycle.new_lives(used.size)
-    lifecycle.follow(segments, from_client, flags, lives)
-    return Connections(
-        used // VIEWS,
-        (used % VIEWS).astype(np.uint8),
-        sides,
-        state,
-        lives,
-        flags,
-        rtt,
-        in_flight,
-        dup_ack,
-    )
+def _array(batch: pl.DataFrame, name: str, dtype: Any) -> NDArray[Any]:
+    """A column that kernels may only read, so that they are compiled once."""
+    values = column(batch, name, dtype).view()
+    values.flags.writeable = False
+    return values
 
 
-def _reused(packets: pl.DataFrame, flow_id: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether an earlier conversation had the same ports at the same addresses."""
-    ends = [pl.col("from_client")]
-    for name in ("src_ip", "src_port", "dst_ip", "dst_port"):
-        other = ("dst" if name.startswith("src") else "src") + name[3:]
-        ends.append(pl.when("from_client").then(name).otherwise(other).alias(name))
-    first = packets.group_by("flow_id").agg(
-        pl.col("src_ip", "src_port", "dst_ip", "dst_port", "from_client").first()
-    )
-    known = first.select("flow_id", *ends[1:]).sort("flow_id")
-    again = known.select(
-        ~pl.struct("src_ip", "src_port", "dst_ip", "dst_port").is_first_distinct()
-    ).to_series()
-    found: NDArray[np.bool_] = again.to_numpy()[np.searchsorted(known["flow_id"].to_numpy(), flow_id)]
-    return found
+def _from_greater(batch: pl.DataFrame, src_port: NDArray[Any], dst_port: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tells both ends apart: whether the sender's port, else its address, is the greater one."""
+    greater: NDArray[np.bool_] = src_port > dst_port
+    same = np.flatnonzero(src_port == dst_port)
+    if same.size:
+        some = batch[same].select(pl.col("src_ip") > pl.col("dst_ip")).to_series()
+        greater[same] = some.fill_null(value=False).to_numpy()
+    return greater
+
+
+class Judge:
+    """Takes batches of `segments_of` in order; `connections` tells of all of them at the end."""
+
+    def __init__(self) -> None:
+        self._table = ConnectionTable()
+        self._state, self._sides = new_connections(0), new_sides(0)
+        self._lives = lifecycle.new_lives(0)
+        self._pool = Pool()
+        self._seed = secrets.randbits(64)  # so that nobody can choose addresses that collide
+        self._resets: list[pl.DataFrame] = []
+
+    def feed(self, batch: pl.DataFrame) -> Findings:
+        """Judge the segments of one batch."""
+        src_port, dst_port = _array(batch, "src_port", np.uint16), _array(batch, "dst_port", np.uint16)
+        flags = _array(batch, "tcp_flags", np.uint16)
+        side = _from_greater(batch, src_port, dst_port).astype(np.uint8)
+        own, seen_at = self._sightings(batch, side, flags)
+        flow_id = _array(batch, "flow_id", np.int64)
+        first = self._table.used
+        placed = self._table.place(flow_id, side, seen_at, flags, (src_port, dst_port))
+        self._make_room(batch, first, placed.new_flows)
+        sacks = _array(batch, "tcp_sack_count", np.uint8)
+        edges = np.zeros((batch.height if sacks.any() else 0, 2 * SACK_RANGES), np.uint32)
+        for k, name in enumerate(_EDGES if len(edges) else ()):
+            edges[:, k] = column(batch, name, np.uint32)
+        segments = (
+            placed.connection,
+            side,
+            _array(batch.select(pl.col("ts").to_physical()), "ts", np.int64),
+            flags,
+            _array(batch, "tcp_seq", np.uint32),
+            _array(batch, "tcp_ack", np.uint32),
+            _array(batch, "tcp_window", np.uint16),
+            _array(batch, "payload_len", np.uint32),
+            np.ascontiguousarray(batch["tcp_window_scale"].cast(pl.Int16).fill_null(-1).to_numpy(), np.int16),
+            sacks,
+            edges,
+            own,
+        )
+        n = batch.height
+        found = Findings(
+            placed.connection,
+            side,
+            np.zeros(n, np.uint32),
+            np.full(n, NEVER, np.int64),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
+        )
+        out = (found.flags, found.rtt_ns, found.in_flight, found.dup_ack)
+        analyse(segments, (self._state, self._sides, self._pool.entries, self._pool.free), out)
+        lifecycle.follow(segments, placed.client, found.flags, self._lives)
+        return found
+
+    def _sightings(
+        self, batch: pl.DataFrame, side: NDArray[np.uint8], flags: NDArray[np.uint16]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+        """Whether at its sender's socket; and 0 for on the wire, else 1 more than the end it was seen at."""
+        direction = batch["direction"]
+        if direction.null_count() == batch.height:
+            return np.zeros(batch.height, np.bool_), np.zeros(batch.height, np.uint8)
+        own = (direction == "out").fill_null(value=False).to_numpy()
+        known = direction.is_not_null().to_numpy()
+        resets = np.flatnonzero(known & (flags & RST != 0))
+        self._resets.append(batch[resets].select("flow_id", "frame"))
+        return own, np.where(known, 1 + np.where(own, side, 1 - side), 0).astype(np.uint8)
+
+    def _make_room(self, batch: pl.DataFrame, first: int, new_flows: NDArray[np.int64]) -> None:
+        """Records for the connections of a batch, from `first` on, before the kernels go over it."""
+        if new_flows.size:
+            ends = batch[new_flows].select("flow_id", *_ENDS)
+            keys = ends.drop("flow_id").hash_rows(self._seed).to_numpy()
+            self._table.note_ends(column(ends, "flow_id", np.int64), keys)
+        used, have = self._table.used, self._state.size
+        if used > have:
+            more = max(used - have, have)
+            self._state = np.concatenate([self._state, new_connections(more)])
+            self._sides = np.concatenate([self._sides, new_sides(2 * more)])
+            self._lives = np.concatenate([self._lives, lifecycle.new_lives(more)])
+        self._state["reused"][first:used] = self._table.reused_from(first)
+        self._pool.make_room(batch.height)
+
+    def connections(self) -> Connections:
+        """Everything about the connections so far."""
+        flow_id, view, client = self._table.connections()
+        used = flow_id.size
+        lives = self._lives[:used]
+        lifecycle.settle(lives, client)
+        empty = pl.DataFrame(schema={"flow_id": pl.UInt64, "frame": pl.UInt64})
+        return Connections(
+            flow_id,
+            view,
+            client,
+            self._sides[: 2 * used],
+            self._state[:used],
+            lives,
+            pl.concat([empty, *self._resets]).unique(),
+        )
+
+
+def judged(capture: PacketSource) -> Connections:
+    """Every connection of a capture."""
+    judge = Judge()
+    for batch in segments_of(capture):
+        judge.feed(batch)
+    return judge.connections()

@@ -30,6 +30,7 @@ _OPEN, _BY_FIN, _BY_RST = 0, 1, 2
 LIFE = np.dtype(
     [
         ("state", "u1", 2),
+        ("client", "u1"),  # side of the connection that was taken for the client
         ("completeness", "u1"),
         ("history_size", "u1"),
         ("history", "u1", HISTORY_MAX),
@@ -162,21 +163,50 @@ def _completeness(flags: int, length: int) -> int:
     return bits | (WAS_RST if flags & RST else 0)
 
 
+@routine
+def _turn(life: Any) -> None:
+    """The other side is the client after all. What was taken for a handshake was none."""
+    life.client = 1 - life.client
+    life.state[0], life.state[1] = life.state[1], life.state[0]
+    for k in range(len(_LETTERS)):
+        life.times[0, k], life.times[1, k] = life.times[1, k], life.times[0, k]
+    for k in range(life.history_size):
+        life.history[k] ^= 32
+    if life.closed_side >= 0:
+        life.closed_side = 1 - life.closed_side
+    life.syn_ns = life.last_syn_ns = life.syn_ack_ns = life.ack_ns = NEVER
+    life.syns = 0
+
+
 @kernel
-def follow(segments: Any, from_client: np.ndarray, found: np.ndarray, lives: np.ndarray) -> None:
-    """Take segments in capture order; `found` is what `analysis.analyse` said of them."""
-    connection, _, times, all_flags, seqs, acks, windows, lengths, _, _, _, _ = segments
+def follow(segments: Any, client: np.ndarray, found: np.ndarray, lives: np.ndarray) -> None:
+    """Take segments in capture order; `found` is what `analysis.analyse` said of them.
+
+    `client` is the side of each segment's connection that is its client, as far as is known by then.
+    """
+    connection, sender, times, all_flags, seqs, acks, windows, lengths, _, _, _, _ = segments
     for i in range(connection.size):
         life = lives[connection[i]]
         flags, ts, length = i64(all_flags[i]), times[i], i64(lengths[i])
-        side = 0 if from_client[i] else 1
         if life.first_ns == NEVER:
             life.first_ns = ts
+            life.client = client[i]
+        elif life.client != client[i]:
+            _turn(life)
+        side = 0 if sender[i] == client[i] else 1
         life.last_ns = max(ts, i64(life.last_ns))
-        _handshake(life, from_client[i], flags, i64(seqs[i]), i64(acks[i]), ts)
+        _handshake(life, side == 0, flags, i64(seqs[i]), i64(acks[i]), ts)
         _letters(life, side, flags, length, i64(windows[i]), i64(found[i]))
         life.completeness |= _completeness(flags, length)
         _end(life, side, flags)
+
+
+@kernel
+def settle(lives: np.ndarray, client: np.ndarray) -> None:
+    """Let every connection have this client."""
+    for c in range(lives.size):
+        if lives[c].client != client[c]:
+            _turn(lives[c])
 
 
 @routine

@@ -9,12 +9,14 @@ import polars as pl
 
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
-from stratokit.streams.connections import judged, segments_of
+from stratokit.streams.connections import Judge, segments_of
 from stratokit.streams.sides import CLIENT, SERVER, WIRE
 from stratokit.streams.source import deferred, frame_schema
 from stratokit.streams.tcp_state import FLAG_NAMES, NEVER
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from stratokit.streams.source import PacketSource
 
 _VIEWS = {WIRE: "wire", CLIENT: "client", SERVER: "server"}
@@ -49,25 +51,33 @@ TABLE = Table(
 
 
 def _segments(capture: PacketSource) -> pl.DataFrame:
-    packets = segments_of(capture)
-    found = judged(packets)
-    flags = pl.Series(found.flags)
+    judge, parts, places = Judge(), [], []
+    for batch in segments_of(capture):
+        found = judge.feed(batch)
+        places.append((found.connection, found.side))
+        parts.append(
+            batch.select("frame", "ts", "flow_id").with_columns(
+                tcp_analysis=pl.Series(found.flags),
+                duplicate_ack_num=_known(np.where(found.dup_ack > 0, found.dup_ack, NEVER)),
+                ack_rtt_ns=_known(found.rtt_ns),
+                bytes_in_flight=_known(np.where(found.in_flight > 0, found.in_flight, NEVER)),
+            )
+        )
+    if not parts:
+        return pl.DataFrame(schema=frame_schema(TABLE))
+    everything = judge.connections()  # who is the client is known at the end
+    connection, side = (np.concatenate(arrays) for arrays in zip(*places, strict=True))
     # Null where there is nothing, so that a filter by the name alone finds what Wireshark finds.
-    is_set = {name: flags & (1 << bit) != 0 for bit, name in enumerate(FLAG_NAMES)}
-    columns = {name: pl.when(value).then(statement=True).alias(name) for name, value in is_set.items()}
-    return packets.select(
-        "frame",
-        "ts",
-        "flow_id",
-        pl.col("view").replace_strict(_VIEWS, return_dtype=pl.String),
-        "from_client",
-    ).with_columns(
-        tcp_analysis=flags,
-        duplicate_ack_num=pl.Series(np.where(found.dup_ack > 0, found.dup_ack, NEVER)).replace(NEVER, None),
-        ack_rtt_ns=pl.Series(found.rtt_ns).replace(NEVER, None),
-        bytes_in_flight=pl.Series(np.where(found.in_flight > 0, found.in_flight, NEVER)).replace(NEVER, None),
-        **columns,
+    bits = ((name, pl.col("tcp_analysis") & (1 << bit)) for bit, name in enumerate(FLAG_NAMES))
+    return pl.concat(parts).with_columns(
+        view=pl.Series(everything.view[connection]).replace_strict(_VIEWS, return_dtype=pl.String),
+        from_client=pl.Series(everything.client[connection] == side),
+        **{name: pl.when(found != 0).then(statement=True) for name, found in bits},
     )
+
+
+def _known(values: NDArray[np.int64]) -> pl.Series:
+    return pl.Series(values).replace(NEVER, None)
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:

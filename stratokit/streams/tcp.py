@@ -8,6 +8,7 @@ that side's own view where there is one.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import polars as pl
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
 from stratokit.streams import lifecycle, tcp_state
-from stratokit.streams.connections import Connections, judged, segments_of
+from stratokit.streams.connections import Connections, judged
 from stratokit.streams.kernel_view import KERNEL_COLUMNS, with_kernel
 from stratokit.streams.sides import CLIENT, SERVER, VIEWS, WIRE
 from stratokit.streams.source import deferred, frame_schema
@@ -107,74 +108,111 @@ _HOW = np.array([None, "fin", "rst"], object)
 _WHO = np.array(["client", "server", None], object)
 
 
-def _chosen(found: Connections) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Per flow the connection that times come from, that of the client's socket, that of the server's."""
-    flows, index = np.unique(found.flow_id, return_inverse=True)
-    place = np.full((flows.size, VIEWS), -1, np.int64)
-    place[index, found.view] = np.arange(found.flow_id.size)
-    wire, client, server = place[:, WIRE], place[:, CLIENT], place[:, SERVER]
-    main = np.where(client >= 0, client, np.where(server >= 0, server, wire))
-    return main, np.where(client >= 0, client, main), np.where(server >= 0, server, main)
+class _Rows:
+    """Some records of an array, of which only the fields that are looked at are gathered."""
+
+    def __init__(self, records: NDArray[Any], index: NDArray[np.int64]) -> None:
+        self._records, self._index = records, index
+
+    def __getitem__(self, field: str) -> NDArray[Any]:
+        found: NDArray[Any] = self._records[field][self._index]
+        return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Per flow the connection that times come from, those of both ends' sockets, that on the wire or -1."""
+
+    main: NDArray[np.int64]
+    at_client: NDArray[np.int64]
+    at_server: NDArray[np.int64]
+    wire: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, found: Connections) -> _Chosen:
+        flows, index = np.unique(found.flow_id, return_inverse=True)
+        place = np.full((flows.size, VIEWS), -1, np.int64)
+        place[index, found.view] = np.arange(found.flow_id.size)
+        wire, client, server = place[:, WIRE], place[:, CLIENT], place[:, SERVER]
+        main = np.where(client >= 0, client, np.where(server >= 0, server, wire))
+        return cls(main, np.where(client >= 0, client, main), np.where(server >= 0, server, main), wire)
 
 
 def _times(values: NDArray[np.int64]) -> pl.Series:
     return pl.Series(values).replace(NEVER, None)
 
 
-def _counts(at_client: NDArray[Any], at_server: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _counts(at_client: _Rows, at_server: _Rows) -> dict[str, NDArray[Any]]:
     """Flags of both directions, each as its own side saw it."""
     columns = {}
+    of_client, of_server = at_client["counts"], at_server["counts"]
     for name, flag, _ in _COUNTS:
         bit = FLAG_NAMES.index(flag)
-        c2s, s2c = at_client["counts"][:, bit], at_server["counts"][:, bit]
+        c2s, s2c = of_client[:, bit], of_server[:, bit]
         columns[name] = c2s + s2c
         if name in _BOTH_WAYS:
             columns[f"{name}_c2s"], columns[f"{name}_s2c"] = c2s, s2c
     return columns
 
 
-def _way(side: NDArray[Any], receiver: NDArray[Any], life: NDArray[Any]) -> dict[str, Any]:
+def _way(side: _Rows, receiver: _Rows, life: _Rows) -> dict[str, Any]:
     """What `_PER_WAY` lists, of one direction."""
-    known = side["rtts"] > 0
-    still_closed = np.where(
-        receiver["zero_since_ns"] == NEVER, 0, life["last_ns"] - receiver["zero_since_ns"]
-    )
-    first = np.where(side["first_data_ns"] == NEVER, NEVER, side["first_data_ns"] - life["first_ns"])
+    rtts = side["rtts"]
+    known = rtts > 0
+    closed, first_data = receiver["zero_since_ns"], side["first_data_ns"]
+    still_closed = np.where(closed == NEVER, 0, life["last_ns"] - closed)
+    first = np.where(first_data == NEVER, NEVER, first_data - life["first_ns"])
     return {
         "payload": side["payload"],
         "bytes_in_flight_max": side["in_flight_max"],
         "rtt_min_ns": _times(np.where(known, side["rtt_min_ns"], NEVER)),
-        "rtt_mean_ns": _times(np.where(known, side["rtt_sum_ns"] // np.maximum(side["rtts"], 1), NEVER)),
+        "rtt_mean_ns": _times(np.where(known, side["rtt_sum_ns"] // np.maximum(rtts, 1), NEVER)),
         "rtt_max_ns": _times(np.where(known, side["rtt_max_ns"], NEVER)),
         "first_byte_ns": _times(first),
         "zero_window_ns": receiver["zero_ns"] + still_closed,
     }
 
 
-def _missing(side: NDArray[Any]) -> NDArray[np.int64]:
+def _missing(side: _Rows) -> NDArray[np.int64]:
     """Bytes in holes that are open at the end, or were given up."""
-    watched = np.arange(tcp_state.HOLES) < side["holes"][:, None]
-    sizes = (side["hole_right"] - side["hole_left"]).astype(np.int64)
-    total: NDArray[np.int64] = side["missing"] + (sizes * watched).sum(1)
+    total: NDArray[np.int64] = side["missing"]
+    holes = side["holes"]
+    if holes.any():
+        watched = np.arange(tcp_state.HOLES) < holes[:, None]
+        total = total + ((side["hole_right"] - side["hole_left"]).astype(np.int64) * watched).sum(1)
     return total
 
 
-def _letters(life: NDArray[Any]) -> list[str]:
-    joined = life["history"].tobytes().decode("ascii")
+def _letters(life: _Rows) -> list[str]:
     width = lifecycle.HISTORY_MAX
+    joined = life["history"].tobytes().decode("ascii")
     return [joined[i * width : i * width + n] for i, n in enumerate(life["history_size"].tolist())]
+
+
+def _resets(found: Connections, flow_id: NDArray[np.int64], chosen: _Chosen) -> NDArray[np.int64]:
+    """A local RST was seen at both ends and counts once."""
+    total = np.where(chosen.wire >= 0, found.lives["resets"][chosen.wire], 0).astype(np.int64)
+    local, times = np.unique(found.resets["flow_id"].to_numpy(), return_counts=True)
+    total[np.searchsorted(flow_id, local.astype(np.int64))] += times
+    return total
 
 
 def frame_of(found: Connections) -> pl.DataFrame:
     """One row a flow, with every column but those from the kernel."""
-    main, at_client, at_server = _chosen(found)
-    life = found.lives[main]
-    client, server = found.sides[2 * main], found.sides[2 * main + 1]
-    own = found.sides[2 * at_client], found.sides[2 * at_server + 1]
+    chosen = _Chosen.of(found)
+    main = chosen.main
+    life = _Rows(found.lives, main)
+    client_side = 2 * np.arange(found.flow_id.size) + found.client
+    client, server = _Rows(found.sides, client_side[main]), _Rows(found.sides, client_side[main] ^ 1)
+    own = (
+        _Rows(found.sides, client_side[chosen.at_client]),
+        _Rows(found.sides, client_side[chosen.at_server] ^ 1),
+    )
     syn_ack, last_syn, ack = (_times(life[name]) for name in ("syn_ack_ns", "last_syn_ns", "ack_ns"))
-    states = lifecycle.conn_states(life, client["payload"] + server["payload"])
+    states = lifecycle.conn_states(found.lives[main], client["payload"] + server["payload"])
+    flow_id = found.flow_id[main]
     columns: dict[str, Any] = {
-        "flow_id": found.flow_id[main],
+        "flow_id": flow_id.astype(np.uint64),
         "syn_ts": _times(life["syn_ns"]).cast(pl.Datetime("ns", "UTC")),
         "syns": life["syns"],
         "handshake_rtt_ns": ack - last_syn,
@@ -186,6 +224,7 @@ def frame_of(found: Connections) -> pl.DataFrame:
         "closed_by": pl.Series(_WHO[life["closed_side"]].tolist(), dtype=pl.String),
         "closed_how": pl.Series(_HOW[life["closed_how"]].tolist(), dtype=pl.String),
         **_counts(*own),
+        "resets": _resets(found, flow_id, chosen),
         "reused_ports": found.state["reused_ports"][main],
         "bytes_missing": _missing(client) + _missing(server),
         "view": pl.Series(_VIEW_NAMES[found.view[main]].tolist(), dtype=pl.String),
@@ -200,15 +239,7 @@ def frame_of(found: Connections) -> pl.DataFrame:
 
 
 def _connections(capture: PacketSource) -> pl.DataFrame:
-    packets = segments_of(capture)
-    resets = (
-        packets.filter(pl.col("tcp_flags") & 4 != 0)
-        .group_by("flow_id")
-        .agg(resets=pl.col("frame").n_unique())
-    )
-    frame = frame_of(judged(packets)).with_columns(pl.col("flow_id").cast(pl.UInt64))
-    frame = frame.join(resets, on="flow_id", how="left", maintain_order="left")
-    return with_kernel(frame.with_columns(pl.col("resets").fill_null(0)), capture)
+    return with_kernel(frame_of(judged(capture)), capture)
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:

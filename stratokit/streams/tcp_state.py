@@ -59,6 +59,7 @@ SCALE_UNKNOWN, SCALE_UNUSED = -1, -2
 SACK_RANGES = 4  # what fits into the options (RFC 2018 section 3)
 # Segments of one direction whose acknowledgment is awaited; of more, no time is taken.
 UNACKED_MAX = 10_000
+POOL_MAX = 1 << 22  # of all directions
 HOLES = 8  # of one direction that are watched at once
 NOWHERE = -1
 NEVER = np.iinfo(np.int64).min
@@ -138,22 +139,42 @@ def after(a: int, b: int) -> bool:
     return ((b - a) & WRAP) >= _HALF
 
 
-def new_connections(count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(connections, sides): records of so many connections that nothing is known of; sides 2c and 2c + 1."""
+def new_connections(count: int) -> NDArray[Any]:
+    """Records of so many connections that nothing is known of."""
     connections = np.zeros(count, CONNECTION)
     connections["syn_ns"] = NEVER
-    sides = np.zeros(2 * count, SIDE)
+    return connections
+
+
+def new_sides(count: int) -> NDArray[Any]:
+    """Records of so many directions that nothing is known of."""
+    side = np.zeros(1, SIDE)
     for name in ("newest", "oldest", "window"):
-        sides[name] = NOWHERE
-    sides["scale"] = SCALE_UNKNOWN
-    sides["acked"] = True
+        side[name] = NOWHERE
+    side["scale"] = SCALE_UNKNOWN
+    side["acked"] = True
     for name in ("first_data_ns", "zero_since_ns"):
-        sides[name] = NEVER
-    return connections, sides
+        side[name] = NEVER
+    return np.repeat(side, count)
 
 
-def new_pool(size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """(pool, first free entry): room for so many segments that await their acknowledgment."""
-    pool = np.zeros(size + 1, SEGMENT)
-    pool["older"] = np.arange(1, size + 2)
-    return pool, np.zeros(1, np.int64)
+class Pool:
+    """Room for segments that await their acknowledgment; grows with their number up to `POOL_MAX`.
+
+    `free` is the first free entry and how many there are; `older` leads from each to the next.
+    """
+
+    def __init__(self) -> None:
+        self.entries = np.zeros(0, SEGMENT)
+        self.free = np.zeros(2, np.int64)
+
+    def make_room(self, count: int) -> None:
+        """Have so many entries free, if that is allowed."""
+        have = self.entries.size
+        if self.free[1] >= count or have >= POOL_MAX:
+            return
+        more = np.zeros(max(count, have), SEGMENT)
+        more["older"] = np.arange(have + 1, have + more.size + 1)
+        more["older"][-1] = self.free[0]
+        self.entries = np.concatenate([self.entries, more])
+        self.free[:] = have, self.free[1] + more.size
