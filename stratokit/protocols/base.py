@@ -41,4 +41,5 @@ class Passes:
     expected: set[str] = dataclasses.field(default_factory=set)
     parts: dict[str, list[pl.DataFrame]] = dataclasses.field(default_factory=dict)
     packets: dict[str, list[pl.DataFrame]] = dataclasses.field(default_factory=dict)
+    beside: dict[str, list[pl.DataFrame]] = dataclasses.field(default_factory=dict)
     counters: Counter[str] = dataclasses.field(default_factory=Counter)

@@ -33,7 +33,7 @@ from stratokit.protocols.http_lines import (
 )
 from stratokit.protocols.inner import Inner, tails
 from stratokit.protocols.over_tcp import HEAD_BYTES, Heads, Parsed, StreamParser
-from stratokit.protocols.text import text_column
+from stratokit.protocols.text import arrow_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from stratokit.streams.reassembly import ByteRuns
 
 # Protocols that Upgrade names (RFC 9110 section 7.8) and this room has a parser for.
-_UPGRADES = {"websocket": "websocket", "h2c": "http2"}
+_UPGRADES = {b"websocket": "websocket", b"h2c": "http2"}
+_CONNECT = np.frombuffer(b"CONNECT", np.uint8)
 
 
 @routine
@@ -90,33 +91,69 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
 
     `asking` is for each conversation 0 where its client sends the requests, 1 where its server does.
     """
-    arrivals = (runs.piece_start, runs.ts_ns[runs.piece_ready])
-    bytes_ = (runs.data, runs.run_start, runs.run_offset)
-    asked, answered, skipped = hm.read_conversations(bytes_, runs.run_bounds, asking, arrivals)
-    requests = _common(runs, asked, "request").with_columns(
-        method=_text(runs, asked, hm.METHOD),
-        path=_text(runs, asked, hm.TARGET),
-        host=_text(runs, asked, hm.HEAD + HOST),
-        user_agent=_text(runs, asked, hm.HEAD + AGENT),
-        version=_version(asked),
-        request=pl.int_range(pl.len()),
-    )
-    responses = _common(runs, answered, "response").with_columns(
-        status=pl.Series(answered[:, hm.STATUS]),
-        content_type=_text(runs, answered, hm.HEAD + TYPE),
-        content_encoding=_text(runs, answered, hm.HEAD + ENCODING),
-        upgrade=_text(runs, answered, hm.HEAD + UPGRADE).str.to_lowercase(),
-        request=pl.Series(answered[:, hm.PEER]).replace(hm.NO_PEER, None),
-    )
-    rows = requests.join(responses, on="request", how="full", coalesce=True, suffix="_answer")
-    rows = rows.with_columns(flow_id=pl.coalesce("flow_id", "flow_id_answer"))
-    parts: dict[str, pl.DataFrame | Callable[[], pl.DataFrame]] = {
-        "http": rows.drop("request", "flow_id_answer"),
-        "http_bodies": lambda: _bodies(runs, (requests, asked), (responses, answered)),
+    asked, answered, skipped = _messages(runs, asking)
+    requests = _common(runs, asked, "request") | {
+        "method": _text(runs, asked, hm.METHOD),
+        "path": _text(runs, asked, hm.TARGET),
+        "host": _text(runs, asked, hm.HEAD + HOST),
+        "user_agent": _text(runs, asked, hm.HEAD + AGENT),
+        "version_digit": asked[:, hm.VERSION],
+        "request": np.arange(len(asked)),
+    }
+    responses = _common(runs, answered, "response") | {
+        "status": answered[:, hm.STATUS],
+        "content_type": _text(runs, answered, hm.HEAD + TYPE),
+        "content_encoding": _text(runs, answered, hm.HEAD + ENCODING),
+        "upgrade": _text(runs, answered, hm.HEAD + UPGRADE),
+        "peer": answered[:, hm.PEER],
+    }
+    parts: dict[str, Callable[[], pl.DataFrame]] = {
+        "http": lambda: _rows(_requests(requests), _responses(responses)),
+        "http_bodies": lambda: _bodies(runs, (_requests(requests), asked), (_responses(responses), answered)),
     }
     counters = {"http_skipped_bytes": int(skipped)} if skipped else {}
-    switched = _switched(requests, responses, asked, answered)
-    return Parsed(parts, counters, _inner(runs, switched, asking))
+    return Parsed(parts, counters, _inner(runs, asked, answered, asking))
+
+
+def _messages(runs: ByteRuns, asking: NDArray[np.int64]) -> Any:
+    arrivals = (runs.piece_start, runs.ts_ns[runs.piece_ready])
+    bytes_ = (runs.data, runs.run_start, runs.run_offset)
+    return hm.read_conversations(bytes_, runs.run_bounds, asking, arrivals)
+
+
+def leads_on(runs: ByteRuns, asking: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which conversations may go on in another protocol, by their requests alone."""
+    asked, _, _ = _messages(runs, asking)
+    flow = asked[:, hm.FLOW]
+    may: NDArray[np.bool_] = (
+        np.bincount(flow, minlength=asking.size) == 0
+    )  # a response may be all that was captured
+    may[flow[_is_connect(runs.data, asked) | (asked[:, hm.HEAD + UPGRADE] >= 0)]] = True
+    return may
+
+
+def _requests(columns: dict[str, Any]) -> pl.DataFrame:
+    digit = pl.col("version_digit")
+    version = pl.when(digit >= 0).then(pl.format("HTTP/1.{}", digit))
+    return pl.DataFrame({name: pl.Series(values) for name, values in columns.items()}).select(
+        pl.exclude("version_digit"), version=version
+    )
+
+
+def _responses(columns: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame({name: pl.Series(values) for name, values in columns.items()}).select(
+        pl.exclude("peer", "upgrade"),
+        upgrade=pl.col("upgrade").str.to_lowercase(),
+        request=pl.when(pl.col("peer") != hm.NO_PEER).then("peer"),
+    )
+
+
+def _rows(requests: pl.DataFrame, responses: pl.DataFrame) -> pl.DataFrame:
+    rows = requests.join(responses, on="request", how="full", coalesce=True, suffix="_answer")
+    rows = rows.with_columns(
+        pl.col("^.*_body_bytes$").replace(-1, None), flow_id=pl.coalesce("flow_id", "flow_id_answer")
+    )
+    return rows.drop("request", "flow_id_answer")
 
 
 def _bodies(runs: ByteRuns, asked: Any, answered: Any) -> pl.DataFrame:
@@ -124,7 +161,7 @@ def _bodies(runs: ByteRuns, asked: Any, answered: Any) -> pl.DataFrame:
     of_request = ("method", "host", "path")
     parts = []
     for side, (frame, found) in (("request", asked), ("response", answered)):
-        encoding = _text(runs, found, hm.HEAD + ENCODING)
+        encoding = pl.Series(_text(runs, found, hm.HEAD + ENCODING))
         rows = frame.select(
             "flow_id",
             *(name for name in (*of_request, "status", "request") if name in frame.columns),
@@ -132,7 +169,7 @@ def _bodies(runs: ByteRuns, asked: Any, answered: Any) -> pl.DataFrame:
             sent_bytes=f"{side}_body_bytes",
             first_frame=f"{side}_frame",
             side=pl.lit(side),
-            content_type=_text(runs, found, hm.HEAD + TYPE),
+            content_type=pl.Series(_text(runs, found, hm.HEAD + TYPE)),
             content_encoding=encoding,
         )
         parts.append(pl.concat([rows, bodies(runs.data, found, encoding)], how="horizontal"))
@@ -145,63 +182,71 @@ def _bodies(runs: ByteRuns, asked: Any, answered: Any) -> pl.DataFrame:
     return both.filter(pl.col("sent_bytes") > 0).drop("request")
 
 
+def _is_connect(data: NDArray[np.uint8], asked: NDArray[np.int64]) -> NDArray[np.bool_]:
+    is_it: NDArray[np.bool_] = asked[:, hm.METHOD + 1] == len(_CONNECT)
+    start = asked[is_it, hm.METHOD]
+    is_it[is_it] = (data[start[:, None] + np.arange(len(_CONNECT))] == _CONNECT).all(axis=1)
+    return is_it
+
+
 def _switched(
-    requests: pl.DataFrame, responses: pl.DataFrame, asked: NDArray[np.int64], answered: NDArray[np.int64]
-) -> pl.DataFrame:
-    """Conversations that go on in another protocol: where in the buffer of bytes that is, and which one.
+    runs: ByteRuns, asked: NDArray[np.int64], answered: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str | None]]:
+    """Conversations that go on in another protocol, where in the buffer of bytes that is, and which one.
 
     Where the request was not captured, -1: then all that its side sent belongs to the other protocol.
     """
-    known = responses.with_columns(
-        flow=pl.Series(answered[:, hm.FLOW]), answer_end=pl.Series(answered[:, hm.LAST] + 1)
-    )
-    known = known.filter(pl.col("request").is_not_null() | ~pl.col("flow").is_in(asked[:, hm.FLOW]))
-    ends = np.append(asked[:, hm.LAST] + 1, -1)  # the last one is for none
-    tunnel = (pl.col("method") == "CONNECT") & (pl.col("status") < 300)
-    return (
-        known.select("flow", "answer_end", "status", "upgrade", "request")
-        .join(requests.select("request", "method"), on="request", how="left", maintain_order="left")
-        .with_columns(request_end=pl.Series(ends[known["request"].fill_null(-1).to_numpy()]))
-        .filter((pl.col("status") == 101) | tunnel)
-        .unique("flow", keep="last", maintain_order=True)
-        .with_columns(protocol=pl.col("upgrade").replace_strict(_UPGRADES, default=None))
-    )
+    flow, peer, status = answered[:, hm.FLOW], answered[:, hm.PEER], answered[:, hm.STATUS]
+    tunnel = np.append(_is_connect(runs.data, asked), False)[peer] & (status < 300)  # the last is for none
+    found = np.flatnonzero((status == 101) | tunnel)
+    found = found[(peer[found] >= 0) | ~np.isin(flow[found], asked[:, hm.FLOW])]
+    last = np.flatnonzero(np.append(np.diff(flow[found]) != 0, np.ones(min(found.size, 1), np.bool_)))
+    found = found[last]
+    ends = np.append(asked[:, hm.LAST] + 1, -1)[peer[found]]
+    names = (answered[found, hm.HEAD + UPGRADE : hm.HEAD + UPGRADE + 2]).tolist()
+    texts = [runs.data[at : at + max(size, 0)].tobytes().lower() for at, size in names]
+    places = np.column_stack([ends, answered[found, hm.LAST] + 1])
+    return flow[found], places, [_UPGRADES.get(text) for text in texts]
 
 
-def _inner(runs: ByteRuns, switched: pl.DataFrame, asking: NDArray[np.int64]) -> tuple[Inner, ...]:
+def _inner(
+    runs: ByteRuns, asked: NDArray[np.int64], answered: NDArray[np.int64], asking: NDArray[np.int64]
+) -> tuple[Inner, ...]:
+    flows, ends, protocols = _switched(runs, asked, answered)
     found = []
-    for part in switched.partition_by("protocol", maintain_order=True) if switched.height else ():
-        flows = part["flow"].to_numpy()
-        ends = part.select("request_end", "answer_end").to_numpy(writable=True)
-        asks = asking[flows]
-        ends = np.where(asks[:, None] == 1, ends[:, ::-1], ends)
-        found.append(Inner(tails(runs, flows, ends.ravel()), part["protocol"][0], asks))
+    for protocol in dict.fromkeys(protocols):
+        mine = np.array([name == protocol for name in protocols])
+        asks = asking[flows[mine]]
+        starts = np.where(asks[:, None] == 1, ends[mine, ::-1], ends[mine])
+        found.append(Inner(tails(runs, flows[mine], starts.ravel()), protocol, asks))
     return tuple(found)
 
 
-def _version(messages: NDArray[np.int64]) -> pl.Series:
-    digit = pl.Series(messages[:, hm.VERSION])
-    return pl.select(pl.when(digit >= 0).then(pl.format("HTTP/1.{}", digit))).to_series()
+def _text(runs: ByteRuns, messages: NDArray[np.int64], field: int) -> Any:
+    return arrow_texts(runs.data, messages[:, field], messages[:, field + 1])
 
 
-def _text(runs: ByteRuns, messages: NDArray[np.int64], field: int) -> pl.Series:
-    return text_column(runs.data, messages[:, field], messages[:, field + 1])
-
-
-def _common(runs: ByteRuns, messages: NDArray[np.int64], what: str) -> pl.DataFrame:
+def _common(runs: ByteRuns, messages: NDArray[np.int64], what: str) -> dict[str, Any]:
     first, last = (runs.ready_row_at(messages[:, place]) for place in (hm.START, hm.LAST))
-    body = messages[:, hm.BODY_BYTES]
-    columns: dict[str, Any] = {
+    return {
         "flow_id": runs.flow_id[messages[:, hm.FLOW]],
         f"ts_{what}": runs.ts_ns[first],
         f"ts_{what}_last": runs.ts_ns[last],
         f"{what}_frame": runs.frame[first],
         f"{what}_last_frame": runs.frame[last],
         f"{what}_bytes": messages[:, hm.BYTES],
-        f"{what}_body_bytes": pl.Series(body).replace(-1, None),
+        f"{what}_body_bytes": messages[:, hm.BODY_BYTES],
         f"{what}_cut": messages[:, hm.CUT_SHORT] == 1,
     }
-    return pl.DataFrame(columns)
 
 
-PARSER = StreamParser("http1", ("http", "http_bodies"), 10, recognise, parse, carries=True)
+PARSER = StreamParser(
+    "http1",
+    ("http", "http_bodies"),
+    10,
+    recognise,
+    parse,
+    carries=True,
+    leads_on=leads_on,
+    in_threads=True,
+)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stratokit.kernels import kernel, routine
+from stratokit.streams.memory import copy_bytes
 from stratokit.streams.reassembly import ByteRuns
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ def _tails(
                 out_piece[m] = at + max(piece_start[piece] - begin, 0)
                 source[m] = piece
                 m += 1
-            for i in range(end - begin):
-                out[at + i] = data[begin + i]
+            copy_bytes(out, at, data, begin, end - begin)
             at += end - begin
         out_bounds[k + 1] = n
     out_start[n] = at
@@ -141,6 +141,6 @@ def _heads(
         bounds[s + 1] = bounds[s] + there
     out = np.empty(bounds[-1], np.uint8)
     for s in range(run_bounds.size - 1):
-        for i in range(bounds[s + 1] - bounds[s]):
-            out[bounds[s] + i] = data[run_start[run_bounds[s]] + i]
+        if bounds[s] < bounds[s + 1]:
+            copy_bytes(out, bounds[s], data, run_start[run_bounds[s]], bounds[s + 1] - bounds[s])
     return out, bounds

@@ -10,9 +10,12 @@ A capture that several tables are asked of is gone through once: `expected` name
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,12 +29,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stratokit.protocols.inner import Inner
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.reassembly import ByteRuns, Streams
     from stratokit.streams.source import PacketSource
 
 HEAD_BYTES = 512
-# So much is copied and parsed at a time: it stays in caches, and its memory is used again.
-GROUP_BYTES = 1 << 24
+# So much is copied and parsed at a time in one thread, and so much, or one group alone, in all of them.
+GROUP_BYTES = 1 << 25
+AHEAD_BYTES = 1 << 27
 # TLS in CONNECT in TLS in CONNECT: deeper nesting is not looked into.
 NESTING_LIMIT = 4
 
@@ -73,6 +77,10 @@ class StreamParser:
         parse: the conversations that are ours, with what `recognise` said of each.
         limit_bytes: so much of each stream is copied for `parse`.
         carries: other protocols may be inside, so its conversations are parsed for any table.
+        leads_on: which conversations may have others inside, by what the asking side said alone.
+        in_threads: `parse` does not use polars, only what makes its frames does. All threads of polars may be
+            waiting for us, and what waited for one of them would wait for ever.
+        beside: packets that its tables are read from too; `beside` gives them.
         with_secrets: the parser for a capture that has a key log.
     """
 
@@ -83,6 +91,9 @@ class StreamParser:
     parse: Callable[[ByteRuns, NDArray[np.int64]], Parsed]
     limit_bytes: int = STREAM_LIMIT_BYTES
     carries: bool = False
+    leads_on: Callable[[ByteRuns, NDArray[np.int64]], NDArray[np.bool_]] | None = None
+    in_threads: bool = False
+    beside: pl.Expr | None = None
     with_secrets: Callable[[StreamParser, Any], StreamParser] | None = None
 
     def serves(self, tables: set[str]) -> bool:
@@ -109,15 +120,25 @@ def _parsers_for(capture: PacketSource) -> tuple[StreamParser, ...]:
 
 def messages(capture: PacketSource, table: str) -> list[pl.DataFrame]:
     """What the parsers found for a table, in groups of conversations; empty where there was nothing."""
-    passes = getattr(capture, "passes", None) or Passes()
+    return _passed(capture, table).parts[table]
+
+
+def beside(capture: PacketSource, table: str) -> pl.DataFrame:
+    """The packets that the parser of a table wanted besides its streams, in capture order."""
+    return pl.concat(_passed(capture, table).beside[table])
+
+
+def _passed(capture: PacketSource, table: str) -> Passes:
+    passes: Passes = getattr(capture, "passes", None) or Passes()
     if table not in passes.parts:
         # polars may ask for a table in two threads at once: only what is complete is shown to the other.
         found = _run(capture, (passes.expected | {table}) - passes.parts.keys())
         if table not in passes.parts:
-            passes.parts |= found.parts
+            passes.beside |= found.beside
             passes.packets |= found.packets
             passes.counters.update(found.counters)
-    return passes.parts[table]
+            passes.parts |= found.parts
+    return passes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,28 +157,65 @@ def sighted(capture: PacketSource, table: str) -> PacketSource:
     """Where the packets of what `messages` gave for a table were seen, and by whom; for streams.ends."""
     passes = getattr(capture, "passes", None)
     found = passes.packets.get(table) if passes is not None else None
-    return Sighted(pl.concat(found).lazy()) if found else capture
+    return Sighted(pl.concat(found, how="diagonal").lazy()) if found else capture
 
 
 def _run(capture: PacketSource, tables: set[str]) -> Passes:
     found = Passes(tables, {table: [] for table in tables})
     known = _parsers_for(capture)
-    for streams in reassembly.batches(capture):
+    besides = {table: p.beside for p in known if p.beside is not None for table in tables & {*p.tables}}
+    wanted = pl.any_horizontal(*besides.values()) if besides else None
+    for streams in reassembly.batches(capture, beside=wanted):
         found.counters.update(streams.losses)
-        heads = Heads(*streams.heads(HEAD_BYTES), streams.began)
         first = {table: len(parts) for table, parts in found.parts.items()}
-        for parser, wanted, asks in _recognised(heads, tables, known):
-            for group in streams.groups(wanted, GROUP_BYTES):
-                runs = streams.byte_runs(group, parser.limit_bytes)
-                for parsed in _parsed(parser, runs, asks[group], tables, known):
-                    found.counters.update(parsed.counters)
-                    for table in parsed.parts.keys() & tables:
-                        part = parsed.parts[table]
-                        found.parts[table].append(part if isinstance(part, pl.DataFrame) else part())
+        for parsed in _found(streams, tables, known):
+            found.counters.update(parsed.counters)
+            for table in parsed.parts.keys() & tables:
+                part = parsed.parts[table]
+                found.parts[table].append(part if isinstance(part, pl.DataFrame) else part())
         for table, parts in found.parts.items():
             of_messages = _of_frames(streams.packets, parts[first[table] :])
             found.packets.setdefault(table, []).append(of_messages)
+        for table, chosen in besides.items():
+            if streams.beside is None:
+                continue
+            others = streams.beside.filter(chosen)
+            found.beside.setdefault(table, []).append(others)
+            found.packets[table].append(others.drop("data", "datagram"))
     return found
+
+
+def _found(streams: Streams, tables: set[str], known: tuple[StreamParser, ...]) -> Iterator[Parsed]:
+    """What all parsers find in these conversations."""
+    heads = Heads(*streams.heads(HEAD_BYTES), streams.began)
+    for parser, wanted, asks in _recognised(heads, tables, known):
+        if parser.leads_on is not None and tables.isdisjoint(parser.tables):
+            leads = parser.leads_on(streams.byte_runs(wanted, parser.limit_bytes, asks[wanted]), asks[wanted])
+            wanted[wanted] = leads
+        groups = streams.groups(wanted, GROUP_BYTES, parser.limit_bytes)
+
+        def read(group: NDArray[np.bool_], parser: StreamParser = parser, asks: Any = asks) -> Any:
+            runs = streams.byte_runs(group, parser.limit_bytes)
+            return runs, asks[group], parser.parse(runs, asks[group]) if parser.in_threads else None
+
+        for runs, asking, parsed in _ahead(read, groups):
+            yield from _with_inner(parsed or parser.parse(runs, asking), tables, known)
+
+
+def _ahead(work: Callable[[Any], Any], groups: Iterable[tuple[Any, int]]) -> Iterator[Any]:
+    """`work` of all groups in order, some ahead of the one that is looked at, in threads of their own."""
+    threads = min(len(os.sched_getaffinity(0)), AHEAD_BYTES // GROUP_BYTES)
+    if threads == 1:
+        yield from (work(group) for group, _ in groups)
+        return
+    pending: collections.deque[tuple[Future[Any], int]] = collections.deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="stratokit") as pool:
+        for group, size in groups:
+            while pending and size + sum(held for _, held in pending) > AHEAD_BYTES:
+                yield pending.popleft()[0].result()
+            pending.append((pool.submit(work, group), size))
+        while pending:
+            yield pending.popleft()[0].result()
 
 
 def _of_frames(packets: pl.DataFrame, parts: list[pl.DataFrame]) -> pl.DataFrame:
@@ -182,21 +240,16 @@ def _recognised(
             yield parser, ours, asks
 
 
-def _parsed(
-    parser: StreamParser,
-    runs: ByteRuns,
-    asking: NDArray[np.int64],
-    tables: set[str],
-    known: tuple[StreamParser, ...],
-    depth: int = 0,
+def _with_inner(
+    found: Parsed, tables: set[str], known: tuple[StreamParser, ...], depth: int = 0
 ) -> Iterator[Parsed]:
-    """What a parser found, and what others found inside."""
-    found = parser.parse(runs, asking)
+    """What a parser found, and what others find inside."""
     yield found
     for inner in found.inner if depth < NESTING_LIMIT else ():
         if inner.protocol is None:
             for other, wanted, asks in _recognised(inner.heads(HEAD_BYTES), tables, known):
-                yield from _parsed(other, inner.chosen(wanted), asks[wanted], tables, known, depth + 1)
+                parsed = other.parse(inner.chosen(wanted), asks[wanted])
+                yield from _with_inner(parsed, tables, known, depth + 1)
         for other in known:
             if other.name == inner.protocol and other.serves(tables):
-                yield from _parsed(other, inner.runs, inner.asking, tables, known, depth + 1)
+                yield from _with_inner(other.parse(inner.runs, inner.asking), tables, known, depth + 1)

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from stratokit.streams.flows import UDP
+from stratokit.streams.source import payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from stratokit.streams.source import PacketSource
 
 # Of a conversation's Initial packets so many are opened, and so many bytes of each side's handshake kept.
 PACKETS_LIMIT, CRYPTO_LIMIT_BYTES = 64, 1 << 16
@@ -213,24 +212,20 @@ class Handshake:
     server: _Stream
 
 
-def _candidates(capture: PacketSource) -> pl.DataFrame:
-    """Datagrams that begin with a long header of a known version, each once."""
-    at = pl.col("payload_offset")
-    known = pl.col("data").bin.slice(at + 1, 4).is_in(list(VERSIONS))
-    payload = pl.col("data").bin.slice(at, pl.col("payload_len"))
-    found = (
-        capture.rows("packet")
-        .filter(pl.col("ip_proto") == UDP, pl.col("flow_id").is_not_null(), pl.col("payload_len") > 40, known)
-        .select("flow_id", "frame", "ts", "src_ip", "src_port", payload=payload)
-        .collect()
+# Datagrams that begin with a long header of a known version.
+CANDIDATES = (
+    (pl.col("ip_proto") == UDP) & (pl.col("payload_len") > 40) & payload(1, pl.lit(4)).is_in([*VERSIONS])
+)
+
+
+def handshakes(datagrams: pl.DataFrame) -> Iterator[Handshake]:
+    """Conversations with at least one hello that could be opened, by flow_id; of what CANDIDATES chose."""
+    packets = (
+        datagrams.unique("frame", keep="first", maintain_order=True)
+        .group_by("flow_id", maintain_order=True)
+        .head(PACKETS_LIMIT)
+        .select("flow_id", "frame", pl.col("ts").to_physical(), "src_ip", "src_port", payload=payload())
     )
-    return found.unique("frame", keep="first", maintain_order=True)
-
-
-def handshakes(capture: PacketSource) -> Iterator[Handshake]:
-    """Conversations with at least one hello that could be opened, by flow_id."""
-    packets = _candidates(capture).with_columns(pl.col("ts").to_physical())
-    packets = packets.group_by("flow_id", maintain_order=True).head(PACKETS_LIMIT)
     for (flow,), rows in packets.sort("flow_id", maintain_order=True).group_by(
         "flow_id", maintain_order=True
     ):

@@ -84,6 +84,16 @@ def _gather(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.n
     return offsets, out
 
 
+def arrow_texts(data: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray[np.int64]) -> pa.Array:
+    """As `text_column`, without polars, whose threads may all be waiting for the caller."""
+    offsets, out = _gather(data, start, size)
+    there = size >= 0
+    validity = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
+    return pa.Array.from_buffers(
+        pa.large_string(), start.size, [validity, pa.py_buffer(offsets), pa.py_buffer(out)]
+    )
+
+
 def text_column(data: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray[np.int64]) -> pl.Series:
     """Texts data[start : start + size]; null where the size is negative.
 
@@ -91,7 +101,4 @@ def text_column(data: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray
     >>> text_column(data, np.array([0, 4, 0]), np.array([3, 5, -1])).to_list()
     ['GET', '/café', None]
     """
-    offsets, out = _gather(data, start, size)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
-    texts = pl.Series(pa.Array.from_buffers(pa.large_string(), start.size, buffers))
-    return pl.select(pl.when(pl.Series(size >= 0)).then(texts)).to_series()
+    return pl.Series(arrow_texts(data, start, size))

@@ -333,6 +333,23 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64], secrets: Secrets | None = N
     opened = None
     if secrets:
         opened = tls_open.open_all(runs, asking, streams[:, tr.HELLO_START], hellos, plain, secrets)
+    counters = {tls_open.COUNTER: opened.unopened} if opened else {}
+
+    def frame() -> pl.DataFrame:
+        return _with_opened(_frame(runs, streams, hellos, facts, chains, plain), opened)
+
+    return Parsed({"tls": frame}, counters, opened.inner if opened else ())
+
+
+def _frame(
+    runs: ByteRuns,
+    streams: NDArray[np.int64],
+    hellos: NDArray[np.int64],
+    facts: NDArray[np.int64],
+    chains: NDArray[np.int64],
+    plain: NDArray[np.uint8],
+) -> pl.DataFrame:
+    """What `_read_all` found, a row for each conversation."""
     columns: dict[str, Any] = {"flow_id": runs.flow_id, "transport": ["tcp"] * len(runs.flow_id)}
     columns |= hello_columns(plain, hellos[::2], hellos[1::2], "t")
     columns["retried"] = pl.select(
@@ -353,7 +370,12 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64], secrets: Secrets | None = N
             for what, values in (("ts", runs.ts_ns), ("frame", runs.frame)):
                 value = pl.select(pl.when(seen).then(pl.Series(values[rows]))).to_series()
                 columns[f"{name}_{column}_{what}"] = value
-    frame = pl.DataFrame(columns).with_columns(decrypted=pl.lit(value=False))
+    return pl.DataFrame(columns)
+
+
+def _with_opened(frame: pl.DataFrame, opened: tls_open.Found | None) -> pl.DataFrame:
+    """Rows with a hello, and what is known of those that were opened."""
+    frame = frame.with_columns(decrypted=pl.lit(value=False))
     if opened is not None and opened.flows:
         inside = {"index": opened.flows, "inner_alpn": opened.alpn, "opened": [True] * len(opened.flows)}
         known = pl.DataFrame(
@@ -365,9 +387,7 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64], secrets: Secrets | None = N
             decrypted=pl.col("opened").fill_null(value=False),
         )
         frame = frame.drop("index", "inner_alpn", "opened")
-    hello = pl.any_horizontal(pl.col("client_hello_ts", "server_hello_ts").is_not_null())
-    counters = {tls_open.COUNTER: opened.unopened} if opened else {}
-    return Parsed({"tls": frame.filter(hello)}, counters, opened.inner if opened else ())
+    return frame.filter(pl.any_horizontal(pl.col("client_hello_ts", "server_hello_ts").is_not_null()))
 
 
 def _with_secrets(parser: StreamParser, secrets: Secrets) -> StreamParser:
@@ -385,9 +405,9 @@ def _read_plain(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     return hellos
 
 
-def _over_quic(capture: PacketSource) -> pl.DataFrame | None:
+def _over_quic(datagrams: pl.DataFrame) -> pl.DataFrame | None:
     """Rows of handshakes in QUIC, in the form of those over TCP."""
-    found = list(quic.handshakes(capture))
+    found = list(quic.handshakes(datagrams))
     if not found:
         return None
     texts = [stream.bytes() for handshake in found for stream in (handshake.client, handshake.server)]
@@ -413,7 +433,7 @@ def _named(column: str, names: dict[int, str]) -> pl.Expr:
 
 def _rows(capture: PacketSource) -> pl.DataFrame:
     parts = list(over_tcp.messages(capture, "tls"))
-    in_quic = _over_quic(capture)
+    in_quic = _over_quic(over_tcp.beside(capture, "tls"))
     if in_quic is not None:
         parts.append(in_quic)
     if not parts:
@@ -460,8 +480,7 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
     rows = rows.with_columns(alert=pl.when(code >= 0).then(known))
     frames = ("client_hello_frame", "server_hello_frame")
     rows = rows.cast(dict.fromkeys(frames, pl.UInt64)).sort(pl.coalesce("ts", "ts_server_hello"), "flow_id")
-    sightings = capture if in_quic is not None else over_tcp.sighted(capture, "tls")
-    return with_ends(rows, sightings, *frames)
+    return with_ends(rows, over_tcp.sighted(capture, "tls"), *frames)
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:
@@ -477,5 +496,13 @@ PROTOCOL = Protocol(
     build,
 )
 PARSER = StreamParser(
-    "tls", ("tls",), 20, recognise, parse, HANDSHAKE_LIMIT_BYTES, with_secrets=_with_secrets
+    "tls",
+    ("tls",),
+    20,
+    recognise,
+    parse,
+    HANDSHAKE_LIMIT_BYTES,
+    in_threads=True,
+    beside=quic.CANDIDATES,
+    with_secrets=_with_secrets,
 )

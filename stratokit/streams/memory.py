@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from stratokit.kernels import kernel
+from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +28,15 @@ class Bytes:
     start: NDArray[np.int64]
     size: NDArray[np.int64]
     owner: Any  # keeps the memory
+
+
+@routine
+def copy_bytes(out: np.ndarray, at: int, data: np.ndarray, start: int, size: int) -> None:
+    """data[start : start + size] to out[at:]. Both are sliced first: then this becomes one memcpy, while
+    places that could be negative make it a loop over single bytes."""
+    to, source = out[at : at + size], data[start : start + size]
+    for i in range(size):
+        to[i] = source[i]
 
 
 @kernel

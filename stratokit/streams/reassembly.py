@@ -21,7 +21,7 @@ from stratokit.dissect.layers import i64
 from stratokit.kernels import kernel
 from stratokit.streams.assembler import Policy, assemble
 from stratokit.streams.flows import FIN, SYN, TCP
-from stratokit.streams.memory import Bytes, parts_of
+from stratokit.streams.memory import Bytes, copy_bytes, parts_of
 from stratokit.streams.segments import STREAM_LIMIT_BYTES, grouped, intervals, stream_offsets
 from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
 from stratokit.streams.source import packet_bytes
@@ -100,24 +100,43 @@ class Streams:
     frame: NDArray[np.int64]
     ts_ns: NDArray[np.int64]
     losses: dict[str, int]
+    beside: pl.DataFrame | None = None  # other packets that were asked for, with their bytes
 
     def heads(self, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The first bytes of each stream, at most `size` and up to the first gap: (data, bounds)."""
         return _heads(self.pieces, self.piece_bounds, self.payload.data, size)
 
-    def groups(self, wanted: NDArray[np.bool_], limit_bytes: int) -> Iterator[NDArray[np.bool_]]:
-        """The conversations that `wanted` marks, a few at a time: at most so many bytes, or one alone."""
-        ends = np.concatenate([[0], np.cumsum(self.pieces[:, 1])])[self.piece_bounds]
-        size = np.where(wanted, ends[2::2] - ends[:-1:2], 0)
-        group = (np.cumsum(size) - size) // limit_bytes
-        for number in np.unique(group[wanted]):
-            yield wanted & (group == number)
+    def groups(
+        self, wanted: NDArray[np.bool_], group_bytes: int, limit_bytes: int = STREAM_LIMIT_BYTES
+    ) -> Iterator[tuple[NDArray[np.bool_], int]]:
+        """The conversations that `wanted` marks, a few at a time, and how many bytes these have.
 
-    def byte_runs(self, wanted: NDArray[np.bool_], limit_bytes: int = STREAM_LIMIT_BYTES) -> ByteRuns:
-        """The bytes of the flows that `wanted` marks; of each stream at most the first `limit_bytes`."""
+        That is at most `group_bytes`, or one alone; `limit_bytes` of each stream.
+        """
+        ends = np.concatenate([[0], np.cumsum(self.pieces[:, 1])])[self.piece_bounds]
+        size = np.where(wanted, np.minimum(np.diff(ends), limit_bytes).reshape(-1, 2).sum(1), 0)
+        group = (np.cumsum(size) - size) // group_bytes
+        for number in np.unique(group[wanted]):
+            chosen = wanted & (group == number)
+            yield chosen, int(size[chosen].sum())
+
+    def byte_runs(
+        self,
+        wanted: NDArray[np.bool_],
+        limit_bytes: int = STREAM_LIMIT_BYTES,
+        only: NDArray[np.int64] | None = None,
+    ) -> ByteRuns:
+        """The bytes of the flows that `wanted` marks; of each stream at most the first `limit_bytes`.
+
+        Args:
+            only: for each of these flows the side whose bytes are wanted, 0 or 1; the other stays empty.
+        """
         chosen = np.repeat(wanted, 2)
         streams = np.flatnonzero(chosen)
-        copied = _copy(self.pieces, self.piece_bounds, self.payload.data, streams, limit_bytes)
+        limits = np.full(streams.size, limit_bytes, np.int64)
+        if only is not None:
+            limits[2 * np.arange(only.size) + 1 - only] = 0
+        copied = _copy(self.pieces, self.piece_bounds, self.payload.data, streams, limits)
         data, run_bounds, run_start, run_offset, piece_start, piece_row, piece_ready = copied
         return ByteRuns(
             data=data,
@@ -136,28 +155,41 @@ class Streams:
 
 
 def batches(
-    capture: PacketSource, limit_bytes: int = BATCH_BYTES, policy: Policy = "first"
+    capture: PacketSource,
+    limit_bytes: int = BATCH_BYTES,
+    policy: Policy = "first",
+    beside: pl.Expr | None = None,
 ) -> Iterator[Streams]:
     """All TCP conversations of a capture with their bytes, a group after the other, by flow_id.
 
     Args:
         policy: which of several segments the bytes are taken from that all of them brought.
+        beside: packets that are wanted too, so that the capture need not be gone through again for them.
     """
-    is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null()
     # Segments without payload or SYN or FIN say nothing about bytes.
     matters = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) != 0)
-    packets = capture.rows("packet").filter(is_tcp & matters)
-    columns = (*_COLUMNS, *SEEN, "data", "datagram", "payload_offset")
+    is_tcp = (pl.col("ip_proto") == TCP) & matters
+    columns = list(dict.fromkeys((*_COLUMNS, *SEEN, "data", "datagram", "payload_offset")))
+    every = capture.rows("packet").filter(pl.col("flow_id").is_not_null())
+    packets = every.filter(is_tcp)
     if getattr(capture, "is_mapped", False):
-        yield put_together(with_sides(packets.select(list(dict.fromkeys(columns))).collect()), policy)
+        found = (packets if beside is None else every.filter(is_tcp | beside)).select(columns).collect()
+        others = None
+        if beside is not None:
+            others = found.filter(pl.col("ip_proto") != TCP)
+            found = found.filter(pl.col("ip_proto") == TCP) if others.height else found
+        yield dataclasses.replace(put_together(with_sides(found), policy), beside=others)
         return
+    if beside is not None:
+        others = every.filter(beside).select(columns).collect()
+        yield dataclasses.replace(put_together(with_sides(others.clear()), policy), beside=others)
     sizes = (
         packets.group_by("flow_id").agg(pl.col("payload_len").cast(pl.Int64).sum()).sort("flow_id").collect()
     )
     group = sizes["payload_len"].cum_sum().shift(1, fill_value=0) // limit_bytes
     for _, part in sizes.group_by(group, maintain_order=True):
         low, high = part["flow_id"][0], part["flow_id"][-1]
-        rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(list(dict.fromkeys(columns)))
+        rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(columns)
         if part["payload_len"].sum() > limit_bytes:  # of one that fills the group alone not all is read
             rows = rows.with_columns(unread=_SENT_BEFORE >= STREAM_LIMIT_BYTES)
             rows = rows.with_columns(pl.when(~pl.col("unread")).then("data").alias("data"))
@@ -253,8 +285,7 @@ def _heads(
                     break
                 take = min(room, pieces[p, 1])
                 if copying:
-                    for i in range(take):
-                        out[n + i] = payload[pieces[p, 3] + i]
+                    copy_bytes(out, n, payload, pieces[p, 3], take)
                 n += take
                 room -= take
             bounds[s + 1] = n
@@ -263,13 +294,13 @@ def _heads(
 
 @kernel
 def _copy(
-    pieces: np.ndarray, piece_bounds: np.ndarray, payload: np.ndarray, streams: np.ndarray, limit: int
+    pieces: np.ndarray, piece_bounds: np.ndarray, payload: np.ndarray, streams: np.ndarray, limits: np.ndarray
 ) -> Any:
     """(data, run_bounds, run_start, run_offset, piece_start, piece_row, piece_ready) of some streams."""
     total, count = 0, 0
-    for s in streams:
-        count += piece_bounds[s + 1] - piece_bounds[s]
-        room = i64(limit)
+    for k, s in enumerate(streams):
+        room = limits[k]
+        count += piece_bounds[s + 1] - piece_bounds[s] if room else 0
         for p in range(piece_bounds[s], piece_bounds[s + 1]):
             total += min(pieces[p, 1], room)
             room -= min(pieces[p, 1], room)
@@ -282,7 +313,7 @@ def _copy(
     piece_ready = np.empty(count, np.int64)
     at, runs, n = 0, 0, 0
     for k, s in enumerate(streams):
-        ready, room = i64(-1), i64(limit)
+        ready, room = i64(-1), limits[k]
         for p in range(piece_bounds[s], piece_bounds[s + 1]):
             offset, size, row, source = pieces[p, 0], min(pieces[p, 1], room), pieces[p, 2], pieces[p, 3]
             if size == 0:
@@ -297,8 +328,7 @@ def _copy(
             ready = max(ready, row)
             piece_ready[n] = ready
             n += 1
-            for i in range(size):
-                data[at + i] = payload[source + i]
+            copy_bytes(data, at, payload, source, size)
             at += size
         run_bounds[k + 1] = runs
     run_start[runs] = at
