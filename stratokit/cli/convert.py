@@ -21,6 +21,11 @@ def convert(
         metavar="NAME",
         help="universal: for sysdig of every version, Falco and Stratoshark (default); modern: exits only.",
     ),
+    with_events: bool = typer.Option(
+        False,
+        "--with-events",
+        help="Into .pcapng also system calls and socket events, which Wireshark lists among the packets.",
+    ),
     remove_input: bool = typer.Option(False, "--remove-input", hidden=True),
 ) -> None:
     """Convert captures to another format.
@@ -30,6 +35,7 @@ def convert(
     \b
     Examples:
       stratokit convert now.parquet now.pcapng       for Wireshark, with processes
+      stratokit convert now.parquet now.pcapng --with-events
       stratokit convert now.parquet now.scap         for sysdig and Stratoshark
       stratokit convert trace.pcap trace.parquet
       stratokit convert left.spool saved.parquet     what a killed recorder left behind
@@ -50,7 +56,7 @@ def convert(
     # The recorder, which is to say nothing that is no fact of the recording, converts with remove_input.
     first_use = contextlib.nullcontext() if remove_input else compiling()
     with progress(f"writing {output.name}") as report, first_use:
-        lost = engine.convert_files(inputs, output, report, engine.Choices(scap_profile))
+        lost = engine.convert_files(inputs, output, report, engine.Choices(scap_profile, with_events))
     _tell(lost, remove_input)
     if remove_input:
         for path in inputs:

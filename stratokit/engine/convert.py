@@ -36,9 +36,11 @@ class Choices:
     """How to write where a format leaves a choice.
 
     `scap_profile`: which readers a scap file is for; None is the one it came with, or "universal".
+    `with_events`: system-call and socket events among the packets of a pcapng file.
     """
 
     scap_profile: str | None = None
+    with_events: bool = False
 
 
 def convert_files(
@@ -82,17 +84,19 @@ def convert(
     Returns what was lost or passed over in it, by counter.
     """
     form = registry.by_suffix(output)
+    if choices.with_events and form.name != "pcapng":
+        raise UsageError(f"--with-events is for .pcapng, which {output} is not")
     if (scap := capture.scap_file) is not None and form.name == "parquet" and capture.filter_text is None:
         return _stream_scap(scap, output, progress)
     source = capture.packet_file
-    if source is not None and form.name != "scap" and capture.filter_text is None:
+    if source is not None and form.name != "scap" and capture.filter_text is None and not choices.with_events:
         return (_stream if form.name == "parquet" else _copy)(source, form, output, progress)
     if form.name == "parquet":
         _to_parquet(capture, output, progress)
     elif form.name == "scap":
         _to_scap(capture, output, choices, progress)
     else:
-        _to_packets(capture, form, output, progress)
+        _to_packets(capture, form, output, progress, choices)
     losses: dict[str, int] = capture.info()["losses"]
     return losses
 
@@ -208,20 +212,34 @@ def _packets(capture: Capture) -> Iterator[pa.Table]:
         yield batch.sort_by("frame")
 
 
-def _to_packets(capture: Capture, form: registry.Format, output: Path, progress: Progress | None) -> None:
+def _to_packets(
+    capture: Capture, form: registry.Format, output: Path, progress: Progress | None, choices: Choices
+) -> None:
     from stratokit.formats.frames import Interface
 
     assert form.open_writer is not None
     # Without times: Python's have no nanoseconds.
     interfaces = collect(capture.rows("interface").drop("ts")).iter_rows(named=True)
     known = [Interface.from_row(row) for row in interfaces]
+    if choices.with_events:
+        from stratokit.engine.mixed_files import with_events
+
+        losses = collect(capture.rows("loss")).to_arrow()
+        with_events(capture, output, _metadata(capture), _told(capture, progress), known, losses)
+        return
     # pcapng has a place for what was lost, pcap has none.
     more = {"losses": collect(capture.rows("loss")).to_arrow()} if form.name == "pcapng" else {}
+    with form.open_writer(output, _metadata(capture), known, **more) as writer:
+        for batch in _told(capture, progress):
+            writer.write(batch)
+
+
+def _told(capture: Capture, progress: Progress | None) -> Iterator[pa.Table]:
+    """Packets, with progress."""
     total = sum(file.rows.get("packet", 0) for file in capture.files)
     done = 0
-    with form.open_writer(output, _metadata(capture), known, **more) as writer:
-        for batch in _packets(capture):
-            writer.write(batch)
-            done += batch.num_rows
-            if progress:
-                progress(*_share(capture, done, total))
+    for batch in _packets(capture):
+        yield batch
+        done += batch.num_rows
+        if progress:
+            progress(*_share(capture, done, total))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,14 @@ BUFFER_BYTES = 4 << 20
 SEEN_FRAMES = 1 << 20
 # A synthesized Ethernet header: two addresses of zeros, as loopback has, and the EtherType.
 ETHERNET_HEADER = 14
+
+
+class Run(NamedTuple):
+    """Blocks one behind the other in `data`: block i is `data[ends[i]:ends[i + 1]]`, its time `ts[i]`."""
+
+    data: np.ndarray
+    ends: np.ndarray
+    ts: np.ndarray
 
 
 @kernel

@@ -5,7 +5,7 @@ Memory: the bytes of all events, which have to be brought back into their order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 
 from stratokit.engine.scap import carried
+from stratokit.formats.packet_rows import Run
+from stratokit.formats.scap.walk import event_times
 from stratokit.formats.scap.writer import ScapWriter
 
 if TYPE_CHECKING:
@@ -32,11 +34,7 @@ def write_again(capture: Capture, output: Path, progress: Callable[[int, int], N
     with ScapWriter(output, headed=not lists) as writer:
         for batch in _events(capture).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
             numbers = batch["number"].to_numpy()
-            column = batch["block"].rechunk().to_arrow()
-            ends = np.frombuffer(column.buffers()[1], np.int64)[
-                column.offset : column.offset + len(column) + 1
-            ]
-            data = np.frombuffer(column.buffers()[2] or b"", np.uint8)
+            data, ends = _blocks(batch)
             at = 0
             while at < len(numbers):
                 while lists and lists[0].events_before < numbers[at]:
@@ -50,6 +48,24 @@ def write_again(capture: Capture, output: Path, progress: Callable[[int, int], N
             if progress:
                 progress(writer.events, int(numbers[-1]))
         writer.blocks(rest.block for rest in lists)
+
+
+def runs(capture: Capture) -> Iterator[Run]:
+    """The events that the capture still has, as they stood in the file."""
+    for batch in _events(capture).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
+        data, ends = _blocks(batch)
+        times = np.empty(len(ends) - 1, np.int64)
+        event_times(data, ends, times)
+        yield Run(data, ends, times)
+
+
+def _blocks(batch: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of a batch's events, and where each begins and the last one ends."""
+    column = batch["block"].rechunk().to_arrow()
+    ends = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
+    # Copies, as kernels take arrays that are not read-only.
+    data = np.frombuffer(column.buffers()[2] or b"", np.uint8)[ends[0] : ends[-1]].copy()
+    return data, ends - ends[0]
 
 
 def _events(capture: Capture) -> pl.LazyFrame:

@@ -18,7 +18,10 @@ from stratokit.schema import load, scap
 # Types whose enter events every reader numbers and uses itself: the others must not count as frames.
 NUMBERED_ENTERS = (2, 22, 58, 292, 306, 326, 330)
 EXECVEAT, EXECVE = 330, 292
-CLONE, PROCEXIT = 222, 186
+CLONE, CLONE3, PROCEXIT, NOTIFICATION = 222, 334, 186, 280
+# A profile for blocks that stand among packets, where Wireshark shall show one frame a call: no reader of
+# libs takes such a file, so no enter event needs to be numbered.
+AMONG_PACKETS = "among packets"
 _THREAD = 0x10000 | 0x400
 COLUMNS = (
     "ts", "pid", "tid", "comm", "syscall", "duration_ns", "ret", "arg0", "arg1", "arg2", "arg3", "arg4",
@@ -27,11 +30,12 @@ COLUMNS = (
 )  # fmt: skip
 # Rows that are no system calls: what readers must know before the next one, and ends of processes.
 BORN, ENDED, GONE, RUNS = "@born", "@ended", "@gone", "@runs"
-FILE, PIPE, SOCKET, CONNECTED = "@file", "@pipe", "@socket", "@connected"
+FILE, PIPE, SOCKET, CONNECTED, STATE = "@file", "@pipe", "@socket", "@connected", "@state"
 _SPECIAL = {
     GONE: PROCEXIT, BORN: CLONE, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306, PIPE: 60, SOCKET: 18,
-    CONNECTED: 22,
+    CONNECTED: 22, STATE: NOTIFICATION,
 }  # fmt: skip
+_SHOWN = (ENDED, STATE)
 _TEXTS = ("path", "path2")
 _PAIR = r"^\[?([0-9a-fA-F.:]+?)\]?:(\d+)->\[?([0-9a-fA-F.:]+?)\]?:(\d+)$"
 
@@ -40,12 +44,14 @@ _PAIR = r"^\[?([0-9a-fA-F.:]+?)\]?:(\d+)->\[?([0-9a-fA-F.:]+?)\]?:(\d+)$"
 def _types(profile: str) -> pl.DataFrame:
     """Event type, libs' number and the machine's number of each call by name."""
     numbers = {call.name: number for number, call in load.syscalls("x86_64").items()}
-    rows = [
+    rows: list[tuple[str, int, int, int]] = [
         (name, call.type, call.code, numbers.get(name, 0))
         if profile == "modern"
         else (name, call.known, call.code if call.code < scap.known_codes() else 0, numbers.get(name, 0))
         for name, call in scap.calls().items()
     ]
+    if profile == AMONG_PACKETS:  # Wireshark 4.0 does not know clone3, whose parameters are those of clone
+        rows = [(name, CLONE if type_ == CLONE3 else type_, code, n) for name, type_, code, n in rows]
     rows += [(name, type_, 0, 0) for name, type_ in _SPECIAL.items()]
     schema = {"syscall": pl.String, "type": pl.Int64, "code": pl.Int64, "native": pl.Int64}
     return pl.DataFrame(rows, schema=schema, orient="row")
@@ -223,7 +229,7 @@ class Layout:
         ).to_series()
         chosen = np.flatnonzero(wanted.to_numpy())
         out = self._of(frame, chosen, frame["type"].to_numpy()[chosen], frame["ts"].to_numpy()[chosen])
-        numbered = np.isin(out["type"], NUMBERED_ENTERS)
+        numbered = np.isin(out["type"], NUMBERED_ENTERS) & (self._profile != AMONG_PACKETS)
         out["block"] = np.where(numbered, blocks.EVENT, blocks.EVENT_V1_ALIAS)
         return out
 
@@ -233,10 +239,10 @@ class Layout:
         types = frame["type"].to_numpy()[chosen] + 1
         ret = frame["ret"].fill_null(-1).to_numpy()[chosen]
         types = np.where((types == EXECVEAT + 1) & (ret == 0), EXECVE + 1, types)
-        types = np.where(types == PROCEXIT + 1, PROCEXIT, types)
+        types = np.where(np.isin(types, (PROCEXIT + 1, NOTIFICATION + 1)), types - 1, types)
         out = self._of(frame, chosen, types, frame["end"].to_numpy()[chosen])
         # What only tells readers of the state is not shown; the end of a process is.
-        hidden = special[chosen] & (frame["syscall"] != ENDED).fill_null(value=True).to_numpy()[chosen]
+        hidden = special[chosen] & ~frame["syscall"].is_in(_SHOWN).fill_null(value=False).to_numpy()[chosen]
         out["block"] = np.where(hidden, blocks.EVENT_FLAGS, blocks.EVENT)
         out["flags"] = np.where(hidden, blocks.STATE_ONLY, 0)
         return out

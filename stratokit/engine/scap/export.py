@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from stratokit.engine.frames import collect
 from stratokit.engine.scap import events_out as eo
 from stratokit.engine.scap.people import People, user_list
-from stratokit.engine.scap.sightings import at_start, first_sightings, introductions
+from stratokit.engine.scap.sightings import at_start, first_sightings, introductions, state_changes
 from stratokit.formats.scap import lists
 from stratokit.formats.scap import metadata as md
+from stratokit.formats.scap.fill import Rows
 from stratokit.formats.scap.writer import ScapWriter
 
 if TYPE_CHECKING:
@@ -39,21 +41,41 @@ _PEOPLE = (
 
 def export(capture: Capture, output: Path, profile: str, progress: Progress | None = None) -> None:
     """Write the system calls of a capture with the processes and descriptors they need."""
-    rows = capture.rows("process").with_columns(pl.col("ts").cast(pl.Int64))
-    process_rows = collect(rows.select(*_PEOPLE, "exit_code"))
-    people = People(process_rows)
-    sightings = first_sightings(capture)
-    layout = eo.Layout(profile, people, sightings.threads)
-    total = sum(file.rows.get("syscall", 0) for file in capture.files)
-    done = 0
+    outgoing = Outgoing(capture, profile)
     with ScapWriter(output) as writer:
-        writer.blocks(_lists(capture, people, at_start(sightings, [p.pid for p in people.at_start])))
-        extra = introductions(process_rows, sightings, people)
-        for frame, cutoff in _batches(capture, extra):
-            typed = layout.typed(frame)
-            events = layout.events(typed)
-            events = events[events["ts"] < cutoff] if cutoff is not None else events
-            writer.write(events, layout.rows(typed))
+        writer.blocks(outgoing.lists())
+        for events, rows in outgoing.batches(progress):
+            writer.write(events, rows)
+
+
+class Outgoing:
+    """The system calls of a recording on their way out; `profile` as `events_out.Layout` knows them."""
+
+    def __init__(self, capture: Capture, profile: str) -> None:
+        self._capture = capture
+        rows = capture.rows("process").with_columns(pl.col("ts").cast(pl.Int64))
+        self._processes = collect(rows.select(*_PEOPLE, "exit_code"))
+        self._people = People(self._processes)
+        self._sightings = first_sightings(capture)
+        self._layout = eo.Layout(profile, self._people, self._sightings.threads)
+        self._profile = profile
+
+    def lists(self) -> Iterator[bytes]:
+        """Blocks of what there was at the start."""
+        pids = [person.pid for person in self._people.at_start]
+        return _lists(self._capture, self._people, at_start(self._sightings, pids))
+
+    def batches(self, progress: Progress | None = None) -> Iterator[tuple[np.ndarray, Rows]]:
+        """Events in order of time, batch by batch, with the rows that they are from."""
+        total = sum(file.rows.get("syscall", 0) for file in self._capture.files)
+        done = 0
+        extra = introductions(self._processes, self._sightings, self._people)
+        if self._profile == eo.AMONG_PACKETS:
+            extra = pl.concat([extra, state_changes(self._capture)]).sort("ts", maintain_order=True)
+        for frame, cutoff in _batches(self._capture, extra):
+            typed = self._layout.typed(frame)
+            events = self._layout.events(typed)
+            yield events[events["ts"] < cutoff] if cutoff is not None else events, self._layout.rows(typed)
             done += frame.height
             if progress:
                 progress(min(done, total), total)

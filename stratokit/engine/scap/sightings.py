@@ -174,15 +174,40 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
     parts.append(
         told(ran.filter((pl.col("returned") >= pl.col("ts")).not_() | pl.col("returned").is_null()), eo.RUNS)
     )
-    found = pl.concat(parts, how="diagonal_relaxed")
-    return found.with_columns(
+    return _as_calls(pl.concat(parts, how="diagonal_relaxed")).sort("ts", maintain_order=True)
+
+
+def state_changes(capture: Capture) -> pl.DataFrame:
+    """Rows of `events_out` for what the kernel said of TCP sockets; memory: one narrow row each."""
+    rows = capture.rows("socket").filter(pl.col("event") != "snapshot")
+    ends = pl.format(
+        "{}:{}->{}:{}", *(_bracketed(name) for name in ("src_ip", "src_port", "dst_ip", "dst_port"))
+    )
+    states = pl.format(" {}->{}", "old_state", "new_state")
+    times = pl.format(" rtt_us={}", pl.col("rtt_ns") // 1000)
+    told = pl.concat_str(ends, states.fill_null(""), times.fill_null(""))
+    found = rows.select(
+        pl.col("ts").cast(pl.Int64), "tid", "pid", "comm", syscall=pl.lit(eo.STATE), ret=pl.lit(0, pl.Int64),
+        path=pl.format("tcp.{}", "event"), path2=told,
+    )  # fmt: skip
+    return _as_calls(collect(found))
+
+
+def _bracketed(name: str) -> pl.Expr:
+    text = pl.col(name).cast(pl.String)
+    return pl.when(text.str.contains(":", literal=True)).then(pl.format("[{}]", text)).otherwise(text)
+
+
+def _as_calls(found: pl.DataFrame) -> pl.DataFrame:
+    """With all columns of `events_out`."""
+    return found.select(
         *(
             (pl.col(name) if name in found.columns else pl.lit(None)).cast(dtype).alias(name)
             for name, dtype in _schema().items()
         ),
         end=pl.col("ts"),
         entered=pl.lit(value=True),
-    ).sort("ts", maintain_order=True)
+    )
 
 
 def _opened(sightings: Sightings, people: People) -> Iterator[pl.DataFrame]:

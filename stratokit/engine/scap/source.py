@@ -45,11 +45,13 @@ class Survey:
     losses: dict[str, int] = dataclasses.field(default_factory=dict)
     damage: Any = None
     blocks: list[carried.Carried] = dataclasses.field(default_factory=list)
+    blocks_read: int = 0  # but section headers
     _carried_bytes: int = 0
     _waiting: list[metadata.Process] = dataclasses.field(default_factory=list)
 
     def listed(self, item: Listed, follower: Follower) -> None:
         """Take in a list."""
+        self.blocks_read += item.name != "section"
         self._carried_bytes += len(item.block)
         if self._carried_bytes <= carried.BYTES_MAX:
             self.blocks.append(carried.Carried(follower.events_before, item.block))
@@ -97,6 +99,7 @@ class Survey:
         """
         self._snapshots(follower, self.first_ns or 0)
         self.damage = reader.damage
+        self.blocks_read += follower.events_before + reader.bad_lists
         if self.damage is not None and not follower.events_before:
             raise FormatError(
                 f"{path}: nothing could be read: {self.damage.reason} (byte {self.damage.offset})"

@@ -184,7 +184,11 @@ class PcapngWriter(FileWriter):
                 comments,
                 comment_ends,
             )
-            self._output.file.write(self._buffer[:size].data)
+            self._put(self._buffer[:size], ends[first : last + 1] - ends[first], ts[first:last])
+
+    def _put(self, data: np.ndarray, ends: np.ndarray, ts: np.ndarray) -> None:  # noqa: ARG002
+        """Add blocks of packets that stand in `data` one behind the other."""
+        self._output.file.write(data.data)
 
     def _interfaces_of(self, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
         """Interface id of each packet, and the size of the header that is put before it."""

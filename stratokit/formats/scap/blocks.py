@@ -40,6 +40,9 @@ SMALL_EVENT_MAX = 65536
 # Readers of Wireshark refuse larger blocks; one that claims to be is damage.
 BLOCK_MAX = 16 << 20
 
+# Packets of a pcapng file (enhanced, obsolete, simple), which may hold events too.
+PACKETS = (6, 2, 3)
+
 FIRST = range(0x201, 0x223)
 ALIAS_SUFFIX = 0xABCD
 

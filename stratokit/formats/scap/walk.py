@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stratokit.formats.scap.blocks import BLOCK_MAX, EVENTS, FLAGGED_EVENTS, V1_EVENTS
+from stratokit.formats.scap.blocks import BLOCK_MAX, EVENTS, FLAGGED_EVENTS, PACKETS, V1_EVENTS
 from stratokit.formats.scap.params import Tables
 from stratokit.kernels import kernel, routine
 
@@ -131,6 +131,17 @@ def _event(data: np.ndarray, kind: int, body: int, end: int, tables: Tables, row
 
 
 @kernel
+def event_times(data: np.ndarray, ends: np.ndarray, times: np.ndarray) -> None:
+    """Time of each event block; of one that is too short the time of the one before."""
+    last = i64(0)
+    for i in range(times.size):
+        at = ends[i]
+        if at + 22 <= ends[i + 1]:
+            last = long(data, at + (14 if word(data, at) in FLAGGED_EVENTS else 10))
+        times[i] = last
+
+
+@kernel
 def walk(data: np.ndarray, at: int, tables: Tables, rows: np.ndarray, count: int) -> tuple[int, int, int]:
     """Go on from block `at` with `count` events found so far.
 
@@ -142,7 +153,7 @@ def walk(data: np.ndarray, at: int, tables: Tables, rows: np.ndarray, count: int
         if at + 12 > size:
             return count, at, MORE
         kind = word(data, at)
-        if kind not in EVENTS:
+        if kind not in EVENTS and kind not in PACKETS:
             return count, at, COLD
         length = word(data, at + 4)
         if length < 12 or length > BLOCK_MAX:
@@ -151,6 +162,9 @@ def walk(data: np.ndarray, at: int, tables: Tables, rows: np.ndarray, count: int
             return count, at, MORE
         if word(data, at + length - 4) != length:
             return count, at, BAD
+        if kind in PACKETS:
+            at += length
+            continue
         row = rows[count]
         _event(data, kind, at + 8, at + length - 4, tables, row)
         row.at = at

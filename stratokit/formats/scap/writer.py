@@ -7,13 +7,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stratokit.formats.output import FileWriter
-from stratokit.formats.packet_rows import BUFFER_BYTES, pieces
+from stratokit.formats.packet_rows import BUFFER_BYTES, Run, pieces
 from stratokit.formats.scap import fill, lists
 from stratokit.formats.scap.params import tables
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+
+class Encoder:
+    """Turns events into blocks."""
+
+    def __init__(self) -> None:
+        self._tables = tables()
+        self._buffer = np.empty(BUFFER_BYTES, np.uint8)
+
+    def encoded(self, events: np.ndarray, rows: fill.Rows) -> Iterator[Run]:
+        """Events (`fill.EVENT_OUT`) in their order, with what `rows` have for their parameters, in pieces
+        that are valid until the next one is asked for.
+        """
+        ends = np.empty(events.size + 1, np.int64)
+        fill.sizes(events, rows, self._tables, ends)
+        for first, last in pieces(ends):
+            size = int(ends[last] - ends[first])
+            if size > len(self._buffer):
+                self._buffer = np.empty(size, np.uint8)
+            fill.fill(self._buffer, ends, first, last, events, rows, self._tables)
+            times = np.ascontiguousarray(events["ts"][first:last])
+            yield Run(self._buffer[:size], ends[first : last + 1] - ends[first], times)
 
 
 class ScapWriter(FileWriter):
@@ -21,8 +43,7 @@ class ScapWriter(FileWriter):
 
     def __init__(self, path: str | os.PathLike[str], *, headed: bool = True) -> None:
         super().__init__(path)
-        self._tables = tables()
-        self._buffer = np.empty(BUFFER_BYTES, np.uint8)
+        self._encoder = Encoder()
         self.events = 0
         if headed:
             self.blocks([lists.section()])
@@ -41,21 +62,9 @@ class ScapWriter(FileWriter):
 
     def write(self, events: np.ndarray, rows: fill.Rows) -> None:
         """Add events (`fill.EVENT_OUT`) in their order, with what `rows` have for their parameters."""
-        for block in self.encoded(events, rows):
-            with self._output.errors():
-                self._output.file.write(block.data)
+        for piece in self._encoder.encoded(events, rows):
+            self.raw(piece.data, 0)
         self.events += events.size
-
-    def encoded(self, events: np.ndarray, rows: fill.Rows) -> Iterable[np.ndarray]:
-        """The events as they stand in a file, in pieces that are valid until the next one is asked for."""
-        ends = np.empty(events.size + 1, np.int64)
-        fill.sizes(events, rows, self._tables, ends)
-        for first, last in pieces(ends):
-            size = int(ends[last] - ends[first])
-            if size > len(self._buffer):
-                self._buffer = np.empty(size, np.uint8)
-            fill.fill(self._buffer, ends, first, last, events, rows, self._tables)
-            yield self._buffer[:size]
 
     def _finish(self) -> None:
         pass
