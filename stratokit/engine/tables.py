@@ -90,6 +90,7 @@ def entry(name: str) -> Entry:
 
 
 def _derived() -> Iterator[Entry]:
+    from stratokit.engine.latency import table as latency
     from stratokit.protocols.registry import protocols
     from stratokit.streams import conversations, segment_table, tcp
 
@@ -97,6 +98,7 @@ def _derived() -> Iterator[Entry]:
         yield Entry(module.TABLE, "packet", module.build, _specs(module.TABLE))
     for protocol in protocols().values():
         yield Entry(protocol.table, "packet", protocol.build, _specs(protocol.table), from_payload=True)
+    yield Entry(latency.TABLE, "packet", latency.build, _specs(latency.TABLE))
 
 
 def _specs(table: Table) -> tuple[FieldSpec, ...]:

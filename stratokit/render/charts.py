@@ -9,12 +9,15 @@ from typing import Any
 
 import polars as pl
 
+from stratokit.engine.latency.table import PARTS
 from stratokit.render import units
+from stratokit.reports.latency import WHOLE, WORDS
 from stratokit.reports.run import Section
 
 _WIDTH, _HEIGHT = 640, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 8, 8, 22
-_ROW = 26  # height of a line of the percentile chart
+_ROW = 26  # height of a line of the percentile chart and of the waterfall
+_LINES = 25
 
 
 def of(section: Section) -> str:
@@ -109,7 +112,7 @@ def _times(first: int, last: int) -> Iterator[str]:
 
 def _percentiles(frame: pl.DataFrame) -> Iterator[str]:
     """A bar from the half to the longest for each layer, on one logarithmic axis."""
-    known = frame.drop_nulls("p50_ns")
+    known = frame.filter(part=WHOLE).drop_nulls("p50_ns")
     if known.is_empty():
         return
     left = 150
@@ -137,6 +140,49 @@ def _percentiles(frame: pl.DataFrame) -> Iterator[str]:
     yield _figure(key, "Spread of latency", height, marks)
 
 
+def _waterfall(frame: pl.DataFrame) -> Iterator[str]:
+    """The slowest requests as lines of parts, one behind the other, all on the slowest one's axis."""
+    rows = frame.head(_LINES).to_dicts()
+    left, most = 200, max(row["total_ns"] for row in rows)
+    scale = (_WIDTH - left - 60) / most
+    used, marks = set(), []
+    for k, row in enumerate(rows):
+        y, x = 6 + k * _ROW, float(left)
+        name = f"{row['kind']} {row['what'] or ''}"
+        title = f"<title>{escape(name)}</title>"
+        marks.append(
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{title}{escape(_cut(name, 32))}</text>'
+            f'<rect class="grid" x="{left}" y="{y + 3}" width="{row["total_ns"] * scale:.1f}" height="12"/>'
+            f'<text x="{left + row["total_ns"] * scale + 4:.1f}" y="{y + 13}">'
+            f"{units.duration(row['total_ns'])}</text>"
+        )
+        for number, part in enumerate(PARTS):
+            if not row[part]:
+                continue
+            width = row[part] * scale
+            note = f"<title>{escape(WORDS[part])} {units.duration(row[part])}</title>"
+            marks.append(
+                f'<rect class="part{number}" x="{x:.1f}" y="{y + 3}" width="{max(width, 0.5):.1f}" '
+                f'height="12">{note}</rect>'
+            )
+            if part == "app_ns" and row["upstream_ns"]:
+                marks.append(
+                    f'<rect class="own" x="{x:.1f}" y="{y + 12}" width="{row["upstream_ns"] * scale:.1f}" '
+                    f'height="3"><title>{WORDS["upstream_ns"]} {units.duration(row["upstream_ns"])}</title>'
+                    "</rect>"
+                )
+            x += width
+            used.add(number)
+    names = (f'<b class="part{n}">{escape(WORDS[part])}</b>' for n, part in enumerate(PARTS) if n in used)
+    yield _figure(
+        f'<span class="key">{" ".join(names)}</span>', "Slowest requests", len(rows) * _ROW + 12, marks
+    )
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def _figure(caption: str, label: str, height: int, marks: list[str]) -> str:
     return (
         f'<figure><figcaption>{caption}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
@@ -147,4 +193,5 @@ def _figure(caption: str, label: str, height: int, marks: list[str]) -> str:
 _CHARTS: dict[str, Callable[[pl.DataFrame], Iterator[str]]] = {
     "timeline": _timeline,
     "latency": _percentiles,
+    "slowest": _waterfall,
 }

@@ -19,6 +19,7 @@ SECTIONS = [
         "tls",
         "latency",
         "timeline",
+        "slowest",
         "syscalls",
     ),
     "processes",

@@ -32,7 +32,7 @@ def capture_of(tmp_path, **kinds) -> Capture:
 
 def test_the_order_of_sections_is_stable():
     names = ["findings", "protocols", "conversations", "tcp", "dns", "http", "tls", "latency", "timeline"]
-    names += ["syscalls", "processes"]
+    names += ["slowest", "syscalls", "processes"]
     assert list(reports()) == names
     assert len({report.place for report in reports().values()}) == len(names)
 
@@ -158,11 +158,27 @@ def test_http_by_endpoint_without_the_query(tmp_path):
 
 
 def test_latency_names_each_layer_that_occurred(shop):
-    rows = {row["waiting_for"]: row for row in section(shop, "latency")}
+    found = section(shop, "latency")
+    rows = {row["waiting_for"]: row for row in found if row["part"] == "all of it"}
     assert (rows["DNS answer"]["count"], rows["DNS answer"]["errors"]) == (2, 1)
     assert (rows["TCP handshake"]["count"], rows["TCP handshake"]["p50_ns"]) == (1, 2 * MS)
     assert (rows["HTTP response"]["errors"], rows["HTTP response"]["max_ns"]) == (1, 250 * MS)
     assert "TLS handshake" not in rows
+
+
+def test_latency_shows_parts_by_the_time_that_they_took(shop):
+    found = [row for row in section(shop, "latency") if row["part"] != "all of it"]
+    assert (found[0]["waiting_for"], found[0]["part"]) == ("HTTP response", "unknown")  # of the other end
+    assert found[0]["share"] == pytest.approx(255 / (250 + 27))
+    connecting = next(row for row in found if row["part"] == "connecting")
+    assert (connecting["count"], connecting["max_ns"]) == (1, MS)
+
+
+def test_the_slowest_requests_come_first_and_say_what_took_longest(shop):
+    rows = section(shop, "slowest")
+    assert [row["kind"] for row in rows] == ["http", "http", "dns", "dns", "tcp"]
+    assert (rows[0]["what"], rows[0]["total_ns"]) == ("GET shop.example/cart?id=7", 250 * MS)
+    assert rows[0]["mostly"] == "unknown 100 %"
 
 
 def test_system_calls_put_work_before_waiting(tmp_path):

@@ -46,6 +46,7 @@ http {{
         location /created {{ return 201; }}
         location /moved {{ return 302 /index.html; }}
         location /fail {{ return 500; }}
+        {proxied}
     }}
 }}
 """
@@ -63,7 +64,10 @@ class Nginx:
 
 
 @contextmanager
-def nginx(workers: int = 1, certificate: Certificate | None = None, http2: bool = False) -> Iterator[Nginx]:
+def nginx(
+    workers: int = 1, certificate: Certificate | None = None, http2: bool = False, upstream: int = 0
+) -> Iterator[Nginx]:
+    """With `upstream`, what is below /app/ is asked from that port."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="stratokit-nginx-") as folder:
         root = Path(folder)
@@ -84,6 +88,7 @@ def nginx(workers: int = 1, certificate: Certificate | None = None, http2: bool 
                 address=LOOPBACK,
                 port=port,
                 tls=tls,
+                proxied=f"location /app/ {{ proxy_pass http://{LOOPBACK}:{upstream}/; }}" if upstream else "",
             )
         )
         argv = [program("nginx"), "-p", folder, "-c", f"{root}/nginx.conf", "-e", "stderr"]

@@ -1,0 +1,126 @@
+"""When the bytes of TCP streams passed each socket: out of the sender's, in to the receiver's.
+
+A byte counts as passed when every byte before it has passed too: of a segment that was lost and sent again,
+the receiver has what comes after it no earlier than the repetition.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from stratokit.streams.flows import ACK, SYN, TCP
+from stratokit.streams.segments import NOWHERE, grouped, stream_offsets
+from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
+
+if TYPE_CHECKING:
+    from stratokit.engine.capture import Capture
+
+# One sighting of a stream: the client's bytes at the client's socket, at the server's, and so on.
+STREAM = ("flow_id", "view", "from_client")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Passing:
+    """What the TCP packets of a capture tell.
+
+    Attributes:
+        bytes: per sighting of a stream and segment with payload: `position` of its end in the stream, `ts`
+            in ns at which all up to there had passed; ordered by position within a stream.
+        frames: per flow and frame `from_client`, `begin` and `end`, its payload's place in the stream.
+        sockets: per flow and view the `socket_cookie`.
+        began: per sighting whether the stream's first byte is known (its SYN was seen).
+        handshakes: per flow the times of its SYN and SYN-ACK at either end, see `_handshakes`.
+    """
+
+    bytes: pl.DataFrame
+    frames: pl.DataFrame
+    sockets: pl.DataFrame
+    began: pl.DataFrame
+    handshakes: pl.DataFrame
+
+    def at(
+        self, wanted: pl.DataFrame, position: str, view: int, *, from_client: bool, name: str
+    ) -> pl.Series:
+        """When the byte before `position` had passed at an end; a plain capture counts as the client's."""
+        views = (view, WIRE) if view == CLIENT else (view,)
+        seen = self.bytes.filter(pl.col("view").is_in(views), from_client=from_client).sort("position")
+        rows = wanted.select("flow_id", pl.col(position).alias("position")).with_row_index("row")
+        found = rows.drop_nulls().sort("position").join_asof(
+            seen.select("flow_id", "position", "ts"), on="position", by="flow_id", strategy="forward",
+            check_sortedness=False,
+        )  # fmt: skip
+        return rows.join(found.select("row", "ts"), on="row", how="left", maintain_order="left")["ts"].alias(
+            name
+        )
+
+
+def passing(capture: Capture) -> Passing:
+    """Read the TCP packets once."""
+    is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null() & pl.col("tcp_flags").is_not_null()
+    columns = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "payload_len", "socket_cookie"})
+    packets = with_sides(capture.rows("packet").filter(is_tcp).select(columns).collect())
+    packets = packets.filter((pl.col("payload_len") > 0) | (pl.col("tcp_flags") & SYN != 0))
+    packets = packets.with_columns(pl.col("ts").to_physical(), pl.col("payload_len").cast(pl.Int64))
+    key = (packets["flow_id"].cast(pl.Int64) * VIEWS + packets["view"]) * 2 + ~packets["from_client"]
+    keys, index = np.unique(key.to_numpy(), return_inverse=True)
+    order, bounds = grouped(index, keys.size)
+    offsets, began, *_ = stream_offsets(
+        column(packets, "tcp_seq", np.uint32),
+        column(packets, "tcp_flags", np.uint16),
+        column(packets, "payload_len", np.int64),
+        order,
+        bounds,
+    )
+    places = packets.with_columns(begin=pl.Series(offsets)).filter(
+        pl.col("begin") != NOWHERE, pl.col("payload_len") > 0
+    )
+    places = places.with_columns(position=pl.col("begin") + pl.col("payload_len"))
+    first = pl.DataFrame({"key": keys, "began": began}).select(
+        (pl.col("key") // 2 // VIEWS).cast(pl.UInt64).alias("flow_id"),
+        (pl.col("key") // 2 % VIEWS).cast(pl.UInt8).alias("view"),
+        (pl.col("key") % 2 == 0).alias("from_client"),
+        "began",
+    )
+    return Passing(
+        places.select(*STREAM, "position", "ts")
+        .unique([*STREAM, "position"], keep="first", maintain_order=True)
+        .sort(*STREAM, "position")
+        .with_columns(pl.col("ts").cum_max().over(STREAM)),
+        places.select("flow_id", "frame", "from_client", "begin", end="position").unique(
+            ["flow_id", "frame"], keep="first"
+        ),
+        packets.drop_nulls("socket_cookie").group_by("flow_id", "view").agg(pl.col("socket_cookie").last()),
+        first,
+        _handshakes(packets),
+    )
+
+
+def _handshakes(packets: pl.DataFrame) -> pl.DataFrame:
+    """Per flow: the client's first SYN, and the SYN and SYN-ACK that met, each at either end, in ns.
+
+    Of a SYN sent again the last counts that left before one arrived; what it waited before is the retry's.
+    """
+    syn, ts = pl.col("tcp_flags") & (SYN | ACK) == SYN, pl.col("ts")
+    both = pl.col("tcp_flags") & (SYN | ACK) == SYN | ACK
+    near = pl.col("view").is_in([CLIENT, WIRE])
+    far = pl.col("view") == SERVER
+    flow = packets.filter(pl.col("tcp_flags") & SYN != 0)
+    ends = flow.group_by("flow_id").agg(
+        syn_first=ts.filter(syn & near).min(),
+        syn_in=ts.filter(syn & far).min(),
+        answer_in=ts.filter(both & near).min(),
+        syn_view=pl.col("view").filter(syn).min(),
+        syn_frame=pl.col("frame").filter(syn).min(),
+        answer_frame=pl.col("frame").filter(both).min(),
+    )
+    limits = flow.join(ends.select("flow_id", "syn_in", "answer_in"), on="flow_id")
+    before = ts <= pl.coalesce("syn_in", "answer_in")
+    met = limits.group_by("flow_id").agg(
+        syn_out=ts.filter(syn & near & before).max(),
+        answer_out=ts.filter(both & far & (ts <= pl.col("answer_in"))).max(),
+    )
+    return ends.join(met, on="flow_id")
