@@ -143,7 +143,7 @@ def _percentiles(frame: pl.DataFrame) -> Iterator[str]:
 def _waterfall(frame: pl.DataFrame) -> Iterator[str]:
     """The slowest requests as lines of parts, one behind the other, all on the slowest one's axis."""
     rows = frame.head(_LINES).to_dicts()
-    left, most = 200, max(row["total_ns"] for row in rows)
+    left, most = 210, max(row["total_ns"] for row in rows)
     scale = (_WIDTH - left - 60) / most
     used, marks = set(), []
     for k, row in enumerate(rows):
@@ -151,7 +151,7 @@ def _waterfall(frame: pl.DataFrame) -> Iterator[str]:
         name = f"{row['kind']} {row['what'] or ''}"
         title = f"<title>{escape(name)}</title>"
         marks.append(
-            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{title}{escape(_cut(name, 32))}</text>'
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{title}{escape(_cut(name, 30))}</text>'
             f'<rect class="grid" x="{left}" y="{y + 3}" width="{row["total_ns"] * scale:.1f}" height="12"/>'
             f'<text x="{left + row["total_ns"] * scale + 4:.1f}" y="{y + 13}">'
             f"{units.duration(row['total_ns'])}</text>"
