@@ -124,7 +124,7 @@ def capture_tables(
     names = names or [column.name for column in load.capture().of_kind("packet")]
     with form.open_reader(path) as reader:
         tell = (lambda: progress(reader.position(), size)) if progress else None
-        for columns in columns_of(_Surveyed(reader, survey), names, copy=True, progress=tell):
+        for columns in columns_of(_Surveyed(reader, survey), names, progress=tell):
             yield "packet", pa.table(columns)
         survey.end(reader, path)
         yield from survey.tables()
@@ -249,7 +249,7 @@ class PacketSource:
         with self.form.open_reader(self.path) as reader, reading(self.path, reader) as tell:
             given = 0
             found = 0
-            for columns in columns_of(reader, read, copy=False, progress=tell):
+            for columns in columns_of(reader, read, progress=tell):
                 found += len(next(iter(columns.values())))
                 frame = _frame(columns, names, schema)
                 if predicate is not None:

@@ -13,7 +13,6 @@ from stratokit.dissect.columns import packet_columns
 from stratokit.dissect.fragments import Reassembler
 from stratokit.dissect.packets import dissect
 from stratokit.engine.in_order import Turn, map_in_order
-from stratokit.formats.events import gather
 from stratokit.formats.frames import FrameBatch
 from stratokit.formats.views import bytes_views
 from stratokit.schema import load
@@ -51,16 +50,14 @@ def columns_of(
     reader: Any,
     names: Collection[str],
     *,
-    copy: bool,
     progress: Callable[[], None] | None = None,
     threads: int | None = None,
 ) -> Iterator[Columns]:
     """Columns `names` of kind packet, window by window.
 
-    `copy`: bytes of frames as large_binary of their own instead of views into the window, which stays mapped
-    as long as they are used.
+    Bytes of frames are views into the window, which stays mapped as long as they are used.
     """
-    decoder = _Decoder(frozenset(names), copy)
+    decoder = _Decoder(frozenset(names))
     return map_in_order(_windows(reader, progress), decoder.decode, threads)
 
 
@@ -78,9 +75,8 @@ def _windows(reader: Any, progress: Callable[[], None] | None) -> Iterator[_Wind
 
 
 class _Decoder:
-    def __init__(self, names: frozenset[str], copy: bool) -> None:
+    def __init__(self, names: frozenset[str]) -> None:
         self._names = names
-        self._copy = copy
         self._flows = FlowTable()
         self._fragments = Reassembler()
         packet = {column.name for column in load.capture().of_kind("packet")}
@@ -101,7 +97,7 @@ class _Decoder:
         if batch.blocks.any():
             columns |= self._options(window)
         if "data" in self._names:
-            columns["data"] = self._data(batch)
+            columns["data"] = bytes_views(batch.data, batch.offsets, batch.cap_lens)
         return {name: column for name, column in columns.items() if name in self._names}
 
     def _record(self, window: _Window) -> Columns:
@@ -140,10 +136,3 @@ class _Decoder:
             columns["packet_options"] = raw_options(batch)
         columns["packet_block"] = pa.array(batch.blocks)
         return columns
-
-    def _data(self, batch: FrameBatch) -> pa.Array:
-        if not self._copy:
-            return bytes_views(batch.data, batch.offsets, batch.cap_lens)
-        data, offsets = gather(batch.data, batch.offsets, batch.cap_lens)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-        return pa.Array.from_buffers(pa.large_binary(), len(batch.offsets), buffers)

@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import json
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,8 @@ import pyarrow.parquet as pq
 from stratokit.errors import FormatError
 from stratokit.formats.output import FileWriter, tool_version
 from stratokit.formats.registry import Format
-from stratokit.formats.tables import capture_schema, conform, kind_columns
+from stratokit.formats.tables import capture_schema, conform, kind_columns, view_schema
+from stratokit.formats.views import take_views, view_lengths
 from stratokit.schema import load
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ PREFIX = "stratokit."
 MAGIC = b"PAR1"
 GROUP_ROWS = 1 << 18
 GROUP_BYTES = 128 << 20
+# Rows that are encoded at a time. By 1024, Arrow's own choice, dictionaries take twice as long; a page of frames
+# ends only with them.
+ENCODED_ROWS = 1 << 13
 # Bytes that a row takes in memory beside its data: about seventy narrow columns, most of them null.
 ROW_BYTES = 200
 
@@ -41,14 +46,20 @@ def _sorted_by_time(table: pa.Table) -> pa.Table:
     times = table["ts"].cast(pa.int64()).fill_null(0).to_numpy()
     if np.all(times[1:] >= times[:-1]):
         return table
-    return table.take(pa.array(np.argsort(times, kind="stable")))
+    order = np.argsort(times, kind="stable")
+    rows = pa.array(order)
+    columns = [
+        take_views(column, order) if pa.types.is_binary_view(column.type) else column.take(rows)
+        for column in table.columns
+    ]
+    return pa.Table.from_arrays(columns, schema=table.schema)
 
 
 def _cuts(table: pa.Table) -> np.ndarray:
     """Row numbers that divide `table` into row groups within GROUP_ROWS and, if it can be, GROUP_BYTES."""
     size = np.full(table.num_rows, ROW_BYTES, np.int64)
     if "data" in table.schema.names:
-        size += pc.binary_length(table["data"]).fill_null(0).to_numpy()
+        size += view_lengths(table["data"])
     end = np.cumsum(size)
     pieces = max(-(-table.num_rows // GROUP_ROWS), -(-int(end[-1]) // GROUP_BYTES))
     # Equal shares of the bytes; a share of many small rows is divided once more.
@@ -73,14 +84,18 @@ class CaptureWriter(FileWriter):
         names = [c.name for c in load.capture().columns if c.type == "name"]
         self._parquet = pq.ParquetWriter(
             self._output.file,
-            capture_schema(),
+            view_schema(),
             compression="zstd",
             use_dictionary=names,
             # Statistics let readers skip row groups; those of payload would only take space.
             write_statistics=[c.name for c in load.capture().columns if c.type not in ("bytes", "text")],
             column_encoding={"ts": "DELTA_BINARY_PACKED", "frame": "DELTA_BINARY_PACKED"},
+            write_batch_size=ENCODED_ROWS,
             store_schema=False,
         )
+        # One row group is encoded while the next one is gathered.
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="stratokit-parquet")
+        self._encoding: Future[None] | None = None
 
     def write(self, kind: str, table: pa.Table) -> None:
         """Add rows of `kind`; columns may come in any order, those that are missing become null."""
@@ -91,7 +106,7 @@ class CaptureWriter(FileWriter):
         if table.num_rows == 0:
             return
         names = [name for name in names if name in table.schema.names and name != "kind"]
-        table = conform(table, names)
+        table = conform(table, names, view_schema())
         self.rows_by_kind[kind] = self.rows_by_kind.get(kind, 0) + table.num_rows
         if kind == "loss":
             self._count_losses(table)
@@ -106,20 +121,33 @@ class CaptureWriter(FileWriter):
             self._losses[total["counter"]] = self._losses.get(total["counter"], 0) + total["amount_sum"]
 
     def _flush(self, kind: str) -> None:
-        table = pa.concat_tables(self._pending.pop(kind), promote_options="default").unify_dictionaries()
+        self._wait()
+        self._encoding = self._encoder.submit(self._encode, kind, self._pending.pop(kind))
+
+    def _wait(self) -> None:
+        """Until what was given to be encoded is written; its failure is told here."""
+        encoding, self._encoding = self._encoding, None
+        if encoding is not None:
+            encoding.result()
+
+    def _encode(self, kind: str, parts: list[pa.Table]) -> None:
+        table = pa.concat_tables(parts, promote_options="default").unify_dictionaries()
         table = _sorted_by_time(table)
         cuts = _cuts(table)
-        kind_type = capture_schema().field("kind").type
+        schema = view_schema()
+        kind_type = schema.field("kind").type
         for start, end in itertools.pairwise(cuts):
             part = table.slice(start, end - start)
             codes = pa.array(np.zeros(part.num_rows, np.int32))
             part = part.append_column("kind", pa.DictionaryArray.from_arrays(codes, [kind]).cast(kind_type))
             with self._output.errors():
-                self._parquet.write_table(conform(part, capture_schema().names), row_group_size=GROUP_ROWS)
+                self._parquet.write_table(conform(part, schema.names, schema), row_group_size=GROUP_ROWS)
 
     def _finish(self) -> None:
         for kind in list(self._pending):
             self._flush(kind)
+        self._wait()
+        self._encoder.shutdown()
         facts = {
             **self.metadata,
             "schema_version": str(load.capture().version),
@@ -133,6 +161,7 @@ class CaptureWriter(FileWriter):
     def discard(self) -> None:
         """Give up: nothing stays behind."""
         self._pending.clear()
+        self._encoder.shutdown()
         # Closing writes a footer into the removed file; what goes wrong there concerns nobody.
         with contextlib.suppress(OSError, pa.ArrowException):
             self._parquet.close()

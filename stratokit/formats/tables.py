@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from stratokit.formats.views import as_views
 from stratokit.schema import load
 from stratokit.schema.arrow import arrow_schema
 
@@ -28,6 +29,8 @@ def kind_columns(kind: str) -> list[str]:
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if column.type == kind:
         return column
+    if pa.types.is_binary_view(kind) and pa.types.is_large_binary(column.type):
+        return as_views(column)
     if not pa.types.is_dictionary(kind):
         return column.cast(kind)
     if pa.types.is_dictionary(column.type):
@@ -36,9 +39,21 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind.value_type).dictionary_encode()
 
 
-def conform(table: pa.Table, names: Iterable[str]) -> pa.Table:
-    """`table` with exactly the capture columns `names`: missing ones null, others cast if they differ."""
-    fields = [capture_schema().field(name) for name in names]
+@functools.cache
+def view_schema() -> pa.Schema:
+    """`capture_schema` with bytes as views: rows are given on, and written, without a copy of theirs."""
+    fields = list(capture_schema())
+    views = [f.with_type(pa.binary_view()) if f.type == pa.large_binary() else f for f in fields]
+    return pa.schema(views)
+
+
+def conform(table: pa.Table, names: Iterable[str], schema: pa.Schema | None = None) -> pa.Table:
+    """`table` with exactly the columns `names` of `schema`, by default `capture_schema`.
+
+    Missing ones are null, others cast if they differ.
+    """
+    schema = schema or capture_schema()
+    fields = [schema.field(name) for name in names]
     columns = []
     for field in fields:
         index = table.schema.get_field_index(field.name)

@@ -14,7 +14,9 @@ import pyarrow as pa
 from stratokit.kernels import kernel
 
 i64: Any = np.int64
-INLINE_MAX = 12
+VIEW_BYTES, INLINE_MAX = 16, 12
+# What the offset of a view reaches.
+BUFFER_MAX = (1 << 31) - 1
 
 
 @kernel
@@ -35,18 +37,51 @@ def _fill(data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, views: np.
                 views[i, 12 + k] = at >> 8 * k & 255
 
 
-def bytes_views(data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> pa.Array:
+def bytes_views(
+    data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, valid: pa.Buffer | None = None
+) -> pa.Array:
     """data[offsets[i] : offsets[i] + lengths[i]] as an array that keeps `data` alive.
+
+    `valid` is Arrow's bitmap of the values that are not null.
 
     Raises:
         ValueError: `data` is too large for the offset of a view.
     """
-    if len(data) >= 1 << 31:
+    if len(data) > BUFFER_MAX:
         raise ValueError("a window is too large for views")
-    views = np.empty((len(offsets), 16), np.uint8)
+    views = np.empty((len(offsets), VIEW_BYTES), np.uint8)
     _fill(data, offsets, lengths, views)
-    buffers = [None, pa.py_buffer(views), pa.py_buffer(data)]
+    buffers = [valid, pa.py_buffer(views), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.binary_view(), len(offsets), buffers)
+
+
+def as_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A large_binary column as views into its own bytes, however many they are."""
+    pieces = []
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        ends = np.frombuffer(offsets, np.int64)[chunk.offset :][: len(chunk) + 1]
+        bytes_ = np.frombuffer(data or b"", np.uint8)
+        at = 0
+        while at < len(chunk):
+            to = max(int(np.searchsorted(ends, ends[at] + BUFFER_MAX, "right")) - 1, at + 1)
+            part = chunk.slice(at, to - at)
+            valid = part.is_valid().buffers()[1] if part.null_count else None
+            lengths = np.diff(ends[at : to + 1]).astype(np.uint32)
+            pieces.append(bytes_views(bytes_[ends[at] : ends[to]], ends[at:to] - ends[at], lengths, valid))
+            at = to
+    return pa.chunked_array(pieces, pa.binary_view())
+
+
+def take_views(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    """`column` with its rows in another order, which Arrow's own `take` does not do for views."""
+    array = column.combine_chunks()
+    valid, views, *data = array.buffers()
+    taken = np.frombuffer(views, f"V{VIEW_BYTES}")[array.offset :][rows]
+    if valid is not None:
+        valid = array.is_valid().take(pa.array(rows)).buffers()[1]
+    taken_array = pa.Array.from_buffers(array.type, len(rows), [valid, pa.py_buffer(taken), *data])
+    return pa.chunked_array([taken_array])
 
 
 def spread(column: pa.DictionaryArray) -> pa.Array:
@@ -61,3 +96,13 @@ def spread(column: pa.DictionaryArray) -> pa.Array:
     return pa.Array.from_buffers(
         pa.string_view(), len(column), [valid, pa.py_buffer(rows), *values.buffers()[2:]]
     )
+
+
+def view_lengths(column: pa.ChunkedArray) -> np.ndarray:
+    """Bytes of each value of a column of views, i4; 0 where there is none."""
+    parts = []
+    for chunk in column.chunks:
+        lengths = np.frombuffer(chunk.buffers()[1], "<i4")[:: VIEW_BYTES // 4][chunk.offset :][: len(chunk)]
+        valid = chunk.is_valid().to_numpy(zero_copy_only=False) if chunk.null_count else True
+        parts.append(np.where(valid, lengths, 0))
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
