@@ -11,7 +11,8 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numba
-from numba.core.caching import CacheImpl
+from numba.core.caching import CacheImpl, FunctionCache
+from numba.core.runtime.nrt import rtsys
 
 from stratokit import kernel_cache
 
@@ -19,26 +20,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")  # what is checked is the function as it is written
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _WITHOUT_WAY_IN = _OPTIONS | {"no_cpython_wrapper": True}
 
 
 def kernel(function: F) -> F:
     """Compiled on its first call with arguments of these types; runs without the GIL."""
-    compiled: F = numba.njit(function, **_OPTIONS)
-    return compiled
+    return _compiled(function, _OPTIONS)
 
 
 def routine(function: F) -> F:
     """As `kernel`, for a function that only kernels and routines call: calling it from Python crashes."""
-    compiled: F = numba.njit(function, **_WITHOUT_WAY_IN)
-    return compiled
+    return _compiled(function, _WITHOUT_WAY_IN)
 
 
 def inlined(function: F) -> F:
     """As `routine`, its body put in place of each call before types are known."""
-    compiled: F = numba.njit(function, **_WITHOUT_WAY_IN, inline="always")
+    return _compiled(function, _WITHOUT_WAY_IN | {"inline": "always"})
+
+
+def _compiled(function: F, options: dict[str, Any]) -> F:
+    dispatcher: Any = numba.njit(function, **options)
+    dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
+    compiled: F = dispatcher
     return compiled
+
+
+class _Cache(FunctionCache):
+    """Machine code as it was kept, found at once.
+
+    numba first loads all it knows of types, which takes as long as loading numba itself; only compiling needs
+    it.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)  # counting references, which machine code calls
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
 
 class _Place:

@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from stratokit.engine.capture import Capture
-from stratokit.engine.frames import collect
-from stratokit.engine.inputs import is_spool
+from stratokit.engine.inputs import is_spool, resolve
 from stratokit.errors import UsageError
 from stratokit.formats import registry
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from stratokit.engine.capture import Capture
     from stratokit.engine.packet_files import PacketSource
     from stratokit.engine.scap.source import ScapSource
 
 Progress = Callable[[int, int], None]
 _BATCH_ROWS = 1 << 17
 SCAP_PROFILES = ("universal", "modern")
+PACKET_FORMATS = ("pcap", "pcapng")
 
 
 def check_output(output: Path) -> None:
@@ -51,11 +51,18 @@ def convert_files(
 ) -> dict[str, int]:
     """Convert what `inputs` name to `output`; returns what was lost or passed over, by counter."""
     spools = [path for path in inputs if is_spool(path)]
+    form = registry.by_suffix(output)
     if not spools:
-        return convert(Capture.open(inputs), output, progress, choices)
+        paths = resolve(inputs)
+        if len(paths) == 1 and form.name == "parquet" and not choices.with_events and not is_spool(paths[0]):
+            read = registry.by_content(paths[0])
+            if read.name in PACKET_FORMATS:
+                return _stream(paths[0], read, form, output, progress)
+        from stratokit.engine.capture import Capture
+
+        return convert(Capture.open(paths), output, progress, choices)
     if len(inputs) > 1:
         raise UsageError(f"{spools[0]} is a spool: convert it alone")
-    form = registry.by_suffix(output)
     if form.name == "scap":
         return _by_parquet(spools[0], output, progress, choices)
     if form.name != "parquet":
@@ -67,6 +74,7 @@ def convert_files(
 
 def _by_parquet(spool: Path, output: Path, progress: Progress | None, choices: Choices) -> dict[str, int]:
     """A spool to another format, by way of a capture that nobody keeps."""
+    from stratokit.engine.capture import Capture
     from stratokit.engine.ingest import ingest
 
     with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
@@ -90,7 +98,9 @@ def convert(
         return _stream_scap(scap, output, progress)
     source = capture.packet_file
     if source is not None and form.name != "scap" and capture.filter_text is None and not choices.with_events:
-        return (_stream if form.name == "parquet" else _copy)(source, form, output, progress)
+        if form.name == "parquet":
+            return _stream(source.path, source.form, form, output, progress)
+        return _copy(source, form, output, progress)
     if form.name == "parquet":
         _to_parquet(capture, output, progress)
     elif form.name == "scap":
@@ -114,15 +124,15 @@ def _to_scap(capture: Capture, output: Path, choices: Choices, progress: Progres
 
 
 def _stream(
-    source: PacketSource, form: registry.Format, output: Path, progress: Progress | None
+    path: Path, read: registry.Format, form: registry.Format, output: Path, progress: Progress | None
 ) -> dict[str, int]:
     """A packet file to a capture in one pass, whatever its size."""
-    from stratokit.engine.packet_files import Survey, capture_tables
+    from stratokit.engine.packet_survey import Survey, capture_tables
 
     assert form.open_writer is not None
     survey = Survey()
     with form.open_writer(output, {}) as writer:
-        for kind, table in capture_tables(source.path, source.form, survey, progress):
+        for kind, table in capture_tables(path, read, survey, progress):
             writer.write(kind, table)
         writer.metadata |= survey.carried | {"host": "{}"}
     return survey.losses
@@ -147,7 +157,7 @@ def _copy(
     source: PacketSource, form: registry.Format, output: Path, progress: Progress | None
 ) -> dict[str, int]:
     """A packet file to another one; frames are not looked into."""
-    from stratokit.engine.packet_files import Survey, capture_tables
+    from stratokit.engine.packet_survey import Survey, capture_tables
     from stratokit.engine.packet_windows import OF_FILE
 
     assert form.open_writer is not None
@@ -215,6 +225,7 @@ def _packets(capture: Capture) -> Iterator[pa.Table]:
 def _to_packets(
     capture: Capture, form: registry.Format, output: Path, progress: Progress | None, choices: Choices
 ) -> None:
+    from stratokit.engine.frames import collect
     from stratokit.formats.frames import Interface
 
     assert form.open_writer is not None

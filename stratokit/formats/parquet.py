@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from stratokit.errors import FormatError
 from stratokit.formats.output import FileWriter, tool_version
 from stratokit.formats.registry import Format
-from stratokit.formats.tables import capture_schema, conform, kind_columns, view_schema
+from stratokit.formats.tables import conform, kind_columns, view_schema
 from stratokit.formats.views import take_views, view_lengths
 from stratokit.schema import load
 
@@ -35,8 +35,8 @@ PREFIX = "stratokit."
 MAGIC = b"PAR1"
 GROUP_ROWS = 1 << 18
 GROUP_BYTES = 128 << 20
-# Rows that are encoded at a time. By 1024, Arrow's own choice, dictionaries take twice as long; a page of frames
-# ends only with them.
+# Rows that are encoded at a time, after which a page may end. By 1024, Arrow's own choice, dictionaries take
+# twice as long.
 ENCODED_ROWS = 1 << 13
 # Bytes that a row takes in memory beside its data: about seventy narrow columns, most of them null.
 ROW_BYTES = 200
@@ -283,4 +283,4 @@ def _is_parquet(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-FORMAT = Format("parquet", (".parquet",), _is_parquet, CaptureReader, CaptureWriter)
+FORMAT = Format("parquet", _is_parquet, CaptureReader, CaptureWriter)

@@ -325,4 +325,4 @@ def _header_of(metadata: Mapping[str, str]) -> Header | None:
     )
 
 
-FORMAT = Format("pcap", (".pcap", ".cap", ".dmp"), pcap_header.is_pcap, PcapReader, PcapWriter)
+FORMAT = Format("pcap", pcap_header.is_pcap, PcapReader, PcapWriter)

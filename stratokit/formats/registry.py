@@ -1,6 +1,6 @@
 """Which formats there are, and which one a file has: told by its first bytes, never by its suffix.
 
-A format module ends with `FORMAT = Format(...)`; its name in MODULES is all that else is needed.
+A format module ends with `FORMAT = Format(...)`; its line in MODULES is all that else is needed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from stratokit.formats.source import read_head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# In the order in which they are asked; those behind the one that knows the file need not be loaded.
-MODULES = ("pcap", "parquet", "scap", "pcapng")
+# With the suffixes that they are written under, in the order in which they are asked about a file. Modules
+# behind the one that knows it, and those of other suffixes, need not be loaded.
+MODULES = {
+    "pcap": (".pcap", ".cap", ".dmp"),
+    "parquet": (".parquet",),
+    "scap": (".scap",),
+    "pcapng": (".pcapng", ".ntar"),
+}
 # Enough for every sniffer: the longest looks at the byte-order magic of a pcapng section at byte 8.
 HEAD_BYTES = 64
 EDITCAP = "(Wireshark's `editcap FILE OUT.pcapng` makes one that can)"
@@ -39,7 +45,6 @@ class Format:
     """A file format; `open_reader` or `open_writer` is None where that direction does not exist."""
 
     name: str
-    suffixes: tuple[str, ...]
     sniff: Callable[[bytes], bool]
     open_reader: Callable[..., Any] | None
     open_writer: Callable[..., Any] | None
@@ -80,8 +85,8 @@ def by_content(path: str | os.PathLike[str]) -> Format:
 def by_suffix(path: str | os.PathLike[str]) -> Format:
     """The format to write to `path`, or a UsageError that lists the suffixes there are."""
     name = os.fspath(path).lower()
-    for form in formats():
-        if form.open_writer and name.endswith(form.suffixes):
+    for module, suffixes in MODULES.items():
+        if name.endswith(suffixes) and (form := load_format(module)).open_writer:
             return form
-    known = ", ".join(suffix for f in formats() if f.open_writer for suffix in f.suffixes)
+    known = ", ".join(suffix for f in formats() if f.open_writer for suffix in MODULES[f.name])
     raise UsageError(f"cannot tell the format of {os.fspath(path)}: its name must end in one of {known}")

@@ -15,7 +15,8 @@ import pytest
 
 from stratokit.errors import FormatError
 from stratokit.formats import parquet
-from stratokit.formats.parquet import CaptureReader, CaptureWriter, capture_schema
+from stratokit.formats.parquet import CaptureReader, CaptureWriter
+from stratokit.formats.tables import capture_schema
 from stratokit.schema import load
 
 START = 1_700_000_000_000_000_000

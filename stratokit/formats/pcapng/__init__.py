@@ -39,4 +39,4 @@ def open_writer(
     return PcapngWriter(path, metadata, *arguments, **options)
 
 
-FORMAT = Format("pcapng", (".pcapng", ".ntar"), _is_pcapng, PcapngReader, open_writer)
+FORMAT = Format("pcapng", _is_pcapng, PcapngReader, open_writer)

@@ -21,4 +21,4 @@ def _is_scap(head: bytes) -> bool:
     return len(following) == 4 and blocks.is_scap(struct.unpack("<I", following)[0])
 
 
-FORMAT = Format("scap", (".scap",), _is_scap, ScapReader, ScapWriter)
+FORMAT = Format("scap", _is_scap, ScapReader, ScapWriter)
