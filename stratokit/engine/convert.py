@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 _BATCH_ROWS = 1 << 17
 SCAP_PROFILES = ("universal", "modern")
-PACKET_FORMATS = ("pcap", "pcapng")
 
 
 def check_output(output: Path) -> None:
@@ -54,9 +53,9 @@ def convert_files(
     form = registry.by_suffix(output)
     if not spools:
         paths = resolve(inputs)
-        if len(paths) == 1 and form.name == "parquet" and not choices.with_events and not is_spool(paths[0]):
-            read = registry.by_content(paths[0])
-            if read.name in PACKET_FORMATS:
+        if len(paths) == 1 and form.name == "parquet" and not choices.with_events:
+            read = _packet_format(paths[0])
+            if read is not None:  # what a Capture is made with would take longer to load than most files
                 return _stream(paths[0], read, form, output, progress)
         from stratokit.engine.capture import Capture
 
@@ -70,6 +69,18 @@ def convert_files(
     from stratokit.engine.ingest import ingest
 
     return ingest(spools[0], output, progress)
+
+
+def _packet_format(path: Path) -> registry.Format | None:
+    """The format of a file that holds packets and nothing else."""
+    if is_spool(path):
+        return None
+    form = registry.by_content(path)
+    if form.name == "pcapng":
+        from stratokit.formats.mixed import holds_both
+
+        return None if holds_both(path) else form
+    return form if form.name == "pcap" else None
 
 
 def _by_parquet(spool: Path, output: Path, progress: Progress | None, choices: Choices) -> dict[str, int]:
