@@ -27,7 +27,9 @@ def follow(
     """
     from stratokit.cli.output import text_output
     from stratokit.engine.capture import Capture
+    from stratokit.render import units
     from stratokit.render.follow import lines
+    from stratokit.schema import load
 
     chosen = [name for name, given in (("raw", raw), ("hex", hex_), ("text", text)) if given] or ["text"]
     if len(chosen) > 1:
@@ -35,3 +37,5 @@ def follow(
     stream = Capture.open(input_).stream(flow)
     with text_output(output, force=force) as file:
         file.writelines(line + "\n" for line in lines(stream, chosen[0]))
+    for name, amount in stream.losses.items():
+        typer.echo(f"lost: {units.number(amount)} {load.counters()[name].doc}", err=True)

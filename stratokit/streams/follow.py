@@ -174,7 +174,8 @@ class Stream:
     """A conversation as `follow` reads it.
 
     `number` counts TCP conversations alone, from 0, as Wireshark's tcp.stream; `first_from_client` tells who
-    sent the first packet. `cut_bytes` came too early and had to give way (`WAITING_MAX`).
+    sent the first packet. `losses` are counters of schemas/counters.toml: bytes that came too early and had to
+    give way (`WAITING_MAX`).
     """
 
     flow_id: int
@@ -182,7 +183,7 @@ class Stream:
     client: tuple[str, int]
     server: tuple[str, int]
     first_from_client: bool
-    cut_bytes: int
+    losses: dict[str, int]
     _payload: Payload
     _chunks: NDArray[np.int64]
     _from_client: NDArray[np.bool_]
@@ -255,7 +256,7 @@ def follow(capture: PacketSource, flow_id: int) -> Stream:
         client,
         server,
         bool(first["from_client"]),
-        int(cut),
+        {"follow_dropped_bytes": int(cut)} if cut else {},
         payload,
         chunks,
         from_client,

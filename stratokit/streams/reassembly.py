@@ -192,7 +192,8 @@ def batches(
         rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(columns)
         if part["payload_len"].sum() > limit_bytes:  # of one that fills the group alone not all is read
             rows = rows.with_columns(unread=_SENT_BEFORE >= STREAM_LIMIT_BYTES)
-            rows = rows.with_columns(pl.when(~pl.col("unread")).then("data").alias("data"))
+            read = (pl.when(~pl.col("unread")).then(name).alias(name) for name in ("data", "datagram"))
+            rows = rows.with_columns(read)
         yield put_together(with_sides(rows.collect()), policy)
 
 

@@ -17,7 +17,8 @@ from helpers.traffic import ACK, CLIENT, LOCAL_CLIENT, LOCAL_SERVER, SERVER, Con
 from stratokit.engine.capture import Capture
 from stratokit.errors import UsageError
 from stratokit.render.follow import lines
-from stratokit.streams.follow import follow
+from stratokit.schema import load
+from stratokit.streams.follow import WAITING_MAX, follow
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
 TROUBLED = {"retransmission", "out_of_order", "lost_segment", "ipv6"}
@@ -96,6 +97,27 @@ def test_a_local_conversation_is_followed_in_one_view() -> None:
     connection.ask(b"q")
     connection.answer(b"a")
     assert told(packets) == ["71", "\t61"]
+
+
+class Repeated(Packets):
+    """The last packet again and again, each a byte later."""
+
+    def rows(self, kind: str) -> pl.LazyFrame:
+        rows = super().rows(kind).collect()
+        count = WAITING_MAX + 3
+        again = pl.concat([rows[-1:]] * count).with_columns(
+            frame=pl.int_range(count, dtype=pl.UInt64) + 10, tcp_seq=pl.int_range(count, dtype=pl.UInt32) + 9
+        )
+        return pl.concat([rows[:-1], again]).lazy()
+
+
+def test_what_waits_for_a_hole_is_bounded_and_the_rest_is_counted() -> None:
+    packets = Repeated()
+    packets.segment(CLIENT, SERVER, 1, b"first")
+    packets.segment(CLIENT, SERVER, 9, b"x")
+    stream = follow(packets, 0)
+    assert stream.losses == {"follow_dropped_bytes": 3}
+    assert stream.losses.keys() <= load.counters().keys()
 
 
 def test_an_unknown_conversation_is_told() -> None:
