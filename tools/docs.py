@@ -36,7 +36,7 @@ def tables() -> str:
         "`_ns` columns are integers of nanoseconds; a column that a capture cannot fill is null.\n",
     ]
     for name, entry in entries().items():
-        parts += [f"\n## {name}\n\nA row is {entry.table.doc}.\n\n", _column_rows(entry.table.columns)]
+        parts += [f"\n## {name}\n\nA row is {entry.table.doc}.\n\n", _column_rows(entry.named.values())]
     parts.append("\n# Sections of the report\n\nWhat `stratokit report IN --only NAME` shows.\n")
     for name, report in reports().items():
         parts += [f"\n## report: {name}\n\n{report.doc}\n\n", _column_rows(report.columns)]

@@ -58,10 +58,10 @@ def table(
     from stratokit.render import files
 
     found = entry(name)
-    columns = found.columns
+    columns = found.named
     suffix = output.suffix.removeprefix(".") if output else ""
     format_ = format_ or (suffix if suffix in FORMATS else "table")
-    chosen = [_column(text, columns, name) for text in names(select)] or list(columns)
+    chosen = [_column(text, columns, name) for text in names(select)] or list(found.columns)
     by = _column(sort.removeprefix("-"), columns, name) if sort else None
     rows = (_SHOWN_ROWS if format_ == "table" else 0) if limit is None else limit
     if format_ == "parquet" and output is None and sys.stdout.isatty():
@@ -70,7 +70,7 @@ def table(
     quiet = format_ != "table" and output is None and sys.stdout.isatty()
     with reading(found.is_derived or where is not None, quiet):
         capture = Capture.open(inputs, keylog)
-        frame = capture.table(name, where)
+        frame = capture.table(name, where, dict.fromkeys([*chosen, *([by] if by else [])]))
         if sort:
             frame = frame.sort(by, descending=sort.startswith("-"), nulls_last=True, maintain_order=True)
         frame = frame.select(chosen)

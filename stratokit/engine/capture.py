@@ -211,15 +211,21 @@ class Capture:
         for name in names:
             self._built[name] = collect(self.built(name)).lazy()
 
-    def table(self, name: str, where: str | None = None) -> pl.LazyFrame:
-        """A table by name; `where` filters its rows and may only name fields that this table has."""
+    def table(
+        self, name: str, where: str | None = None, columns: Iterable[str] | None = None
+    ) -> pl.LazyFrame:
+        """A table by name; `where` filters its rows and may only name fields that this table has.
+
+        Args:
+            columns: these, also such as come only where they are named (`tcp_analysis` of packets).
+        """
         found = entry(name)
         frame = self.built(name)
         if self._where is not None:
             frame = self._restricted(found, frame, self._where)
         if where is not None:
             frame = self._filtered(found, frame, _Where.parsed(where))
-        return frame.select(list(found.columns))
+        return frame.select(list(found.columns if columns is None else columns))
 
     def where(self: _C, text: str) -> _C:
         """The same capture, each table restricted to what matches.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from stratokit.engine.packet_analysis import FIELDS as ANALYSIS_FIELDS
 from stratokit.engine.packet_filter_fields import PACKET_FIELDS
 from stratokit.filters.catalogue import FieldSpec
 
@@ -96,7 +97,7 @@ _CONTAINERS = (
 )
 
 RAW_FIELDS: dict[str, tuple[FieldSpec, ...]] = {
-    "packets": (*PACKET_FIELDS, *_ACTOR),
+    "packets": (*PACKET_FIELDS, *ANALYSIS_FIELDS, *_ACTOR),
     "sockets": _SOCKETS,
     "syscalls": _SYSCALLS,
     "events": _EVENTS,

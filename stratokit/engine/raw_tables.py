@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.engine import syscall_text
+from stratokit.engine import packet_analysis, syscall_text
 from stratokit.schema import load
 from stratokit.schema.model import Column
 from stratokit.schema.tables import Table
@@ -66,7 +66,12 @@ _LOSS_COLUMNS = (
 
 # Each by its kind of row; the order is that of `stratokit table --help` and of the docs.
 RAW_TABLES = {
-    "packet": Table("packets", "a packet; a local one is seen twice, out and in", _columns(_PACKETS)),
+    "packet": Table(
+        "packets",
+        "a packet; a local one is seen twice, out and in",
+        _columns(_PACKETS),
+        on_request=packet_analysis.COLUMNS,
+    ),
     "socket": Table("sockets", "a change of a TCP socket", _columns(_SOCKETS)),
     "syscall": Table("syscalls", "a system call", _columns(_SYSCALLS, _ARGS)),
     "event": Table("events", "an event of a scap file that is no system call", _columns(_EVENTS)),
@@ -80,6 +85,8 @@ RAW_TABLES = {
 def wide_rows(capture: Capture, kind: str) -> pl.LazyFrame:
     """Rows of a raw table with every column that a filter may ask for, beyond those that the table shows."""
     rows = capture.rows(kind)
+    if kind == "packet":
+        return packet_analysis.with_analysis(rows, capture)
     if kind == "syscall":
         return rows.with_columns(syscall_text.arguments().alias("args"))
     if kind == "process":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from stratokit.engine.flow_fields import FLOW_FIELDS
+from stratokit.engine.packet_analysis import any_flag
 from stratokit.engine.raw_fields import RAW_FIELDS
 from stratokit.engine.raw_tables import RAW_TABLES, wide_rows
 from stratokit.errors import UsageError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # Fields whose column holds data of any kind, of which they mean the addresses.
 _ANSWER_ADDRESSES = {"dns.a": "ipv4", "dns.aaaa": "ipv6"}
+_NO_PLAIN_COLUMNS = {"flows": FLOW_FIELDS, "segments": (any_flag(pl.col("tcp_analysis")),)}
 _NUMBERS = frozenset(("u8", "u16", "u32", "u64", "s32", "s64", "f64"))
 
 
@@ -49,6 +51,11 @@ class Entry:
     def columns(self) -> dict[str, Column]:
         """Columns by name."""
         return {column.name: column for column in self.table.columns}
+
+    @property
+    def named(self) -> dict[str, Column]:
+        """As `columns`, with those that come only where they are named."""
+        return self.columns | {column.name: column for column in self.table.on_request}
 
 
 @functools.cache
@@ -103,7 +110,7 @@ def _derived() -> Iterator[Entry]:
 
 def _specs(table: Table) -> tuple[FieldSpec, ...]:
     declared = {field.name: field_spec(field, table) for field in table.fields}
-    extra = {spec.name: spec for spec in FLOW_FIELDS} if table.name == "flows" else {}
+    extra = {spec.name: spec for spec in _NO_PLAIN_COLUMNS.get(table.name, ())}
     return tuple((declared | extra).values())
 
 

@@ -31,6 +31,7 @@ class Table:
     """A table that `Capture.table` gives: one meaning a row, columns in order, filter fields.
 
     A `costly` one is built only where it is asked for by its name, not to filter others by its fields.
+    Columns `on_request` take work of their own and come only where they are named.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Table:
     columns: tuple[Column, ...]
     fields: tuple[FilterField, ...] = ()
     costly: bool = False
+    on_request: tuple[Column, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

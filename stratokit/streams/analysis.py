@@ -10,7 +10,7 @@ from stratokit.dissect.layers import i64
 from stratokit.kernels import kernel, routine
 from stratokit.streams.awaited import acknowledge, await_ack, in_flight, sent_ns
 from stratokit.streams.flows import ACK, FIN, RST, SYN
-from stratokit.streams.tcp_state import (
+from stratokit.streams.tcp_flags import (
     ACK_LOST_SEGMENT,
     DUPLICATE_ACK,
     DUPLICATE_SACK,
@@ -18,23 +18,18 @@ from stratokit.streams.tcp_state import (
     KEEP_ALIVE,
     KEEP_ALIVE_ACK,
     LOST_SEGMENT,
-    NEVER,
     OUT_OF_ORDER,
     RETRANSMISSION,
     REUSED_PORTS,
     RTO_RETRANSMISSION,
-    SCALE_UNKNOWN,
-    SCALE_UNUSED,
     SPURIOUS_RETRANSMISSION,
-    UNACKED_MAX,
     WINDOW_FULL,
     WINDOW_UPDATE,
-    WRAP,
     ZERO_WINDOW,
     ZERO_WINDOW_PROBE,
     ZERO_WINDOW_PROBE_ACK,
-    after,
 )
+from stratokit.streams.tcp_state import NEVER, SCALE_UNKNOWN, SCALE_UNUSED, UNACKED_MAX, WRAP, after
 from stratokit.streams.tcp_sums import fill_holes, open_hole, sum_up
 
 FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within this

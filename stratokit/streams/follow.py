@@ -174,8 +174,8 @@ class Stream:
     """A conversation as `follow` reads it.
 
     `number` counts TCP conversations alone, from 0, as Wireshark's tcp.stream; `first_from_client` tells who
-    sent the first packet. `losses` are counters of schemas/counters.toml: bytes that came too early and had to
-    give way (`WAITING_MAX`).
+    sent the first packet. `losses` are counters of schemas/counters.toml: what came too early and had to give
+    way (`WAITING_MAX`).
     """
 
     flow_id: int

@@ -14,7 +14,8 @@ import numpy as np
 from stratokit.dissect.layers import i64
 from stratokit.kernels import kernel, routine
 from stratokit.streams.flows import ACK, FIN, RST, SYN
-from stratokit.streams.tcp_state import ACK_LOST_SEGMENT, NEVER, RETRANSMISSION, after
+from stratokit.streams.tcp_flags import ACK_LOST_SEGMENT, RETRANSMISSION
+from stratokit.streams.tcp_state import NEVER, after
 
 # States of an end; the numbers order nothing.
 INACTIVE, SYN_SENT, SYN_ACK_SENT, PARTIAL, ESTABLISHED, CLOSED, RESET = range(7)

@@ -12,7 +12,8 @@ from stratokit.schema.tables import FilterField, Table
 from stratokit.streams.connections import Judge, segments_of
 from stratokit.streams.sides import CLIENT, SERVER, WIRE
 from stratokit.streams.source import deferred, frame_schema
-from stratokit.streams.tcp_state import FLAG_NAMES, NEVER
+from stratokit.streams.tcp_flags import FLAG_NAMES
+from stratokit.streams.tcp_state import NEVER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,7 +21,8 @@ from stratokit.streams.connections import Connections, judged
 from stratokit.streams.kernel_view import KERNEL_COLUMNS, with_kernel
 from stratokit.streams.sides import CLIENT, SERVER, VIEWS, WIRE
 from stratokit.streams.source import deferred, frame_schema
-from stratokit.streams.tcp_state import FLAG_NAMES, NEVER
+from stratokit.streams.tcp_flags import FLAG_NAMES
+from stratokit.streams.tcp_state import NEVER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
