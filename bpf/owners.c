@@ -7,7 +7,8 @@
 /* The thread last recorded as a socket's owner: a busy datagram socket is named once, not for each datagram. */
 BPF_TABLE("lru_hash", u64, u64, owner_named, 65536);
 
-static __always_inline int owner(u64 cookie, u64 netns_cookie, u16 family, u8 type, u32 protocol, u8 how)
+static __always_inline int owner(struct bpf_sock *sk, u64 cookie, u64 netns_cookie, u16 family, u8 type, u32 protocol,
+				 u8 how)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	u64 *named = owner_named.lookup(&cookie);
@@ -15,6 +16,12 @@ static __always_inline int owner(u64 cookie, u64 netns_cookie, u16 family, u8 ty
 
 	if ((u32)(thread >> 32) == SELF_PID)
 		return 1;
+#ifdef SCOPE_SOCKETS
+	if (!task_in_scope())
+		return 1;
+	if (sk)
+		mark_socket(sk);
+#endif
 	if (named && *named == thread && how != HOW_CONNECTED)
 		return 1;
 	if (owner_named.update(&cookie, &thread))
@@ -38,15 +45,15 @@ int socket_created(struct bpf_sock *sk)
 {
 	if (sk->family != FAMILY_INET && sk->family != FAMILY_INET6)
 		return 1;
-	return owner(bpf_get_socket_cookie(sk), bpf_get_netns_cookie(sk), sk->family, sk->type,
-		     sk->protocol, HOW_CREATED);
+	return owner(sk, bpf_get_socket_cookie(sk), bpf_get_netns_cookie(sk), sk->family, sk->type, sk->protocol,
+		     HOW_CREATED);
 }
 
 #define ADDRESS_HOOK(name, how)                                                \
 	int name(struct bpf_sock_addr *ctx)                                    \
 	{                                                                      \
-		return owner(bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx), ctx->family, \
-			     ctx->type, ctx->protocol, how);                   \
+		return owner(ctx->sk, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx),  \
+			     ctx->family, ctx->type, ctx->protocol, how);      \
 	}
 
 ADDRESS_HOOK(socket_connect4, HOW_CONNECTED)

@@ -37,9 +37,18 @@ static __always_inline struct packet_slot *take_slot(void)
 static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 {
 	u64 now = bpf_ktime_get_ns();
-	struct packet_slot *slot = take_slot();
+	struct packet_slot *slot;
 	u32 bytes = skb->len;
 
+#ifdef SCOPE_SOCKETS
+	struct bpf_sock *sk = skb->sk;
+
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (!sk || !socket_in_scope(sk, bpf_get_socket_cookie(skb)))
+		return 1;
+#endif
+	slot = take_slot();
 	if (!slot) {
 		count(COUNT_PACKET_NO_SCRATCH);
 		return 1;

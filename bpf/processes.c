@@ -68,6 +68,11 @@ int process_fork(struct bpf_raw_tracepoint_args *ctx)
 	READ_KERNEL(pid, child, OFF_task_struct_tgid);
 	if (pid != tid)
 		return 0; /* a thread, not a process */
+#ifdef SCOPED
+	if (!task_in_scope())
+		return 0;
+	scope_fork(pid);
+#endif
 	record = process_record(child, PROCESS_FORK);
 	if (!record)
 		return 0;
@@ -80,11 +85,9 @@ int process_fork(struct bpf_raw_tracepoint_args *ctx)
 
 int process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct process_record *record = process_record(ctx->args[0], PROCESS_EXEC);
+	struct process_record *record;
 	u64 at = 0;
 
-	if (!record)
-		return 0;
 #ifdef WITH_SYSCALLS
 	/* A thread that is not the leader gets the leader's id by its exec: its open call goes with it. */
 	u32 tid = bpf_get_current_pid_tgid(), old_tid = ctx->args[1];
@@ -95,6 +98,14 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 		*start_before = NOT_IN_CALL;
 	}
 #endif
+#ifdef SCOPED
+	scope_exec();
+	if (!task_in_scope())
+		return 0;
+#endif
+	record = process_record(ctx->args[0], PROCESS_EXEC);
+	if (!record)
+		return 0;
 #ifdef HAVE_BTF
 	u64 program = 0, memory = 0, start = 0, end = 0;
 	long got;
@@ -157,6 +168,11 @@ int process_exit(struct bpf_raw_tracepoint_args *ctx)
 #else
 	if ((u32)(thread >> 32) != (u32)thread)
 		return 0;
+#endif
+#ifdef SCOPED
+	if (!task_in_scope())
+		return 0;
+	scope_exit();
 #endif
 	record = process_record(task, PROCESS_EXIT);
 	if (!record)

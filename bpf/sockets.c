@@ -78,8 +78,12 @@ static __always_inline int older_socket(u64 sk, u8 asked, u8 what, u8 old_state,
 	if (!READ_KERNEL(protocol, sk, OFF_sock_sk_protocol) || protocol != PROTOCOL_TCP ||
 	    !READ_KERNEL(flags, sk, OFF_tcp_sock_bpf_sock_ops_cb_flags) || (flags & asked))
 		return 0;
-	FILL_HEADER(&event, EVENT_SOCKET, bpf_ktime_get_ns(), 0);
 	READ_KERNEL(event.socket_cookie, common, OFF_sock_common_skc_cookie);
+#ifdef SCOPED
+	if (!scope_cookies.lookup(&event.socket_cookie))
+		return 0;
+#endif
+	FILL_HEADER(&event, EVENT_SOCKET, bpf_ktime_get_ns(), 0);
 	if (READ_KERNEL(net, common, OFF_sock_common_skc_net) && net)
 		READ_KERNEL(event.netns_cookie, net, OFF_net_net_cookie);
 	READ_KERNEL(event.bytes_acked, sk, OFF_tcp_sock_bytes_acked);
@@ -135,6 +139,12 @@ int socket_ops(struct bpf_sock_ops *ops)
 {
 	u64 cookie, now, *last;
 
+#ifdef SCOPE_SOCKETS
+	struct bpf_sock *sk = ops->sk;
+
+	if (!sk || !socket_in_scope(sk, bpf_get_socket_cookie(ops)))
+		return 1;
+#endif
 	switch (ops->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		/* Called with the state already SYN_SENT and before callbacks can be asked for. */

@@ -15,6 +15,12 @@
 #define FLAG_NO_START 8
 #define FLAG_NO_RETURN 16
 
+#ifdef SCOPED
+#define OUT_OF_SCOPE() (!task_in_scope())
+#else
+#define OUT_OF_SCOPE() false
+#endif
+
 #define DATA_BUFFER 1
 #define DATA_IOVEC 2
 #define DATA_MESSAGE 3
@@ -35,7 +41,8 @@ struct syscall_spec {
 	u8 fd_at_entry; /* close: the file is gone on return */
 	u8 no_return;	/* exit: recorded on entry */
 	u8 child_returns; /* clone: the new task returns 0 from a call it did not make */
-	u8 spare[3];
+	u8 manages;	/* keeps a descriptor rather than uses it: close, dup, fcntl */
+	u8 spare[2];
 };
 BPF_ARRAY(syscall_specs, struct syscall_spec, 512);
 
@@ -235,6 +242,10 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 		have_file = read_file((u32)scratch->args[spec->fd & 7], ret, &file);
 	}
 	if (have_file) {
+#ifdef SCOPED
+		if (!spec->manages)
+			scope_cookie(file.cookie);
+#endif
 		__builtin_memcpy(&scratch->var[at], &file, sizeof(file));
 		event->file_bytes = sizeof(file);
 		at += sizeof(file);
@@ -355,7 +366,7 @@ int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 	struct syscall_spec *spec = wanted_call(nr);
 
 	start = syscall_starts.lookup(&tid);
-	if (!spec || (u32)(thread >> 32) == SELF_PID) {
+	if (!spec || (u32)(thread >> 32) == SELF_PID || OUT_OF_SCOPE()) {
 		if (start)
 			*start = NOT_IN_CALL;
 		return 0;
@@ -389,7 +400,7 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	if ((u32)(thread >> 32) == SELF_PID || bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]))
 		return 0;
 	spec = wanted_call(regs.orig_ax);
-	if (!spec)
+	if (!spec || (!began && OUT_OF_SCOPE()))
 		return 0;
 	if (regs.cs == CODE_SEGMENT_32BIT) {
 		count(COUNT_SYSCALL_FOREIGN_ABI); /* its numbers mean other calls */

@@ -78,7 +78,7 @@ def record(kinds: list[str]) -> int:
         traffic: list[str | Path] = [sys.executable, ROOT / "tools/traffic.py", *kinds, "--truth", TRUTH]
         if site is not None:
             traffic += ["--nginx", str(site.port)]
-        code = stratokit("record", "-o", OUT, "--force", "--", *traffic)
+        code = stratokit("record", "-o", OUT, "--force", "--whole-host", "--", *traffic)
     if code == 0 and not TRUTH.exists():
         raise WorkloadError("the traffic failed; the reason stands above")
     return code

@@ -56,7 +56,18 @@ def record(name: str, recording: Path) -> dict[str, list[dict[str, object]]]:
     kinds, options = SAMPLE_TRAFFIC[name]
     traffic = ["/usr/bin/python3", str(PLACE / "traffic.py"), *kinds, "--truth", "truth.json"]
     renamed = ["unshare", "--uts", "sh", "-c", f'hostname {HOST} && exec "$@"', "sh"]
-    argv = [*renamed, str(STRATOKIT), "record", "-o", str(recording), "--force", *options, "--", *traffic]
+    argv = [
+        *renamed,
+        str(STRATOKIT),
+        "record",
+        "-o",
+        str(recording),
+        "--force",
+        "--whole-host",
+        *options,
+        "--",
+        *traffic,
+    ]
     subprocess.run(argv, check=True, cwd=PLACE, env=ENVIRONMENT)
     truth: dict[str, list[dict[str, object]]] = json.loads((PLACE / "truth.json").read_text())
     return truth

@@ -36,6 +36,7 @@ if [ "${1:-}" = test ] || [ "${1:-}" = bench ]; then
     want strace program strace
     want procps program ps
     want util-linux program unshare
+    want runc program runc
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stratokit.cli.values import duration_ns, free_output, size_bytes
+from stratokit.cli.values import duration_ns, free_output, size_bytes, user_id
 from stratokit.errors import StratokitError, UsageError
 
 if TYPE_CHECKING:
@@ -41,23 +41,49 @@ def record(
     buffer: int = typer.Option(
         "64M", metavar="SIZE", parser=size_bytes, help="Kernel buffer; larger ones survive larger bursts."
     ),
+    pid: list[int] | None = typer.Option(
+        None, "--pid", metavar="N", min=1, help="Only this process and what it starts."
+    ),
+    comm: list[str] | None = typer.Option(None, metavar="NAME", help="Only processes of this name."),
+    uid: list[int] | None = typer.Option(
+        None, metavar="USER", parser=user_id, help="Only processes of this user, by number or name."
+    ),
+    cgroup: list[str] | None = typer.Option(None, metavar="PATH", help="Only processes in this cgroup."),
+    container: list[str] | None = typer.Option(
+        None, metavar="ID|NAME", help="Only this container, by the start of its id or by name."
+    ),
+    pod: list[str] | None = typer.Option(
+        None, metavar="NAME", help="Only this Kubernetes pod, or all pods of the workload NAME."
+    ),
+    namespace: list[str] | None = typer.Option(
+        None, metavar="NAME", help="Only the pods of this Kubernetes namespace."
+    ),
+    whole_host: bool = typer.Option(
+        False, "--whole-host", help="With COMMAND: record everything while it runs, not it alone."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing but errors."),
 ) -> None:
     """Record what this host does, with eBPF.
 
-    Packets, TCP sockets, system calls and processes go to one capture file.
+    Packets, TCP sockets, system calls and processes go to one capture file. Options that choose (--pid to
+    --namespace, COMMAND) may stand together and several times: what one of them names is recorded, and
+    nothing of any other process.
 
     \b
     Examples:
       stratokit record --duration 30s -o now.parquet
       stratokit record -o curl.parquet -- curl -s http://shop.example/
+      stratokit record --pod my-app --duration 1m
+      stratokit record --comm nginx --uid postgres
       stratokit record -o now.scap                   for sysdig and Stratoshark
       stratokit record --syscalls network,openat --buffer 256M
     """
     from stratokit.cli.status import StatusLine
-    from stratokit.record.options import RecordOptions
+    from stratokit.record.options import RecordOptions, Scope
 
+    if whole_host and not command:
+        raise UsageError("--whole-host goes with a command: stratokit record --whole-host -- COMMAND")
     output = output or Path(f"{platform.node()}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.parquet")
     if output.suffix not in (".parquet", ".scap"):
         raise UsageError(
@@ -85,6 +111,16 @@ def record(
         sockets=sockets,
         buffer_bytes=buffer,
         command=tuple(command or ()),
+        scope=Scope(
+            pids=tuple(pid or ()),
+            comms=tuple(comm or ()),
+            uids=tuple(uid or ()),
+            cgroups=tuple(cgroup or ()),
+            containers=tuple(container or ()),
+            pods=tuple(pod or ()),
+            namespaces=tuple(namespace or ()),
+            command=bool(command) and not whole_host,
+        ),
     )
     from stratokit.record.session import DISK_FULL
     from stratokit.record.session import record as run

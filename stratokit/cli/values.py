@@ -33,6 +33,18 @@ def size_bytes(text: str) -> int:
     return int(match[1]) * _FACTORS[match[2].lower()]
 
 
+def user_id(text: str) -> int:
+    """A user's number, or the number of the user with this name."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        import pwd  # not where there is no recorder either
+
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ImportError):
+        raise typer.BadParameter(f"there is no user {text!r} on this host") from None
+
+
 def names(text: str | None) -> list[str]:
     """a,b,c as a list."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]

@@ -24,14 +24,15 @@ from stratokit.record.ring import Ring
 from stratokit.schema import derive, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from stratokit.record.options import RecordOptions
+    from stratokit.record.options import RecordOptions, Scope
 
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
 _BPF_LINK_CREATE = 28
 # enum bpf_attach_type (include/uapi/linux/bpf.h)
 _INET_INGRESS, _INET_EGRESS, _SOCK_CREATE, _SOCK_OPS = 0, 1, 2, 3
+_SCOPE_TREE, _SCOPE_NAMED = 1, 2  # as in bpf/scope.c
 _CONNECT4, _CONNECT6, _SENDMSG4, _SENDMSG6 = 10, 11, 14, 15
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -134,7 +135,7 @@ def compiler_output() -> Iterator[list[str]]:
             lines += file.read().decode(errors="replace").splitlines()
 
 
-def program_text(names: list[str], settings: dict[str, int]) -> str:
+def program_text(names: list[str], settings: dict[str, int | str]) -> str:
     """The C text of one recording: derived header, settings, common.h, and the named programs."""
     folder = load.data_dir("bpf")
     parts = [derive.c_header(), *(f"#define {key} {value}\n" for key, value in settings.items())]
@@ -156,15 +157,18 @@ class Kernel:
     behind.
     """
 
-    def __init__(self, options: RecordOptions) -> None:
-        self._links: list[int] = []
+    def __init__(self, options: RecordOptions, groups: dict[int, str] | None = None) -> None:
+        """`groups`: the cgroups that are chosen at the start, paths by id."""
+        self._links: dict[int, list[int]] = {}
+        self._scope = options.scope
+        self._groups = dict(groups or {})
         self.offsets = btf.kernel_offsets()
         self.names = self._wanted(options)
         self.syscalls = specs.select(options.syscalls)
         size = ring_bytes(options.buffer_bytes)
         var_mask = (1 << (4096 + options.io_bytes).bit_length()) - 1
         self.pid = pidns.kernel_pid()
-        settings = {
+        settings: dict[str, int | str] = {
             "SNAPLEN": options.snaplen,
             "IO_BYTES": options.io_bytes,
             "VAR_MASK": var_mask,
@@ -176,8 +180,10 @@ class Kernel:
             **self.offsets,
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
+            **_scope_settings(options.scope),
         }
-        self._bpf = self._compile(program_text(self.names, settings))
+        first = ["scope"] if options.scope else []
+        self._bpf = self._compile(program_text(first + self.names, settings))
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
         if "syscalls" in self.names:
             self._fill_specs()
@@ -228,6 +234,8 @@ class Kernel:
 
     def attach(self) -> None:
         """Attach everything: processes first, so that no process begins between them and the rest."""
+        for number in self._groups:
+            self._choose_group(number)
         for name in reversed(self.names):
             self.attach_feature(name)
 
@@ -275,25 +283,88 @@ class Kernel:
             raise RecordError(f"the kernel refuses the tracepoint {program.tracepoint}: {error}") from error
 
     def _attach_cgroup(self, programs: tuple[Program, ...]) -> None:
+        """To the chosen cgroups, so that no other workload pays; where single processes are chosen, to the
+        root.
+        """
         root = cgroups.cgroup2_root()
         if root is None:
             raise RecordError(
                 "no cgroup2 file system is mounted, which packets and sockets need; "
                 "mount -t cgroup2 none /sys/fs/cgroup/unified, or record with --no-packets --no-sockets"
             )
-        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._at_root:
+            self._attach_folder(0, str(root), programs)
+        for number, path in {} if self._at_root else self._groups.items():
+            self._attach_folder(number, f"{root}{path}", programs)
+
+    @property
+    def _at_root(self) -> bool:
+        return self._scope.by_task or not self._scope
+
+    def _attach_folder(self, number: int, path: str, programs: tuple[Program, ...]) -> None:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for program in programs:
-                self._links.append(_link(self._load(program), folder, program.attach_type))
+                link = _link(self._load(program), folder, program.attach_type)
+                self._links.setdefault(number, []).append(link)
         except OSError as error:
-            raise RecordError(f"the kernel refuses programs on {root}: {error.strerror}") from error
+            raise RecordError(f"the kernel refuses programs on {path}: {error.strerror}") from error
         finally:
             os.close(folder)
 
+    def _choose_group(self, number: int) -> None:
+        self._bpf[b"scope_cgroups"][ctypes.c_uint64(number)] = ctypes.c_uint8(1)
+
+    def change_groups(self, groups: dict[int, str]) -> None:
+        """The cgroups that are chosen now: attach to those that came, let go of those that went."""
+        for number in self._groups.keys() - groups.keys():
+            for link in self._links.pop(number, []):
+                os.close(link)
+            with contextlib.suppress(KeyError):
+                del self._bpf[b"scope_cgroups"][ctypes.c_uint64(number)]
+        new = {number: path for number, path in groups.items() if number not in self._groups}
+        for number in new:
+            self._choose_group(number)
+        if new:
+            self._bpf[b"scope_met"].clear()  # what was found out about cgroups inside of these
+        if not self._at_root:
+            root = cgroups.cgroup2_root()
+            for name in (name for name in self.names if name in CGROUP_PROGRAMS):
+                for number, path in new.items():
+                    with contextlib.suppress(FileNotFoundError):  # it has gone again
+                        self._attach_folder(number, f"{root}{path}", CGROUP_PROGRAMS[name])
+        self._groups = dict(groups)
+
+    def choose_tasks(self, pids: Iterable[int]) -> None:
+        """These processes, and all that they start from now on, are in scope."""
+        for pid in pids:
+            self._bpf[b"scope_tasks"][ctypes.c_uint32(pid)] = ctypes.c_uint8(_SCOPE_TREE)
+
+    def choose_named(self, pids: Iterable[int]) -> None:
+        """These processes have a chosen name, until they execute another program."""
+        for pid in pids:
+            if pid not in self.chosen_tasks():
+                self._bpf[b"scope_tasks"][ctypes.c_uint32(pid)] = ctypes.c_uint8(_SCOPE_NAMED)
+
+    def forget_task(self, pid: int) -> None:
+        """The process itself is no longer in scope; what it started is."""
+        with contextlib.suppress(KeyError):
+            del self._bpf[b"scope_tasks"][ctypes.c_uint32(pid)]
+
+    def chosen_tasks(self) -> set[int]:
+        """Processes that are in scope by number or name."""
+        return {key.value for key in self._bpf[b"scope_tasks"].keys()}  # noqa: SIM118 bcc's table is no dict
+
+    def choose_sockets(self, cookies: Iterable[int]) -> None:
+        """These sockets are in scope."""
+        for cookie in cookies:
+            self._bpf[b"scope_cookies"][ctypes.c_uint64(cookie)] = ctypes.c_uint8(1)
+
     def detach(self) -> None:
         """Detach everything; what is in the ring buffer stays there."""
-        for link in self._links:
-            os.close(link)
+        for links in self._links.values():
+            for link in links:
+                os.close(link)
         self._links.clear()
         for name in list(self._bpf.raw_tracepoint_fds):
             self._bpf.detach_raw_tracepoint(name)
@@ -320,6 +391,24 @@ class Kernel:
         self.detach()
         self.ring.close()
         self._bpf.cleanup()
+
+
+def _scope_settings(scope: Scope) -> dict[str, int | str]:
+    """What bpf/scope.c has to know."""
+    if not scope:
+        return {}
+    found: dict[str, int | str] = {"SCOPED": 1}
+    if scope.by_cgroup:
+        found["SCOPE_CGROUPS"] = 1
+    if scope.by_task:
+        found["SCOPE_SOCKETS"] = 1
+    if scope.uids:
+        found["SCOPE_UIDS(uid)"] = "(" + " || ".join(f"(uid) == {uid}" for uid in scope.uids) + ")"
+    if scope.comms:
+        words = [struct.unpack("<QQ", comm.encode().ljust(16, b"\0")) for comm in scope.comms]
+        tests = (f"((comm)[0] == {low:#x}ULL && (comm)[1] == {high:#x}ULL)" for low, high in words)
+        found["SCOPE_COMMS(comm)"] = "(" + " || ".join(tests) + ")"
+    return found
 
 
 def _link(program_fd: int, cgroup_fd: int, attach_type: int) -> int:

@@ -18,7 +18,7 @@ from stratokit.record import procfs
 from stratokit.schema import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 PROC = pathlib.Path("/proc")
 NOT_IN_CALL = 1
@@ -44,8 +44,10 @@ class Waiting:
     mode: int = 0
 
 
-def waiting(proc: pathlib.Path = PROC) -> list[Waiting]:
-    """All threads that wait in a system call and that we may look at."""
+def waiting(proc: pathlib.Path = PROC, only: Collection[int] | None = None) -> list[Waiting]:
+    """All threads, or those of the processes in `only`, that wait in a system call and that we may look
+    at.
+    """
     own = str(os.getpid())
     found = []
     fd_args = {
@@ -54,7 +56,7 @@ def waiting(proc: pathlib.Path = PROC) -> list[Waiting]:
         if "fd" in (kinds := [kind for _, kind in call.args])
     }
     for name in os.listdir(proc):
-        if not name.isdigit() or name == own:
+        if not name.isdigit() or name == own or (only is not None and int(name) not in only):
             continue
         try:
             if not _is_kernel_thread((proc / name / "stat").read_bytes()):

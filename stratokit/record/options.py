@@ -14,6 +14,38 @@ BUFFER_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Scope:
+    """Who is recorded: whatever one of these names. An empty one is the whole host.
+
+    `pids` with all their descendants, `comms` by the name of the process, `uids` by real user id; `cgroups`
+    are paths below the mount point or in it, `containers` ids or names, `pods` and `namespaces` those of
+    Kubernetes. `command` is the command that the recorder starts.
+    """
+
+    pids: tuple[int, ...] = ()
+    comms: tuple[str, ...] = ()
+    uids: tuple[int, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    command: bool = False
+
+    def __bool__(self) -> bool:
+        return self.by_task or self.by_cgroup
+
+    @property
+    def by_task(self) -> bool:
+        """Whether processes are chosen that may be in any cgroup."""
+        return bool(self.pids or self.comms or self.uids or self.command)
+
+    @property
+    def by_cgroup(self) -> bool:
+        """Whether cgroups are chosen, which contain all of their processes."""
+        return bool(self.cgroups or self.containers or self.pods or self.namespaces)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RecordOptions:
     """Settings of one recording.
 
@@ -31,6 +63,7 @@ class RecordOptions:
     sockets: bool = True
     buffer_bytes: int = BUFFER_BYTES
     command: tuple[str, ...] = ()
+    scope: Scope = Scope()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

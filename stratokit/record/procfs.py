@@ -6,7 +6,10 @@ import dataclasses
 import os
 import pathlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 PROC = pathlib.Path("/proc")
 _INODE_IN_NAME = re.compile(r"(?:socket|pipe):\[(\d+)\]")
@@ -95,11 +98,47 @@ def _inode(folder: pathlib.Path, fd: str, target: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def snapshot(own: int, proc: pathlib.Path = PROC) -> ProcSnapshot:
-    """All processes but `own` and, where permitted, what their descriptors stand for."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Brief:
+    """As much of a process as tells whether it is to be recorded."""
+
+    pid: int
+    parent_pid: int
+    uid: int
+    comm: str
+    cgroup: str
+
+
+def briefs(proc: pathlib.Path = PROC) -> dict[int, Brief]:
+    """All processes by number."""
+    found = {}
+    for name in os.listdir(proc):
+        if not name.isdigit():
+            continue
+        folder = proc / name
+        try:
+            stat = _text(folder / "stat")
+            status = _text(folder / "status")
+            group = _cgroup(_text(folder / "cgroup"))
+        except OSError:
+            continue  # it ended
+        uid = next(line for line in status.splitlines() if line.startswith("Uid:")).split("\t")[1]
+        parent = int(stat[stat.rindex(")") + 2 :].split(" ")[1])
+        comm = stat[stat.index("(") + 1 : stat.rindex(")")]
+        found[int(name)] = Brief(int(name), parent, int(uid), comm, group)
+    return found
+
+
+def own_cgroup(proc: pathlib.Path = PROC) -> str:
+    """The cgroup of this process, which is that of the processes it starts."""
+    return _cgroup(_text(proc / "self" / "cgroup"))
+
+
+def snapshot(own: int, proc: pathlib.Path = PROC, only: Collection[int] | None = None) -> ProcSnapshot:
+    """All processes but `own`, or those of `only`, and, where permitted, what their descriptors stand for."""
     result = ProcSnapshot()
     for name in os.listdir(proc):
-        if not name.isdigit() or int(name) == own:
+        if not name.isdigit() or int(name) == own or (only is not None and int(name) not in only):
             continue
         folder = proc / name
         try:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError, UsageError
 from stratokit.formats import spool
-from stratokit.record import cgroups, host, netns, open_calls, pidns, procfs
+from stratokit.record import host, netns, open_calls, pidns, procfs, scope
 from stratokit.record.loader import Kernel
 from stratokit.record.options import IO_BYTES_MOST, SNAPLEN_MOST, RecordOptions, Result, Status
 from stratokit.record.ring import records_within
+from stratokit.record.watch import Watch, sockets_of
 from stratokit.schema import load
 
 if TYPE_CHECKING:
@@ -72,13 +73,15 @@ class Session:
         self._stop = ""
         self._began_ns: int | None = None
         self._recorder_counts: dict[str, int] = {}
+        self._known_groups: set[tuple[int, str]] = set()
         self._known_interfaces: list[dict[str, Any]] = []
         self._kept_bytes = 0  # of the span that did not fit on the disk
 
     def run(self) -> Result:
         """Record until duration, command's end, signal, or a full disk."""
         with self._signals():
-            self._kernel = Kernel(self.options)
+            self._watch = Watch(self.options.scope)
+            self._kernel = Kernel(self.options, self._watch.chosen.groups)
             try:
                 self._unless_stopped()
                 self._spool = spool.SpoolWriter(self.options.spool)
@@ -152,8 +155,10 @@ class Session:
         self._clock()
         self._kernel.attach()
         self._proc_agrees = pidns.proc_agrees(self._kernel.pid)
+        members = self._watch.begin(self._kernel, self._proc_agrees)
+        seen = procfs.ProcSnapshot()
         if self._proc_agrees:
-            seen = procfs.snapshot(self._kernel.pid)
+            seen = procfs.snapshot(self._kernel.pid, only=members)
             self._recorder_counts |= {"process_gone": seen.gone, "process_unreadable": seen.unreadable}
             self._table("processes", seen.processes)
             self._table("descriptors", seen.descriptors)
@@ -161,9 +166,37 @@ class Session:
             self._recorder_counts["proc_foreign"] = 1
         networks = netns.snapshot()
         self._recorder_counts["namespace_unreadable"] = networks.unreadable
-        self._table("sockets", networks.sockets)
+        self._sockets(networks.sockets, seen)
         self._interfaces(networks.interfaces)
-        self._table("cgroups", list(cgroups.cgroup_ids(cgroups.cgroup2_root()).items()))
+        self._groups(members)
+
+    def _sockets(self, rows: list[dict[str, Any]], seen: procfs.ProcSnapshot) -> None:
+        """Note sockets, of a scope those that its processes hold."""
+        if self.options.scope:
+            rows = sockets_of(rows, seen)
+            self._kernel.choose_sockets(row["socket_cookie"] for row in rows)
+        self._table("sockets", rows)
+
+    def _groups(self, members: set[int] | None) -> None:
+        """Note containers and cgroups that are not noted yet."""
+        if boxes := self._watch.container_rows(members):
+            self._table("containers", boxes)
+        rows = self._watch.cgroup_rows(members)
+        if (new := [row for row in rows if row not in self._known_groups]) or not self._known_groups:
+            self._table("cgroups", new)
+        self._known_groups.update(rows)
+
+    def _follow(self, now_ns: int) -> None:
+        """Containers come and go: attach to those that are chosen, and note who was in them already."""
+        newcomers = self._watch.look_again(self._kernel, now_ns)
+        if newcomers is None:
+            return
+        if newcomers:
+            seen = procfs.snapshot(self._kernel.pid, only=newcomers)
+            self._table("processes", [row | {"at_ns": now_ns} for row in seen.processes])
+            self._table("descriptors", seen.descriptors)
+            self._sockets(netns.snapshot().sockets, seen)
+        self._groups(self._watch.members(self._kernel))
 
     def _interfaces(self, rows: list[dict[str, Any]]) -> None:
         """Note those that are new or have changed."""
@@ -187,14 +220,20 @@ class Session:
         if not self.options.command:
             return None
         try:
+            if self.options.scope.command:
+                self._kernel.choose_tasks([self._kernel.pid])  # for the moment in which the command is forked
             return subprocess.Popen(self.options.command)
         except OSError as error:
             self._kernel.detach()
             raise RecordError(f"cannot run {self.options.command[0]}: {error.strerror}") from error
+        finally:
+            if self.options.scope.command:
+                self._kernel.forget_task(self._kernel.pid)
 
     def _loop(self, command: subprocess.Popen[bytes] | None) -> int | None:
         self._began_ns = begin = time.monotonic_ns()
         next_counters, next_clock = begin, begin + CLOCK_INTERVAL_NS
+        next_look = begin + scope.INTERVAL_NS if self.options.scope.by_cgroup else None
         end = begin + self.options.duration_ns if self.options.duration_ns is not None else None
         busy = self._kernel.ring.size // BUSY_SHARE
         while not self._stop:
@@ -213,6 +252,9 @@ class Session:
                 next_clock = now + CLOCK_INTERVAL_NS
                 self._clock()
                 self._interfaces(netns.snapshot(with_sockets=False).interfaces)
+            if next_look is not None and now >= next_look:
+                next_look = now + scope.INTERVAL_NS
+                self._follow(now)
             if not self._stop and self._kernel.ring.pending() < busy:
                 time.sleep(DRAIN_INTERVAL_S)
         return _end_command(command)
@@ -229,7 +271,10 @@ class Session:
             raise
 
     def _finish(self) -> None:
-        waiting = open_calls.waiting() if self._proc_agrees else []
+        if self.options.scope.by_cgroup:
+            self._follow(time.monotonic_ns())
+        members = self._watch.members(self._kernel)
+        waiting = open_calls.waiting(only=members) if self._proc_agrees else []
         self._kernel.detach()
         while self._kernel.ring.pending():
             self._kernel.ring.drain(self._write_events)
@@ -238,7 +283,7 @@ class Session:
             open_calls.rows(waiting, self._kernel.open_since, lambda: netns.snapshot().sockets),
         )
         self._interfaces(netns.snapshot(with_sockets=False).interfaces)
-        self._table("cgroups", list(cgroups.cgroup_ids(cgroups.cgroup2_root()).items()))
+        self._groups(members)
         self._counters()
         self._clock()
         self._spool.write_json(spool.CLOSING, {"reason": self._stop})

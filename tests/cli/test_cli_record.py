@@ -8,7 +8,7 @@ import pytest
 
 from stratokit.cli import record as verb
 from stratokit.cli.status import StatusLine, line
-from stratokit.record.options import RecordOptions, Result, Status
+from stratokit.record.options import RecordOptions, Result, Scope, Status
 
 STATUS = Status(2_000_000_000, {"packet": 1500, "syscall": 90_000}, 12_345_678, {})
 
@@ -71,6 +71,17 @@ def test_defaults_are_those_of_the_options(stratokit, recorder):
     assert options.output.suffix == ".parquet"
 
 
+def test_a_scope_reaches_the_recorder(stratokit, recorder):
+    options = ["--pid", "3", "--pid", "5", "--comm", "nginx", "--uid", "root", "--cgroup", "/a"]
+    options += ["--container", "web", "--pod", "p", "--namespace", "n"]
+    assert stratokit("record", "-o", "x.parquet", *options, "--", "true").code == 0
+    assert recorder["options"].scope == Scope(
+        (3, 5), ("nginx",), (0,), ("/a",), ("web",), ("p",), ("n",), True
+    )
+    assert stratokit("record", "-o", "y.parquet", "--whole-host", "--", "true").code == 0
+    assert not recorder["options"].scope
+
+
 def test_a_failed_command_is_told_and_no_failure_of_recording(stratokit, recorder):
     recorder["exit_code"] = 22
     done = stratokit("record", "-o", "x.parquet", "--", "curl", "nowhere")
@@ -102,6 +113,8 @@ def test_quiet_says_nothing(stratokit):
         (["--duration", "0s"], 2, "is no duration"),
         (["--buffer", "big"], 2, "is no size; write it as 64M"),
         (["--snaplen", "x"], 2, "--snaplen"),
+        (["--uid", "no such user"], 2, "there is no user 'no such user' on this host"),
+        (["--whole-host"], 2, "--whole-host goes with a command"),
     ],
 )
 def test_nothing_starts_with_wrong_options(stratokit, recorder, tmp_path, arguments, code, reason):

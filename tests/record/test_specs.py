@@ -21,6 +21,7 @@ NAMES = [
     "fd_at_entry",
     "no_return",
     "child_returns",
+    "manages",
 ]
 
 
@@ -43,7 +44,7 @@ def fields(name):
         ("sendmsg", {"args": 3, "fd": 0, "data": 1, "data_kind": 3}),
         ("sendmmsg", {"args": 4, "fd": 0, "data": 1, "data_kind": 4}),
         ("renameat2", {"args": 5, "path": 1, "path2": 3}),
-        ("close", {"args": 1, "fd": 0, "fd_at_entry": 1}),
+        ("close", {"args": 1, "fd": 0, "fd_at_entry": 1, "manages": 1}),
         ("exit_group", {"args": 1, "no_return": 1}),
         ("clone", {"args": 5, "child_returns": 1}),
         ("getpid", {}),

@@ -68,10 +68,8 @@ def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context
     process_rows = processes.processes(found, paths)
     places = folders.Folders(found, process_rows)
     process_rows = processes.with_full_paths(process_rows, places)
-    groups = containers.containers(process_rows["cgroup"].drop_nulls().to_list())
-    kept = groups.select("cgroup", "container_id").with_columns(
-        pl.lit(None, pl.String).alias("pod"), pl.lit(None, pl.String).alias("namespace")
-    )
+    groups = containers.containers(found, process_rows["cgroup"].drop_nulls().to_list())
+    kept = groups.select("cgroup", "container_id", "pod", "namespace")
     socket_rows = sockets.sockets(found)
     evidence = owners.owners(found)
     context = packets.Context(
@@ -86,9 +84,7 @@ def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context
     writer.write("process", _arrow(named))
     located = owners.with_owner(socket_rows, evidence)
     writer.write("socket", _arrow(context.process(located, "owner_ts")))
-    first = process_rows.group_by("cgroup").agg(pl.col("ts").min())
-    boxes = groups.filter(pl.col("container_id").is_not_null()).join(first, on="cgroup")
-    writer.write("container", _arrow(boxes.with_columns(pl.lit("path").alias("name_source"))))
+    writer.write("container", _arrow(_boxes(found, groups, process_rows)))
     writer.write("interface", _arrow(interfaces.rows(found)))
     _clocks(found, writer)
     programs = process_rows.filter(pl.col("event") == "exec").select(
@@ -97,6 +93,20 @@ def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context
     files = descriptors.file_names(found, process_rows, places.files)
     ends = syscalls.endpoints(socket_rows)
     return context, syscalls.Syscalls(found, context, files, ends, programs, places)
+
+
+def _boxes(found: Survey, groups: pl.DataFrame, process_rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of kind `container`: one a container, since its first process was seen."""
+    first = process_rows.group_by("cgroup").agg(pl.col("ts").min())
+    begin = int(found.clock.utc_ns(found.clock_pairs[0]["monotonic_ns"]))
+    return (
+        groups.filter(pl.col("container_id").is_not_null())
+        .join(first, on="cgroup", how="left")
+        # Of the cgroups that a container makes inside of its own the outermost stands for it.
+        .sort(pl.col("cgroup").str.len_bytes())
+        .group_by("container_id", maintain_order=True)
+        .agg(pl.col("ts").min().fill_null(begin), pl.exclude("ts", "container_id").first())
+    )
 
 
 def _clocks(found: Survey, writer: CaptureWriter) -> None:

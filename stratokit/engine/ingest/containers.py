@@ -1,49 +1,55 @@
-"""cgroup path to container and pod, by the paths that runtimes and kubelet make; no API is asked."""
+"""Containers of a recording: what cgroup paths say, and the names that the recorder found for them."""
 
 from __future__ import annotations
 
-import re
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-# The last match in a path wins: nested cgroups inside a container come after it, outer ones (kind) before it.
-_POD = re.compile(
-    r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=[./:]|$)"
-)
-_CONTAINER = re.compile(r"(?:^|[-:/])([0-9a-f]{64})(?=\.scope|/|$)")
-_RUNTIME = re.compile(r"(cri-containerd|crio|docker|libpod|nerdctl)[-:]")
-_LXC = re.compile(r"/lxc(?:\.payload)?[./]([^/]+)")
-RUNTIMES = {
-    "cri-containerd": "containerd",
-    "crio": "crio",
-    "docker": "docker",
-    "libpod": "podman",
-    "nerdctl": "nerdctl",
-}
+from stratokit.schema.cgroup_paths import container_of, holds
+
+if TYPE_CHECKING:
+    from stratokit.engine.ingest.survey import Survey
+
+_NAMED = ("container_name", "image", "pod", "namespace", "name_source")
+SCHEMA = dict.fromkeys(("cgroup", "container_id", "pod_uid", "runtime", *_NAMED), pl.String)
 
 
-def container_of(path: str) -> tuple[str | None, str | None, str | None]:
-    """(container id, pod UID, runtime) that a cgroup path stands for, each None where the path does not say
-    it.
+def containers(found: Survey, paths: list[str]) -> pl.DataFrame:
+    """One row for each cgroup path (SCHEMA): the container that it is or is inside of, null where it is none.
+
+    Containers that the recorder noted are there too when nothing in `paths` is theirs.
     """
-    kept = "/".join(part for part in path.split("/") if "conmon" not in part)
-    ids = _CONTAINER.findall(kept)
-    pods = _POD.findall(kept)
-    runtimes = _RUNTIME.findall(kept)
-    lxc = _LXC.findall(kept)
-    if not ids and lxc:
-        return lxc[-1], None, "lxc"
-    runtime = RUNTIMES[runtimes[-1]] if runtimes else "docker" if ids and "/docker/" in path else None
-    return (
-        ids[-1] if ids else None,
-        pods[-1].replace("_", "-") if pods else None,
-        runtime if ids else None,
-    )
+    noted: dict[str, dict[str, Any]] = {}
+    for row in found.tables.get("containers", {"rows": []})["rows"]:
+        noted[row["container_id"]] = row  # a later row knows more
+    rows = [_row(path, noted) for path in sorted({*paths, *(row["cgroup"] for row in noted.values())})]
+    return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def containers(paths: list[str]) -> pl.DataFrame:
-    """One row for each cgroup path: cgroup, container_id, pod_uid, runtime."""
-    found = [(path, *container_of(path)) for path in sorted(set(paths))]
-    return pl.DataFrame(
-        found, schema=dict.fromkeys(("cgroup", "container_id", "pod_uid", "runtime"), pl.String), orient="row"
-    )
+def _row(path: str, noted: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    container_id, uid, runtime = container_of(path)
+    known = noted.get(container_id) if container_id else None
+    if known is None and container_id is None:
+        # runc and crun give no ids: the container is the one in whose cgroup this is.
+        around = [row for row in noted.values() if row["cgroup"] != "/" and holds(row["cgroup"], path)]
+        known = max(around, key=lambda row: len(row["cgroup"]), default=None)
+    if known is None and uid and (beside := [row for row in noted.values() if row["pod_uid"] == uid]):
+        shared = {name: beside[-1][name] for name in ("pod", "namespace", "name_source")}
+        known = {"container_id": container_id, **shared}
+    if known is None:
+        source = "path" if container_id else None
+        return {
+            "cgroup": path,
+            "container_id": container_id,
+            "pod_uid": uid,
+            "runtime": runtime,
+            "name_source": source,
+        }
+    return {
+        "cgroup": path,
+        "container_id": known["container_id"],
+        "pod_uid": uid or known.get("pod_uid"),
+        "runtime": runtime or known.get("runtime"),
+        **{name: known.get(name) for name in _NAMED},
+    }

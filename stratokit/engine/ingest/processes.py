@@ -44,9 +44,10 @@ def _snapshot(found: Survey) -> pl.DataFrame:
             **dict.fromkeys(("comm", "path", "cmdline", "cgroup", "cwd"), pl.String),
         },
     )
-    now = int(found.clock.utc_ns(table["monotonic_ns"]))
+    # Processes of a container that was chosen while recording were there when they were looked at.
+    at = np.array([row.get("at_ns", table["monotonic_ns"]) for row in table["rows"]], np.int64)
     return frame.select(
-        pl.lit(now, pl.Int64).alias("ts"),
+        pl.Series("ts", found.clock.utc_ns(at), pl.Int64),
         pl.lit("snapshot").alias("event"),
         pl.all(),
         pl.col("pid").alias("tid"),

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from stratokit.engine.ingest.containers import container_of
 from stratokit.engine.ingest.processes import _shell_words
 from stratokit.engine.ingest.syscalls import ERRNO
 from stratokit.engine.scap import follow, state
 from stratokit.formats.events import gather
 from stratokit.formats.scap.params import PLACE
 from stratokit.schema import load, scap
+from stratokit.schema.cgroup_paths import container_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -16,7 +16,6 @@ from polars.io.plugins import register_io_source
 
 from stratokit.engine.facts import FileFacts
 from stratokit.engine.frames import conform, polars_schema
-from stratokit.engine.ingest.containers import container_of
 from stratokit.engine.scap import carried, follow, rows, state
 from stratokit.engine.scap.follower import Follower, all_rows
 from stratokit.errors import FormatError
@@ -25,6 +24,7 @@ from stratokit.formats.scap import metadata, walk
 from stratokit.formats.scap.reader import Events, Listed
 from stratokit.formats.views import spread
 from stratokit.schema import load
+from stratokit.schema.cgroup_paths import container_of
 
 Tables = Iterator[tuple[str, pa.Table]]
 Progress = Callable[[int, int], None]

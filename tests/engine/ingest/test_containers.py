@@ -1,41 +1,48 @@
-"""cgroup paths as runtimes and kubelet make them."""
+"""Containers of a recording, from cgroup paths and what the recorder noted."""
 
-import pytest
+from types import SimpleNamespace
 
-from stratokit.engine.ingest.containers import container_of
+from stratokit.engine.ingest.containers import containers
 
-C = "0123456789abcdef" * 4
-D = "fedcba9876543210" * 4
-U = "11111111-2222-3333-4444-555555555555"
-U_ = U.replace("-", "_")
+A, B = "a" * 64, "b" * 64
+UID = "11111111-2222-4333-8444-555555555555"
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        (f"/kubepods/pod{U}/{C}", (C, U, None)),
-        (f"/kubepods/burstable/pod{U}/{C}", (C, U, None)),
-        (f"/kubepods.slice/kubepods-pod{U_}.slice/cri-containerd-{C}.scope", (C, U, "containerd")),
-        (
-            f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{U_}.slice/crio-{C}.scope",
-            (C, U, "crio"),
-        ),
-        (
-            f"/system.slice/containerd.service/kubepods-burstable-pod{U_}.slice:cri-containerd:{C}",
-            (C, U, "containerd"),
-        ),
-        (f"/docker/{C}", (C, None, "docker")),
-        (f"/system.slice/docker-{C}.scope", (C, None, "docker")),
-        (f"/machine.slice/libpod-{C}.scope/container", (C, None, "podman")),
-        (
-            f"/docker/{D}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{U_}.slice/cri-containerd-{C}.scope",
-            (C, U, "containerd"),
-        ),
-        (f"/machine.slice/libpod-conmon-{C}.scope", (None, None, None)),
-        ("/lxc.payload.web1/init.scope", ("web1", None, "lxc")),
-        ("/system.slice/nginx.service", (None, None, None)),
-        ("/", (None, None, None)),
-    ],
-)
-def test_container_of(path, expected):
-    assert container_of(path) == expected
+def noted(*rows):
+    return SimpleNamespace(tables={"containers": {"rows": list(rows)}})
+
+
+def row(container_id, cgroup, **names):
+    blank = dict.fromkeys(("container_name", "image", "pod", "namespace", "pod_uid", "runtime"))
+    return {"container_id": container_id, "cgroup": cgroup, "name_source": "path", **blank, **names}
+
+
+def found(survey, *paths):
+    wanted = ("cgroup", "container_id", "container_name", "pod", "namespace", "name_source")
+    return {r[0]: r[1:] for r in containers(survey, list(paths)).select(wanted).iter_rows()}
+
+
+def test_names_that_were_noted_last_count():
+    path = f"/kubepods/pod{UID}/{A}"
+    early = row(A, path, pod_uid=UID)
+    late = row(A, path, pod_uid=UID, pod="p", namespace="n", container_name="c", name_source="containerd")
+    assert found(noted(early, late), f"{path}/inner", "/other") == {
+        path: (A, "c", "p", "n", "containerd"),
+        f"{path}/inner": (A, "c", "p", "n", "containerd"),
+        "/other": (None, None, None, None, None),
+    }
+
+
+def test_a_container_that_nobody_noted():
+    """It came and went between two looks; another container of its pod tells the pod's names."""
+    one, two = f"/kubepods/pod{UID}/{A}", f"/kubepods/pod{UID}/{B}"
+    told = row(A, one, pod_uid=UID, pod="p", namespace="n", container_name="c", name_source="pod logs")
+    assert found(noted(told), two)[two] == (B, None, "p", "n", "pod logs")
+    assert found(noted(), two) == {two: (B, None, None, None, "path")}
+
+
+def test_containers_with_names_instead_of_ids():
+    told = row("web", "/stage/web", container_name="web", runtime="crun", name_source="crun")
+    rows = found(noted(told), "/stage/web/sub", "/stage/web2")
+    assert rows["/stage/web/sub"] == ("web", "web", None, None, "crun")
+    assert rows["/stage/web2"] == (None, None, None, None, None)
