@@ -29,9 +29,12 @@ def _distinct(
     codes: np.ndarray,
     firsts: np.ndarray,
     bits: int,
+    table: np.ndarray,
 ) -> int:
-    """Number the distinct (address, version) pairs in order of appearance; `firsts` gets a row of each."""
-    table = np.full(1 << bits, -1, np.int32)
+    """Number the distinct (address, version) pairs in order of appearance; `firsts` gets a row of each.
+
+    `table` has 1 << bits places, all -1.
+    """
     mask = u64((1 << bits) - 1)
     count = 0
     for i in range(len(versions)):
@@ -170,7 +173,8 @@ def address_column(addresses: np.ndarray, versions: np.ndarray) -> pa.Dictionary
     firsts = np.empty(count, np.int64)
     # At most half full, whatever comes; only slots that are hit cost anything.
     bits = max(int(2 * count - 1).bit_length(), 4) if count else 4
-    distinct = _distinct(addresses.view(np.uint64), versions, SEEDS, codes, firsts, bits)
+    table = np.full(1 << bits, -1, np.int32)
+    distinct = _distinct(addresses.view(np.uint64), versions, SEEDS, codes, firsts, bits, table)
     text = np.empty(distinct * TEXT_MAX, np.uint8)
     ends = np.empty(distinct + 1, np.int32)
     _format(addresses, versions, firsts[:distinct], DIGITS, text, ends)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from stratokit.schema.tables import FilterField, PacketFields, Table
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
+    from stratokit.protocols.base import Protocol
 
 # Fields whose column holds data of any kind, of which they mean the addresses.
 _ANSWER_ADDRESSES = {"dns.a": "ipv4", "dns.aaaa": "ipv6"}
@@ -88,7 +90,8 @@ def packet_fields() -> dict[str, PacketFields]:
 
 def entry(name: str) -> Entry:
     """The table of that name, or a UsageError that lists what there is."""
-    found = _raw().get(name) or entries().get(name)  # for raw ones no decoder has to be loaded
+    # First where no other decoder has to be loaded.
+    found = _raw().get(name) or _built(name) or _of_protocol(name) or entries().get(name)
     if found is None:
         near = difflib.get_close_matches(name, entries(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -96,16 +99,39 @@ def entry(name: str) -> Entry:
     return found
 
 
-def _derived() -> Iterator[Entry]:
-    from stratokit.engine.latency import table as latency
-    from stratokit.protocols.registry import protocols
-    from stratokit.streams import conversations, segment_table, tcp
+# The modules that declare and build tables of conversations, and of several protocols.
+_STREAMS = {"flows": "streams.conversations", "tcp": "streams.tcp", "segments": "streams.segment_table"}
+_JOINED = {"latency": "engine.latency.table"}
 
-    for module in (conversations, tcp, segment_table):
-        yield Entry(module.TABLE, "packet", module.build, _specs(module.TABLE))
+
+def _derived() -> Iterator[Entry]:
+    from stratokit.protocols.registry import protocols
+
+    yield from filter(None, map(_built, _STREAMS))
     for protocol in protocols().values():
-        yield Entry(protocol.table, "packet", protocol.build, _specs(protocol.table), from_payload=True)
-    yield Entry(latency.TABLE, "packet", latency.build, _specs(latency.TABLE))
+        yield _of_protocol(protocol.name) or _decoded(protocol)
+    yield from filter(None, map(_built, _JOINED))
+
+
+@functools.cache
+def _built(name: str) -> Entry | None:
+    path = (_STREAMS | _JOINED).get(name)
+    if path is None:
+        return None
+    module = importlib.import_module(f"stratokit.{path}")
+    return Entry(module.TABLE, "packet", module.build, _specs(module.TABLE))
+
+
+@functools.cache
+def _of_protocol(name: str) -> Entry | None:
+    from stratokit.protocols.registry import protocol
+
+    found = protocol(name)
+    return None if found is None else _decoded(found)
+
+
+def _decoded(protocol: Protocol) -> Entry:
+    return Entry(protocol.table, "packet", protocol.build, _specs(protocol.table), from_payload=True)
 
 
 def _specs(table: Table) -> tuple[FieldSpec, ...]:

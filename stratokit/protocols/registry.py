@@ -12,10 +12,22 @@ from stratokit.protocols.base import Protocol
 
 
 @functools.cache
+def _names() -> tuple[str, ...]:
+    return tuple(info.name for info in pkgutil.iter_modules(stratokit.protocols.__path__))
+
+
+@functools.cache
 def modules() -> tuple[ModuleType, ...]:
     """All modules of this folder."""
-    names = (info.name for info in pkgutil.iter_modules(stratokit.protocols.__path__))
-    return tuple(importlib.import_module(f"stratokit.protocols.{name}") for name in names)
+    return tuple(importlib.import_module(f"stratokit.protocols.{name}") for name in _names())
+
+
+def protocol(name: str) -> Protocol | None:
+    """The protocol that stands in the module of its name, without loading any other; None elsewhere."""
+    if name not in _names():
+        return None
+    found = getattr(importlib.import_module(f"stratokit.protocols.{name}"), "PROTOCOL", None)
+    return found if isinstance(found, Protocol) and found.name == name else None
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich import box
@@ -12,8 +13,10 @@ from rich.text import Text
 
 from stratokit.render import facts, units
 from stratokit.render.cells import Cells, cells, fitted, least_width, plain_cells
-from stratokit.reports.run import Result, Section
 from stratokit.schema.model import Column
+
+if TYPE_CHECKING:
+    from stratokit.reports.run import Result, Section
 
 # A text column is worth showing when this much of it fits.
 _LEAST_TEXT = 16

@@ -211,7 +211,9 @@ def _assign(
     src, dst, src_port, dst_port, protos, vlan, has_ports, all_flags, seq, ack, kind, icmp_id, ts = packets
     out_flow, out_from_client = out
     errors, embedded, out_about = about
-    e = i64(np.searchsorted(errors, start))
+    e = i64(0)
+    while e < errors.size and errors[e] < start:  # np.searchsorted would load all of numba's numpy with it
+        e += 1
     for i in range(start, protos.size):
         if e < errors.size and errors[e] == i:
             key, _ = _embedded_key(embedded, e)

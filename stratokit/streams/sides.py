@@ -30,11 +30,12 @@ SIDE_COLUMNS = (
 
 @kernel
 def _deciding_rows(
-    flow_id: np.ndarray, ip_proto: np.ndarray, tcp_flags: np.ndarray, flows: int
-) -> np.ndarray:
-    """Row per flow that tells the client: its first SYN, else its first SYN-ACK, else its first packet."""
-    row = np.full(flows, -1, np.int64)
-    rank = np.zeros(flows, np.uint8)
+    flow_id: np.ndarray, ip_proto: np.ndarray, tcp_flags: np.ndarray, row: np.ndarray, rank: np.ndarray
+) -> None:
+    """Row per flow that tells the client: its first SYN, else its first SYN-ACK, else its first packet.
+
+    `rank` begins with zeros.
+    """
     for i in range(flow_id.size):
         this = 1
         if ip_proto[i] == TCP and tcp_flags[i] & SYN:
@@ -43,19 +44,16 @@ def _deciding_rows(
         if this > rank[f]:
             rank[f] = this
             row[f] = i
-    return row
 
 
 @kernel
-def _from_client(packets: Any, deciding: np.ndarray) -> np.ndarray:
+def _from_client(packets: Any, deciding: np.ndarray, out: np.ndarray) -> None:
     flow_id, greater, src_port, dst_port, ip_proto, tcp_flags, icmp_type = packets
-    out = np.empty(flow_id.size, np.bool_)
     for i in range(flow_id.size):
         d = deciding[flow_id[i]]
         out[i] = (greater[i] == greater[d]) == sender_is_client(
             ip_proto[d], tcp_flags[d], src_port[d], dst_port[d], icmp_type[d]
         )
-    return out
 
 
 def sender_is_greater() -> pl.Expr:
@@ -83,9 +81,12 @@ def with_sides(packets: pl.DataFrame) -> pl.DataFrame:
         column(packets, "icmp_type", np.int64),
     )
     flows = int(flow_id.max()) + 1 if flow_id.size else 0
-    deciding = _deciding_rows(flow_id, arrays[4], arrays[5], flows)
+    deciding = np.full(flows, -1, np.int64)
+    _deciding_rows(flow_id, arrays[4], arrays[5], deciding, np.zeros(flows, np.uint8))
+    from_client = np.empty(flow_id.size, np.bool_)
+    _from_client(arrays, deciding, from_client)
     outwards = pl.col("direction") == "out"
-    return packets.with_columns(from_client=pl.Series(_from_client(arrays, deciding))).with_columns(
+    return packets.with_columns(from_client=pl.Series(from_client)).with_columns(
         view=pl.when(pl.col("direction").is_null())
         .then(WIRE)
         .when(outwards == pl.col("from_client"))
