@@ -17,6 +17,7 @@ from stratokit.reports.findings import REPORT, rules
 SAMPLES = Path(__file__).parents[2] / "sample_captures"
 T0 = 1_767_225_600_000_000_000
 SECOND = 1_000_000_000
+DAY = 86_400 * SECOND
 
 
 @dataclasses.dataclass
@@ -83,7 +84,85 @@ def handshakes(count: int, alert: str | None) -> list[dict]:
     return [row | {"ts": T0 + k * SECOND, "client_hello_frame": k + 1} for k in range(count)]
 
 
+def certificates(days: int) -> list[dict]:
+    row = {"server_ip": "10.0.0.2", "server_port": 443, "cert_subject": "CN=shop"}
+    row |= {"cert_not_before": T0 - 99 * DAY, "cert_not_after": T0 + days * DAY}
+    return [row | {"ts": T0 + k * SECOND, "client_hello_frame": k + 1} for k in range(3)]
+
+
+def segments(*sent: tuple[int, int], answered: int = 0) -> dict[str, list[dict]]:
+    """One connection: sequence number and payload of the server a second, and the last ACK of the client."""
+    tables = connections(1, "S1", retransmissions=2)
+    for frame, (seq, size) in enumerate(sent, start=1):
+        row = {"frame": frame, "ts": T0 + frame * SECOND, "flow_id": 0, "tcp_seq": seq, "payload_len": size}
+        row |= {"src_ip": "fd00::2", "src_port": 443, "dst_ip": "fd00::1", "tcp_ack": 7, "direction": "out"}
+        tables.setdefault("packets", []).append(row)
+    row = {"src_ip": "fd00::1", "src_port": 40000, "dst_ip": "fd00::2", "direction": "in", "payload_len": 0}
+    for ts, ack in ((0, 100), (60, answered or 100)):
+        tables["packets"].append(row | {"ts": T0 + ts * SECOND, "flow_id": 0, "tcp_seq": 7, "tcp_ack": ack})
+    return tables
+
+
+def one_behind_another(wait_ns: int) -> list[dict]:
+    """Four requests at once on one connection, answered in order."""
+    rows = requests(4, flow=1)
+    for k, row in enumerate(rows):
+        row |= {"ts_request": T0 + 1000 * k, "ts_response": T0 + (k + 1) * wait_ns, "transfer_ns": 0}
+    return rows
+
+
+def opened(fds: list[int], **more: object) -> list[dict]:
+    row = {"pid": 12, "process_start": T0, "comm": "app", "syscall": "openat"} | more
+    return [row | {"ts": T0 + k * SECOND, "ret": fd} for k, fd in enumerate(fds)]
+
+
+def file_calls(count: int, duration_ns: int) -> list[dict]:
+    row = {"comm": "db", "syscall": "fsync", "fd_kind": "file", "fd_name": "/data/wal", "ret": 0}
+    return [row | {"ts": T0 + k * SECOND, "duration_ns": duration_ns} for k in range(count)]
+
+
+STUCK = [(100, 1400)] * 3
 CASES = {
+    "zero-window": (
+        connections(2, "SF", zero_window_c2s_ns=150_000_000, zero_windows_s2c=2),
+        (
+            "In 2 of 2 connections [fd00::2]:443 took no more data, for 300 ms all together: applications "
+            "there read too slowly, and the clients wait."
+        ),
+        connections(1, "SF", zero_window_c2s_ns=150_000_000, zero_windows_s2c=2),
+    ),
+    "small-mtu": (
+        segments((50, 50), *STUCK),
+        (
+            "Segments of 1400 bytes or more from fd00::2 were sent 3 times and never arrived, in 1 "
+            "connections with [fd00::2]:443, where small ones did: the MTU is smaller on the way, and no "
+            "ICMP says so."
+        ),
+        segments((50, 50), *STUCK, answered=1500),
+    ),
+    "certificate": (
+        {"tls": certificates(10)},
+        "The certificate CN=shop of 10.0.0.2:443 expires on 2026-01-11, in 9 days.",
+        {"tls": certificates(15)},
+    ),
+    "head-of-line": (
+        {"http": one_behind_another(20_000_001)},
+        (
+            "3 of 4 requests to 10.0.0.2:80 waited for earlier responses of their connection, 60 ms at most, "
+            "in 1 connections."
+        ),
+        {"http": one_behind_another(20_000_001)[:3]},
+    ),
+    "fd-leak": (
+        {"syscalls": opened(list(range(3, 83)))},
+        "app (pid 12) opened 80 descriptors and keeps them: the lowest free one rose from 3 to 62.",
+        {"syscalls": opened([*range(3, 82), 4])},
+    ),
+    "slow-disk": (
+        {"syscalls": file_calls(3, 80_000_000) + file_calls(50, 1000)},
+        "db waited 50 ms or more in 3 of 53 calls on files, 80 ms at most, most often in fsync on /data/wal.",
+        {"syscalls": file_calls(2, 80_000_000) + file_calls(50, 49_000_000)},
+    ),
     "resolver-failing": (
         {"dns": questions(2, rcode=2) + questions(1, rcode=None) + questions(20)},
         "The resolver 10.0.0.9:53 failed 3 of 23 questions: 2 SERVFAIL, 0 REFUSED, 1 unanswered.",
@@ -157,6 +236,31 @@ def test_a_connection_that_nothing_answered_is_not_called_refused():
     (finding,) = found("connect-failing", **connections(2, "S0"))
     assert finding["finding"] == "2 of 2 connections to [fd00::2]:443 were never answered."
     assert finding["filter"] == 'ipv6.addr == fd00::2 && tcp.dstport == 443 && tcp.connection.state == "S0"'
+
+
+@pytest.mark.parametrize(
+    ("days", "words"), [(-3, "expired on 2025-12-29"), (0, "expires on 2026-01-01, in 0 days")]
+)
+def test_a_certificate_that_has_expired_is_said_to(days, words):
+    rows = [row | {"ts": row["ts"] - SECOND * 10} for row in certificates(days)]
+    (finding,) = found("certificate", tls=rows)
+    assert finding["finding"] == f"The certificate CN=shop of 10.0.0.2:443 {words}."
+
+
+def test_a_process_that_closes_what_it_opened_last_leaks_nothing():
+    assert found("fd-leak", syscalls=opened([*range(3, 60), *[5] * 100])) == []
+
+
+def test_a_process_without_free_descriptors_is_told():
+    refused = [row | {"errno": "EMFILE"} for row in opened([-24, -24])]
+    (finding,) = found("fd-leak", syscalls=opened([3] * 40) + refused)
+    assert finding["finding"].endswith("from 3 to 3, and 2 times none was left.")
+
+
+def test_a_peer_that_is_dead_is_no_small_mtu():
+    tables = segments((50, 50), *STUCK)
+    tables["packets"] = [row for row in tables["packets"] if row["ts"] < T0 + 60 * SECOND]
+    assert found("small-mtu", **tables) == []
 
 
 def test_losses_nearby_lower_the_confidence():
