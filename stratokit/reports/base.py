@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -28,9 +28,9 @@ class Options:
 class Report:
     """A section: `build` turns tables into a frame with exactly `columns`, and knows no output medium.
 
-    `needs` are tables without which there is nothing to say. `place` orders the sections. `narrow` are the
-    columns that matter most, for a reader with little room; empty for all. `prose` says that the first of
-    these holds sentences, which a terminal shows in full with the others below.
+    `needs` are tables without which there is nothing to say, `uses` names others. `place` orders the
+    sections. `narrow` are the columns that matter most, for a reader with little room; empty for all. `prose`
+    says that the first of these holds sentences, which a terminal shows in full with the others below.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Report:
     build: Callable[[Capture, Options], pl.LazyFrame]
     narrow: tuple[str, ...] = ()
     prose: bool = False
+    uses: Callable[[], Iterable[str]] = tuple
 
 
 @functools.cache

@@ -26,15 +26,17 @@ _TRANSPORT = {
     89: "ospf",
     132: "sctp",
 }
-_NO_APPLICATIONS = frozenset(("packets", "flows", "tcp"))
+
+
+def applications() -> list[str]:
+    """Tables of application protocols; those that take long repeat what others tell."""
+    return [name for name, entry in entries().items() if entry.from_payload and not entry.table.costly]
 
 
 def _applications(capture: Capture) -> pl.LazyFrame:
     """flow_id and application protocol; a conversation that changed protocol has several."""
     found = [
-        capture.table(name).select("flow_id", pl.lit(name).alias("application"))
-        for name, entry in entries().items()
-        if name not in _NO_APPLICATIONS and "flow_id" in entry.columns
+        capture.table(name).select("flow_id", pl.lit(name).alias("application")) for name in applications()
     ]
     return pl.concat(found).drop_nulls().unique() if found else pl.LazyFrame(schema=_APPLICATION_SCHEMA)
 
@@ -84,6 +86,7 @@ REPORT = Report(
     doc="Packets, bytes and conversations by protocol. A local packet that was seen twice counts once.",
     place=10,
     needs=("packets",),
+    uses=applications,
     columns=(
         Column("protocol", "text", "Protocol behind those that carry it."),
         Column("packets", "u64", "Packets."),

@@ -44,7 +44,7 @@ def run(capture: Capture, only: Collection[str] = (), options: Options | None = 
     options = options or Options()
     wanted = [report for name, report in reports().items() if not only or name in only]
     # Derived tables are small beside the packets they come from, and several sections ask for each.
-    needed = {name for report in wanted for name in report.needs}
+    needed = {name for report in wanted for name in (*report.needs, *report.uses())}
     derived = [n for n, entry in entries().items() if entry.kind == "packet" and n != "packets"]
     if capture.recorded("packets"):
         capture.whole.keep(name for name in derived if name in needed)

@@ -146,12 +146,12 @@ CASES = {
         {"tls": certificates(15)},
     ),
     "head-of-line": (
-        {"http": one_behind_another(20_000_001)},
+        {"http": one_behind_another(21_000_000)},
         (
-            "3 of 4 requests to 10.0.0.2:80 waited for earlier responses of their connection, 60 ms at most, "
+            "3 of 4 requests to 10.0.0.2:80 waited for earlier responses of their connection, 62 ms at most, "
             "in 1 connections."
         ),
-        {"http": one_behind_another(20_000_001)[:3]},
+        {"http": one_behind_another(21_000_000)[:3]},
     ),
     "fd-leak": (
         {"syscalls": opened(list(range(3, 83)))},

@@ -52,4 +52,5 @@ REPORT = Report(
     build=build,
     narrow=("finding", "since", "confidence", "table", "filter"),
     prose=True,
+    uses=lambda: [table for rule in rules().values() for table in rule.needs],
 )

@@ -43,8 +43,8 @@ def find(capture: Capture) -> pl.LazyFrame:
                 "http",
                 endpoint("server_ip", "server_port"),
                 pl.format(
-                    "{} of {} requests to {} waited for earlier responses of their connection, {} ms at most, "
-                    "in {} connections.",
+                    "{} of {} requests to {} waited for earlier responses of their connection, {} ms at "
+                    "most, in {} connections.",
                     "count",
                     "of",
                     endpoint("server_ip", "server_port"),

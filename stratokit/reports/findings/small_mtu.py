@@ -75,7 +75,8 @@ def find(capture: Capture) -> pl.LazyFrame:
                 endpoint("server_ip", "server_port"),
                 pl.format(
                     "Segments of {} bytes or more from {} were sent {} times and never arrived, in {} "
-                    "connections with {}, where small ones did: the MTU is smaller on the way, and no ICMP says so.",
+                    "connections with {}, where small ones did: the MTU is smaller on the way, and no "
+                    "ICMP says so.",
                     "size",
                     "src_ip",
                     "count",
