@@ -29,7 +29,7 @@ from stratokit.schema.arrow import arrow_schema
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sample_captures"
 STRATOKIT = [sys.executable, "-m", "stratokit"]
-STEP = {"frame": 1 << 12, "flow_id": 1 << 10, "socket_cookie": 1 << 22, "pid": 1 << 10, "tid": 1 << 10}
+STEP = {"frame": 1 << 12, "flow_id": 128, "socket_cookie": 1 << 22, "pid": 1 << 10, "tid": 1 << 10}
 GROUP = 64  # copies a row group
 
 
@@ -65,7 +65,7 @@ def make(path: Path, packets: int, syscalls: int) -> None:
                 rows = part.filter(kind=kind).select(names)
                 for first in range(0, count, GROUP):
                     table = copies(
-                        rows, first + number * (1 << 16), min(GROUP, count - first), 5_000_000_000
+                        rows, first + number * wanted[0], min(GROUP, count - first), 5_000_000_000
                     ).to_arrow()
                     filled = [
                         table[f.name].cast(f.type) if f.name in names else pa.nulls(table.num_rows, f.type)
