@@ -25,7 +25,7 @@ def holds_both(path: Path) -> bool:
     packets = events = False
     at = 0
     for _ in range(BLOCKS_MAX):
-        if at + 12 > len(head) or (packets and events):
+        if at + 12 > len(head) or (packets and events) or head[:4] != blocks.SECTION_MAGIC:
             break
         kind, length = struct.unpack_from("<II", head, at)
         if length < 12:

@@ -18,7 +18,7 @@ from stratokit.schema import load, scap
 # Types whose enter events every reader numbers and uses itself: the others must not count as frames.
 NUMBERED_ENTERS = (2, 22, 58, 292, 306, 326, 330)
 EXECVEAT, EXECVE = 330, 292
-CLONE, CLONE3, PROCEXIT, NOTIFICATION = 222, 334, 186, 280
+CLONE, CLONE3, PROCEXIT, NOTIFICATION, CONTAINER_JSON = 222, 334, 186, 280, 324
 # A profile for blocks that stand among packets, where Wireshark shall show one frame a call: no reader of
 # libs takes such a file, so no enter event needs to be numbered.
 AMONG_PACKETS = "among packets"
@@ -30,12 +30,13 @@ COLUMNS = (
 )  # fmt: skip
 # Rows that are no system calls: what readers must know before the next one, and ends of processes.
 BORN, ENDED, GONE, RUNS = "@born", "@ended", "@gone", "@runs"
-FILE, PIPE, SOCKET, CONNECTED, STATE = "@file", "@pipe", "@socket", "@connected", "@state"
+FILE, PIPE, SOCKET, CONNECTED = "@file", "@pipe", "@socket", "@connected"
+STATE, CONTAINER = "@state", "@container"
 _SPECIAL = {
-    GONE: PROCEXIT, BORN: CLONE, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306, PIPE: 60, SOCKET: 18,
-    CONNECTED: 22, STATE: NOTIFICATION,
+    CONTAINER: CONTAINER_JSON, GONE: PROCEXIT, BORN: CLONE, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306,
+    PIPE: 60, SOCKET: 18, CONNECTED: 22, STATE: NOTIFICATION,
 }  # fmt: skip
-_SHOWN = (ENDED, STATE)
+_SHOWN = (ENDED, STATE, CONTAINER)
 _TEXTS = ("path", "path2")
 _PAIR = r"^\[?([0-9a-fA-F.:]+?)\]?:(\d+)->\[?([0-9a-fA-F.:]+?)\]?:(\d+)$"
 
@@ -239,11 +240,12 @@ class Layout:
         types = frame["type"].to_numpy()[chosen] + 1
         ret = frame["ret"].fill_null(-1).to_numpy()[chosen]
         types = np.where((types == EXECVEAT + 1) & (ret == 0), EXECVE + 1, types)
-        types = np.where(np.isin(types, (PROCEXIT + 1, NOTIFICATION + 1)), types - 1, types)
+        types = np.where(np.isin(types - 1, (PROCEXIT, NOTIFICATION, CONTAINER_JSON)), types - 1, types)
         out = self._of(frame, chosen, types, frame["end"].to_numpy()[chosen])
         # What only tells readers of the state is not shown; the end of a process is.
         hidden = special[chosen] & ~frame["syscall"].is_in(_SHOWN).fill_null(value=False).to_numpy()[chosen]
         out["block"] = np.where(hidden, blocks.EVENT_FLAGS, blocks.EVENT)
+        out["block"][types == CONTAINER_JSON] = blocks.EVENT_LARGE
         out["flags"] = np.where(hidden, blocks.STATE_ONLY, 0)
         return out
 

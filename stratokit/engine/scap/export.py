@@ -11,6 +11,7 @@ import polars as pl
 
 from stratokit.engine.frames import collect
 from stratokit.engine.scap import events_out as eo
+from stratokit.engine.scap.boxes import boxes
 from stratokit.engine.scap.people import People, user_list
 from stratokit.engine.scap.sightings import at_start, first_sightings, introductions, state_changes
 from stratokit.formats.scap import lists
@@ -70,8 +71,10 @@ class Outgoing:
         total = sum(file.rows.get("syscall", 0) for file in self._capture.files)
         done = 0
         extra = introductions(self._processes, self._sightings, self._people)
+        more = [boxes(self._capture)]
         if self._profile == eo.AMONG_PACKETS:
-            extra = pl.concat([extra, state_changes(self._capture)]).sort("ts", maintain_order=True)
+            more.append(state_changes(self._capture))
+        extra = pl.concat([*more, extra]).sort("ts", maintain_order=True)
         for frame, cutoff in _batches(self._capture, extra):
             typed = self._layout.typed(frame)
             events = self._layout.events(typed)

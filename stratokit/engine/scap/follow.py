@@ -251,17 +251,21 @@ def flush_enter(
 @routine
 def _follow(
     data: np.ndarray, ts: int, effect: int, mask: int, values: np.ndarray, state: st.State, index: int,
-    work: Scratch, out: Out,
+    work: Scratch, hidden: bool, out: Out,
 ) -> None:  # fmt: skip
-    """What a call that has returned makes of threads and descriptors."""
+    """What a call that has returned makes of threads and descriptors; `hidden` if nobody made it."""
     if effect == CLONE:
         child = cloned(state, index, ts, mask, values, work.spans, data)
         if child >= 0 and state.threads[child].tid == state.threads[child].pid:
             _report(out, state.threads[child], FORK, ts, -1)
     elif effect == EXEC:
         if values[RET] == 0:
+            thread = state.threads[index]
+            path, cmdline = thread.path, thread.cmdline
             executed(state, index, mask, values, work.spans, data)
-            _report(out, state.threads[index], EXECUTED, ts, -1)
+            # A writer may only tell that a process has another name now.
+            if not hidden or thread.path != path or thread.cmdline != cmdline:
+                _report(out, thread, EXECUTED, ts, -1)
     elif effect in (CHDIR, FCHDIR):
         if values[RET] >= 0:
             moved(state, index, effect == FCHDIR, values, work.spans, data)
@@ -316,7 +320,7 @@ def _returned(
         if entry >= 0 and values[RET] >= 0:
             state.fds[entry].open = 0
     elif effect and mask >> RET & 1:
-        _follow(data, event.ts, effect, mask, values, state, index, work, out)
+        _follow(data, event.ts, effect, mask, values, state, index, work, row.kind == OTHER, out)
     if effect != CLOSE and fd >= 0:
         _name_fd(row, state, table, fd)
     _whose(row, state.threads[index])

@@ -151,13 +151,16 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
         pl.col("listed").is_null() | (pl.col("ts") > pl.col("listed")) | (event == "exit")
     )
     code = pl.col("exit_code").cast(pl.Int64).fill_null(0)
-    threads = sightings.names.filter(pl.col("unknown") | (pl.col("tid") != pl.col("pid")))
+    leader = pl.col("tid") == pl.col("pid")
+    threads = sightings.names.filter(pl.col("unknown") | ~leader)
     parts = [
         told(processes.filter(event == "fork"), eo.BORN),
         told(processes.filter(event == "exit"), eo.ENDED, arg0=code * 256, arg1=code),
         # A thread that has another name now: readers take it only of one that begins.
-        told(threads.filter(pl.col("tid") != pl.col("pid")), eo.GONE),
+        told(threads.filter(~leader), eo.GONE),
         told(threads, eo.BORN),
+        # Of a process they take it as if it had run its program anew.
+        told(sightings.names.filter(~pl.col("unknown") & leader), eo.RUNS),
         *_opened(sightings, people),
     ]
     ran = (
@@ -174,7 +177,7 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
     parts.append(
         told(ran.filter((pl.col("returned") >= pl.col("ts")).not_() | pl.col("returned").is_null()), eo.RUNS)
     )
-    return _as_calls(pl.concat(parts, how="diagonal_relaxed")).sort("ts", maintain_order=True)
+    return as_calls(pl.concat(parts, how="diagonal_relaxed")).sort("ts", maintain_order=True)
 
 
 def state_changes(capture: Capture) -> pl.DataFrame:
@@ -190,7 +193,7 @@ def state_changes(capture: Capture) -> pl.DataFrame:
         pl.col("ts").cast(pl.Int64), "tid", "pid", "comm", syscall=pl.lit(eo.STATE), ret=pl.lit(0, pl.Int64),
         path=pl.format("tcp.{}", "event"), path2=told,
     )  # fmt: skip
-    return _as_calls(collect(found))
+    return as_calls(collect(found))
 
 
 def _bracketed(name: str) -> pl.Expr:
@@ -198,7 +201,7 @@ def _bracketed(name: str) -> pl.Expr:
     return pl.when(text.str.contains(":", literal=True)).then(pl.format("[{}]", text)).otherwise(text)
 
 
-def _as_calls(found: pl.DataFrame) -> pl.DataFrame:
+def as_calls(found: pl.DataFrame) -> pl.DataFrame:
     """With all columns of `events_out`."""
     return found.select(
         *(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from polars.io.plugins import register_io_source
 
 from stratokit.engine.facts import FileFacts
 from stratokit.engine.frames import conform, polars_schema
-from stratokit.engine.scap import carried, follow, rows, state
+from stratokit.engine.scap import boxes, carried, follow, rows, state
 from stratokit.engine.scap.follower import Follower, all_rows
 from stratokit.errors import FormatError
 from stratokit.formats.registry import Format
@@ -136,29 +135,15 @@ class Survey:
         self._processes(rows.processes(follower, found))
 
     def _described(self, ts: int, text: str) -> None:
-        try:
-            found = json.loads(text)["container"]
-            names = {key: str(found.get(key) or "") for key in ("id", "full_id", "name", "image")}
-            kind = int(found.get("type", -1))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return
-        self.containers.append(
-            {
-                "ts": ts,
-                "container_id": names["full_id"] or names["id"],
-                "container_name": names["name"],
-                "image": names["image"],
-                "runtime": _RUNTIMES.get(kind),
-                "name_source": "runtime",
-            }
-        )
+        if (found := boxes.read(text)) is not None:
+            self.containers.append({"ts": ts, **found})
 
     def tables(self) -> Tables:
         """Rows of all kinds but syscall and event."""
         if self.processes:
             yield "process", pa.concat_tables(self.processes, promote_options="default")
-        if (boxes := self._containers()).height:
-            yield "container", boxes.to_arrow()
+        if (found := self._containers()).height:
+            yield "container", found.to_arrow()
         last = self.last_ns or 0
         if self.interfaces:
             yield (
@@ -206,7 +191,10 @@ class Survey:
 
     def _containers(self) -> pl.DataFrame:
         """From events that describe one, and from the cgroups of processes."""
-        named = ("container_id", "container_name", "image", "runtime", "name_source", "cgroup")
+        named = (
+            *("container_id", "container_name", "image", "runtime", "name_source", "cgroup"),
+            *boxes.LABELS.values(),
+        )
         schema: dict[str, Any] = {"ts": pl.Int64, **dict.fromkeys(named, pl.String)}
         found = [pl.DataFrame(self.containers, schema=schema)]
         if self.processes:
@@ -216,11 +204,11 @@ class Survey:
             runtimes = [container_of(path)[2] for path in seen["cgroup"]]
             seen = seen.with_columns(pl.Series("runtime", runtimes, pl.String), name_source=pl.lit("path"))
             found.append(seen)
-        boxes = pl.concat(found, how="diagonal_relaxed").unique(
+        known = pl.concat(found, how="diagonal_relaxed").unique(
             "container_id", keep="first", maintain_order=True
         )
         times = pl.from_epoch("ts", time_unit="ns").dt.replace_time_zone("UTC")
-        return boxes.with_columns(times)
+        return known.with_columns(times)
 
     @property
     def host(self) -> dict[str, Any]:
@@ -236,7 +224,6 @@ class Survey:
 
 
 _CONTAINER_JSON = 324
-_RUNTIMES = {0: "docker", 1: "lxc", 6: "cri", 7: "containerd", 8: "crio", 11: "podman"}
 
 
 class ScapSource:
