@@ -85,7 +85,10 @@ class Capture:
     @functools.cached_property
     def secrets(self) -> Secrets:
         """Secrets of TLS by the client's random, from the key log and from the files themselves."""
-        logs = [key_logs.carried(file.carried) for file in self.files]
+        file = self.packet_file
+        # A plain pcap carries nothing, and need not be walked through to say so.
+        carriers = [] if file is not None and file.form.name == "pcap" else self.files
+        logs = [key_logs.carried(facts.carried) for facts in carriers]
         return read_keylog(b"\n".join([*logs, self._keylog]))
 
     def __repr__(self) -> str:

@@ -7,10 +7,12 @@ gives bytes from a position on, and positions only ever grow.
 from __future__ import annotations
 
 import abc
+import collections
 import contextlib
 import mmap
 import os
 import stat
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +24,24 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 WINDOW_BYTES = 32 << 20
+# So many windows are looked at at once (one a processor, and those that wait); older ones need no memory.
+_WINDOWS_IN_USE = len(os.sched_getaffinity(0)) + 2
+_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 # Packets differ at least in their times: nothing that was captured is packed this much.
 BOMB_RATIO = 1000
 BOMB_BYTES = 1 << 30
 _EMPTY = np.frombuffer(b"", np.uint8)
+
+
+def forget_pages() -> None:
+    """Give back the memory of all mapped windows: who looks at one again gets it from the page cache."""
+    for mapping in list(_mappings):
+        _forget(mapping)
+
+
+def _forget(mapping: mmap.mmap) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class Source(abc.ABC):
@@ -57,6 +73,7 @@ class MappedSource(Source):
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
         self._position = 0
+        self._in_use: collections.deque[weakref.ref[mmap.mmap]] = collections.deque()
         super().__init__(path, self._size)
 
     def window(self, start: int, size: int) -> np.ndarray:
@@ -70,6 +87,10 @@ class MappedSource(Source):
         mapping = mmap.mmap(self._file.fileno(), size + skip, offset=start - skip, access=mmap.ACCESS_READ)
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_SEQUENTIAL)
+        _mappings.add(mapping)
+        self._in_use.append(weakref.ref(mapping))
+        if len(self._in_use) > _WINDOWS_IN_USE and (old := self._in_use.popleft()()) is not None:
+            _forget(old)
         return np.frombuffer(mapping, np.uint8)[skip:]
 
     def position(self) -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from stratokit.formats.source import forget_pages
 from stratokit.protocols.base import Passes
 from stratokit.streams import reassembly
 from stratokit.streams.segments import STREAM_LIMIT_BYTES
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 512
 # So much is copied and parsed at a time in one thread, and so much, or one group alone, in all of them.
-GROUP_BYTES = 1 << 25
+# Larger pieces of memory are not used again, but come new from the kernel each time.
+GROUP_BYTES = 1 << 24
 AHEAD_BYTES = 1 << 27
 # TLS in CONNECT in TLS in CONNECT: deeper nesting is not looked into.
 NESTING_LIMIT = 4
@@ -200,6 +202,7 @@ def _found(streams: Streams, tables: set[str], known: tuple[StreamParser, ...]) 
 
         for runs, asking, parsed in _ahead(read, groups):
             yield from _with_inner(parsed or parser.parse(runs, asking), tables, known)
+            forget_pages()
 
 
 def _ahead(work: Callable[[Any], Any], groups: Iterable[tuple[Any, int]]) -> Iterator[Any]:

@@ -12,12 +12,14 @@ cuts is counted in `losses`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from stratokit.dissect.layers import i64
+from stratokit.formats.source import forget_pages
 from stratokit.kernels import kernel
 from stratokit.streams.assembler import Policy, assemble
 from stratokit.streams.flows import FIN, SYN, TCP
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from stratokit.streams.source import PacketSource
 
 BATCH_BYTES = 1 << 28
+# Of a mapped file so much payload is looked at before its pages are given back.
+_LOOKED_AT_BYTES = 1 << 26
 # Who sent a packet, and when and where it was seen, for what is told about its messages.
 SEEN = ("dst_ip", "pid", "comm", "pod", "namespace", "container_id")
 _SENT = pl.col("payload_len").cast(pl.Int64)
@@ -104,7 +108,16 @@ class Streams:
 
     def heads(self, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The first bytes of each stream, at most `size` and up to the first gap: (data, bounds)."""
-        return _heads(self.pieces, self.piece_bounds, self.payload.data, size)
+        sizes = np.diff(np.concatenate([[0], np.cumsum(self.pieces[:, 1])])[self.piece_bounds])
+        part = np.cumsum(sizes) // _LOOKED_AT_BYTES
+        edges = np.concatenate([[0], np.flatnonzero(np.diff(part)) + 1, [sizes.size]])
+        heads, bounds = [], [np.zeros(1, np.int64)]
+        for first, last in itertools.pairwise(edges):
+            found, ends = _heads(self.pieces, self.piece_bounds[first : last + 1], self.payload.data, size)
+            heads.append(found)
+            bounds.append(ends[1:] + bounds[-1][-1])
+            forget_pages()
+        return np.concatenate(heads), np.concatenate(bounds)
 
     def groups(
         self, wanted: NDArray[np.bool_], group_bytes: int, limit_bytes: int = STREAM_LIMIT_BYTES
@@ -174,6 +187,8 @@ def batches(
     packets = every.filter(is_tcp)
     if getattr(capture, "is_mapped", False):
         found = (packets if beside is None else every.filter(is_tcp | beside)).select(columns).collect()
+        empty = [name for name in columns if found[name].null_count() == found.height]
+        found = found.with_columns(pl.lit(None, found.schema[name]).alias(name) for name in empty)
         others = None
         if beside is not None:
             others = found.filter(pl.col("ip_proto") != TCP)
