@@ -191,8 +191,9 @@ print(rows.collect(engine="streaming").height)
 """
 
 
-def make_capture(path: Path, size: float) -> None:
-    command = [PYTHON, str(ROOT / "tools" / "make_bench_capture.py"), str(path), "--bytes", str(size)]
+def make_capture(path: Path, size: float, samples: str = "*") -> None:
+    tool = str(ROOT / "tools" / "make_bench_capture.py")
+    command = [PYTHON, tool, str(path), "--bytes", str(size), "--samples", samples]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a large pcap of the real traffic in sample_captures/: the input of benchmarks/bench_engine.py.
 
-    tools/make_bench_capture.py big.pcap [--bytes 1e9] [--overlap 8]
+    tools/make_bench_capture.py big.pcap [--bytes 1e9] [--overlap 8] [--samples dns-failures]
 
 1. Frames of all samples get an Ethernet header. TCP payload that was recorded before segmentation is divided
    into segments of 1460 bytes, as a network card would; checksums, which the kernel had left to the card, are
@@ -91,9 +91,9 @@ def sample_packets(sample: Path) -> pl.DataFrame:
 class Block:
     """All samples once, on one time line; arrays have one element a frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples: str) -> None:
         frames, times, positions, clients, checks = [], [], [], [], []
-        self.samples = sorted(SAMPLES.glob("*.parquet"))
+        self.samples = sorted(SAMPLES.glob(f"{samples}.parquet"))
         for number, sample in enumerate(self.samples):
             packets = sample_packets(sample)
             origin = packets["ts"].min()
@@ -138,9 +138,9 @@ class Block:
         return times, data
 
 
-def make(path: Path, size: int, overlap: int) -> tuple[int, int]:
+def make(path: Path, size: int, overlap: int, samples: str) -> tuple[int, int]:
     """Write the file; returns its packets and bytes."""
-    block = Block()
+    block = Block(samples)
     step = block.span // overlap + 1
     begin = 1_700_000_000 * 10**9
     written = packets = number = 0
@@ -177,8 +177,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--bytes", type=float, default=1e9, help="at least this many")
     parser.add_argument("--overlap", type=int, default=8, help="copies that are on the way at once")
+    parser.add_argument("--samples", default="*", help="pattern of the samples' names")
     arguments = parser.parse_args()
-    packets, size = make(arguments.output, int(arguments.bytes), arguments.overlap)
+    packets, size = make(arguments.output, int(arguments.bytes), arguments.overlap, arguments.samples)
     print(f"{arguments.output}: {packets} packets, {size} bytes")
 
 

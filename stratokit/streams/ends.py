@@ -47,8 +47,21 @@ def _sightings(capture: PacketSource, frames: pl.Series) -> pl.DataFrame:
     """Rows of these frames, one for each direction."""
     wanted = pl.LazyFrame({"frame": frames.unique()})
     names = ["frame", "direction", *_SEEN, *_ADDRESSES]
-    rows = capture.rows("packet").select(names).join(wanted, on="frame", how="semi")
-    return rows.collect().unique(["frame", "direction"], keep="first", maintain_order=True)
+    rows = capture.rows("packet").select(names).join(wanted, on="frame", how="semi").collect()
+    if _each_once(rows):
+        return rows
+    return rows.unique(["frame", "direction"], keep="first", maintain_order=True)
+
+
+def _each_once(sightings: pl.DataFrame) -> bool:
+    """Whether they are in the order of their frames and none of these comes twice, as in most plain files."""
+    frame = sightings["frame"].to_numpy()
+    return bool((frame[1:] > frame[:-1]).all())
+
+
+def _is_plain(sightings: pl.DataFrame) -> bool:
+    """Whether no socket is known at which a packet was seen."""
+    return sightings["direction"].null_count() == sightings.height
 
 
 def with_ends(
@@ -57,6 +70,16 @@ def with_ends(
     """`messages` with END_COLUMNS, from the packets whose numbers stand in the two columns."""
     frames = pl.concat([messages[request_frame], messages[response_frame]]).drop_nulls()
     sightings = _sightings(capture, frames)
+    messages = _with_addresses(messages, sightings, request_frame, response_frame)
+    if _is_plain(sightings):
+        return messages.with_columns(
+            *(
+                pl.lit(None, sightings.schema[name]).alias(end + name)
+                for end in ("", "server_")
+                for name in OWNER
+            ),
+            server_latency_ns=pl.lit(None, pl.Int64),
+        )
     for name, frame, direction in (
         ("client_request", request_frame, "out"),
         ("server_request", request_frame, "in"),
@@ -67,7 +90,6 @@ def with_ends(
             pl.col("frame").alias(frame), *(pl.col(column).alias(f"{name}_{column}") for column in _SEEN)
         )
         messages = messages.join(seen, on=frame, how="left", maintain_order="left")
-    messages = _with_addresses(messages, sightings, request_frame, response_frame)
     owners = []
     for prefix, first, second in (
         ("", "client_request", "client_response"),
@@ -85,14 +107,19 @@ def _with_addresses(
     messages: pl.DataFrame, sightings: pl.DataFrame, request_frame: str, response_frame: str
 ) -> pl.DataFrame:
     """The request's source is the client, or, without a request, the response's destination."""
-    packets = sightings.unique("frame", keep="first").select("frame", *_ADDRESSES)
-    asked = packets.rename({"frame": request_frame})
-    told = packets.rename({"frame": response_frame})
-    messages = messages.join(asked, on=request_frame, how="left", maintain_order="left")
-    messages = messages.join(told, on=response_frame, how="left", maintain_order="left", suffix="_back")
+    packets = sightings.select("frame", *_ADDRESSES)
+    if not _each_once(packets):
+        packets = packets.unique("frame", keep="first", maintain_order=True).sort("frame")
+    frame = messages.select(pl.coalesce(request_frame, response_frame)).to_series()
+    row = packets["frame"].search_sorted(frame.fill_null(0))
+    there = packets.select(pl.all().gather(pl.Series(row).clip(upper_bound=packets.height - 1)))
+    known = pl.Series(there["frame"] == frame)
+    asked = messages[request_frame].is_not_null()
+    ends = {"client": asked, "server": ~asked}
     return messages.with_columns(
-        client_ip=pl.coalesce("src_ip", "dst_ip_back"),
-        client_port=pl.coalesce("src_port", "dst_port_back"),
-        server_ip=pl.coalesce("dst_ip", "src_ip_back"),
-        server_port=pl.coalesce("dst_port", "src_port_back"),
+        pl.when(known)
+        .then(pl.when(is_source).then(there[f"src_{name}"]).otherwise(there[f"dst_{name}"]))
+        .alias(f"{end}_{name}")
+        for end, is_source in ends.items()
+        for name in ("ip", "port")
     )
