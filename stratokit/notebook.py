@@ -81,11 +81,15 @@ class Capture(engine.Capture):
         convert(self, Path(path))
 
 
-def open(source: PathLike | Iterable[PathLike]) -> Capture:  # noqa: A001 - stratokit.open is the public name
+def open(  # noqa: A001 - stratokit.open is the public name
+    source: PathLike | Iterable[PathLike], keylog: PathLike | None = None
+) -> Capture:
     """The capture in a file, several files, a folder, or what a pattern matches.
+
+    `keylog` is a file of TLS secrets (SSLKEYLOGFILE), with which what is encrypted can be read.
 
     >>> import stratokit as sk
     >>> capture = sk.open("capture.parquet")  # doctest: +SKIP
     >>> capture.table("http").collect()  # doctest: +SKIP
     """
-    return Capture.open(source)
+    return Capture.open(source, keylog)

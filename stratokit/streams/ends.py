@@ -112,8 +112,9 @@ def _with_addresses(
         packets = packets.unique("frame", keep="first", maintain_order=True).sort("frame")
     frame = messages.select(pl.coalesce(request_frame, response_frame)).to_series()
     row = packets["frame"].search_sorted(frame.fill_null(0))
-    there = packets.select(pl.all().gather(pl.Series(row).clip(upper_bound=packets.height - 1)))
-    known = pl.Series(there["frame"] == frame)
+    row = row.set(row == packets.height, None)
+    there = packets.select(pl.all().gather(row))
+    known = there["frame"] == frame
     asked = messages[request_frame].is_not_null()
     ends = {"client": asked, "server": ~asked}
     return messages.with_columns(

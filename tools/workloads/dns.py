@@ -40,6 +40,7 @@ class Query:
     attempts: int
     client_pid: int
     server_port: int
+    answers: tuple[str, ...] = ()  # data of the answer records, as dig prints it
 
 
 @contextmanager
@@ -63,14 +64,16 @@ def failing_server() -> Iterator[DnsServer]:
 def dig(at: DnsServer, name: str, qtype: str = "A", transport: str = "udp", patience_s: int = 5) -> Query:
     """One question, asked once: a second attempt of dig's comes from another port and is another flow."""
     argv = [program("dig"), "-r", f"@{LOOPBACK}", "-p", str(at.port), name, qtype, "+tries=1"]
-    argv += [f"+time={patience_s}", "+noall", "+comments"]
+    argv += [f"+time={patience_s}", "+noall", "+comments", "+answer"]
     if transport == "tcp":
         argv.append("+tcp")
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         said = process.communicate()[0]
     status = re.search(r"status: (\w+)", said)
     rcode = RCODES[status[1]] if status else None
-    return Query(name, TYPES[qtype], rcode, transport, 1, process.pid, at.port)
+    records = [line.split(None, 4) for line in said.splitlines() if line[:1] not in ("", ";")]
+    answers = tuple(record[4] for record in records if len(record) == 5)
+    return Query(name, TYPES[qtype], rcode, transport, 1, process.pid, at.port, answers)
 
 
 def ask_again_and_again(at: DnsServer, name: str, attempts: int = 3, interval_s: float = 0.1) -> Query:
