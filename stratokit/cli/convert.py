@@ -26,6 +26,15 @@ def convert(
         "--with-events",
         help="Into .pcapng also system calls and socket events, which Wireshark lists among the packets.",
     ),
+    embed_keys: Path | None = typer.Option(
+        None,
+        "--embed-keys",
+        metavar="KEYLOG",
+        help="TLS secrets (SSLKEYLOGFILE) that OUT shall carry, for us and for Wireshark.",
+    ),
+    strip_keys: bool = typer.Option(
+        False, "--strip-keys", help="Leave out all secrets that IN carries; what is encrypted stays so."
+    ),
     remove_input: bool = typer.Option(False, "--remove-input", hidden=True),
 ) -> None:
     """Convert captures to another format.
@@ -38,6 +47,7 @@ def convert(
       stratokit convert now.parquet now.pcapng --with-events
       stratokit convert now.parquet now.scap         for sysdig and Stratoshark
       stratokit convert trace.pcap trace.parquet
+      stratokit convert tls.pcap tls.pcapng --embed-keys keys.log
       stratokit convert left.spool saved.parquet     what a killed recorder left behind
     """
     from stratokit.cli.output import compiling, progress
@@ -56,7 +66,8 @@ def convert(
     # The recorder, which is to say nothing that is no fact of the recording, converts with remove_input.
     first_use = contextlib.nullcontext() if remove_input else compiling()
     with progress(f"writing {output.name}") as report, first_use:
-        lost = engine.convert_files(inputs, output, report, engine.Choices(scap_profile, with_events))
+        choices = engine.Choices(scap_profile, with_events, embed_keys, strip_keys)
+        lost = engine.convert_files(inputs, output, report, choices)
     _tell(lost, remove_input)
     if remove_input:
         for path in inputs:

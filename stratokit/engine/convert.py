@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,10 +36,24 @@ class Choices:
 
     `scap_profile`: which readers a scap file is for; None is the one it came with, or "universal".
     `with_events`: system-call and socket events among the packets of a pcapng file.
+    `embed_keys`: a key log whose secrets the new file shall carry.
+    `strip_keys`: it shall carry no others.
     """
 
     scap_profile: str | None = None
     with_events: bool = False
+    embed_keys: Path | None = None
+    strip_keys: bool = False
+
+    def carried(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """Metadata of the input as the output shall have them."""
+        found = dict(metadata)
+        if self.strip_keys or self.embed_keys is not None:
+            from stratokit.engine import key_logs
+
+            found = key_logs.stripped(found) if self.strip_keys else found
+            found = key_logs.embedded(found, self.embed_keys) if self.embed_keys is not None else found
+        return found
 
 
 def convert_files(
@@ -51,12 +65,16 @@ def convert_files(
     """Convert what `inputs` name to `output`; returns what was lost or passed over, by counter."""
     spools = [path for path in inputs if is_spool(path)]
     form = registry.by_suffix(output)
+    if choices.embed_keys is not None and (spools or form.name not in ("parquet", "pcapng")):
+        what = f"{spools[0]} is a spool" if spools else f"{output} cannot carry keys"
+        raise UsageError(f"{what}: --embed-keys is for captures that become .parquet or .pcapng")
+    choices.carried({})  # which says what is wrong with a key log, before anything is written
     if not spools:
         paths = resolve(inputs)
         if len(paths) == 1 and form.name == "parquet" and not choices.with_events:
             read = _packet_format(paths[0])
             if read is not None:  # what a Capture is made with would take longer to load than most files
-                return _stream(paths[0], read, form, output, progress)
+                return _stream(paths[0], read, form, output, progress, choices)
         from stratokit.engine.capture import Capture
 
         return convert(Capture.open(paths), output, progress, choices)
@@ -106,14 +124,14 @@ def convert(
     if choices.with_events and form.name != "pcapng":
         raise UsageError(f"--with-events is for .pcapng, which {output} is not")
     if (scap := capture.scap_file) is not None and form.name == "parquet" and capture.filter_text is None:
-        return _stream_scap(scap, output, progress)
+        return _stream_scap(scap, output, progress, choices)
     source = capture.packet_file
     if source is not None and form.name != "scap" and capture.filter_text is None and not choices.with_events:
         if form.name == "parquet":
-            return _stream(source.path, source.form, form, output, progress)
-        return _copy(source, form, output, progress)
+            return _stream(source.path, source.form, form, output, progress, choices)
+        return _copy(source, form, output, progress, choices)
     if form.name == "parquet":
-        _to_parquet(capture, output, progress)
+        _to_parquet(capture, output, progress, choices)
     elif form.name == "scap":
         _to_scap(capture, output, choices, progress)
     else:
@@ -135,7 +153,12 @@ def _to_scap(capture: Capture, output: Path, choices: Choices, progress: Progres
 
 
 def _stream(
-    path: Path, read: registry.Format, form: registry.Format, output: Path, progress: Progress | None
+    path: Path,
+    read: registry.Format,
+    form: registry.Format,
+    output: Path,
+    progress: Progress | None,
+    choices: Choices,
 ) -> dict[str, int]:
     """A packet file to a capture in one pass, whatever its size."""
     from stratokit.engine.packet_survey import Survey, capture_tables
@@ -145,18 +168,20 @@ def _stream(
     with form.open_writer(output, {}) as writer:
         for kind, table in capture_tables(path, read, survey, progress):
             writer.write(kind, table)
-        writer.metadata |= survey.carried | {"host": "{}"}
+        writer.metadata |= choices.carried(survey.carried) | {"host": "{}"}
     return survey.losses
 
 
-def _stream_scap(source: ScapSource, output: Path, progress: Progress | None) -> dict[str, int]:
+def _stream_scap(
+    source: ScapSource, output: Path, progress: Progress | None, choices: Choices
+) -> dict[str, int]:
     """A scap file to a capture in one pass, whatever its size."""
     from stratokit.engine.scap import carried
     from stratokit.engine.scap.source import Survey
     from stratokit.formats.parquet import CaptureWriter
 
     survey = Survey()
-    with CaptureWriter(output, {}) as writer:
+    with CaptureWriter(output, choices.carried({})) as writer:
         for kind, table in source.tables(survey, progress):
             writer.write(kind, table)
         writer.metadata |= {"host": json.dumps(survey.host)}
@@ -165,7 +190,11 @@ def _stream_scap(source: ScapSource, output: Path, progress: Progress | None) ->
 
 
 def _copy(
-    source: PacketSource, form: registry.Format, output: Path, progress: Progress | None
+    source: PacketSource,
+    form: registry.Format,
+    output: Path,
+    progress: Progress | None,
+    choices: Choices,
 ) -> dict[str, int]:
     """A packet file to another one; frames are not looked into."""
     from stratokit.engine.packet_survey import Survey, capture_tables
@@ -173,14 +202,14 @@ def _copy(
 
     assert form.open_writer is not None
     survey = source.survey
-    with form.open_writer(output, survey.carried, survey.interfaces) as writer:
+    with form.open_writer(output, choices.carried(survey.carried), survey.interfaces) as writer:
         for kind, table in capture_tables(source.path, source.form, Survey(), progress, OF_FILE):
             if kind == "packet":
                 writer.write(table)
     return survey.losses
 
 
-def _metadata(capture: Capture) -> dict[str, str]:
+def _metadata(capture: Capture, choices: Choices) -> dict[str, str]:
     """Metadata for the new file: those of the first input, which say where it was recorded."""
     facts = capture.files[0]
     found = {
@@ -188,16 +217,16 @@ def _metadata(capture: Capture) -> dict[str, str]:
     }
     # What is carried names packets by their number in their file.
     carried = facts.carried if len(capture.files) == 1 else {}
-    return found | {"host": json.dumps(facts.host)} | carried
+    return choices.carried(found | {"host": json.dumps(facts.host)} | carried)
 
 
-def _to_parquet(capture: Capture, output: Path, progress: Progress | None) -> None:
+def _to_parquet(capture: Capture, output: Path, progress: Progress | None, choices: Choices) -> None:
     from stratokit.formats.parquet import CaptureWriter
 
     kinds = sorted({kind for file in capture.files for kind in file.rows})
     total = sum(sum(file.rows.values()) for file in capture.files)
     done = 0
-    with CaptureWriter(output, _metadata(capture)) as writer:
+    with CaptureWriter(output, _metadata(capture, choices)) as writer:
         for kind in kinds:
             for batch in _batches(capture, kind):
                 writer.write(kind, batch)
@@ -247,11 +276,11 @@ def _to_packets(
         from stratokit.engine.mixed_files import with_events
 
         losses = collect(capture.rows("loss")).to_arrow()
-        with_events(capture, output, _metadata(capture), _told(capture, progress), known, losses)
+        with_events(capture, output, _metadata(capture, choices), _told(capture, progress), known, losses)
         return
     # pcapng has a place for what was lost, pcap has none.
     more = {"losses": collect(capture.rows("loss")).to_arrow()} if form.name == "pcapng" else {}
-    with form.open_writer(output, _metadata(capture), known, **more) as writer:
+    with form.open_writer(output, _metadata(capture, choices), known, **more) as writer:
         for batch in _told(capture, progress):
             writer.write(batch)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stratokit.formats.parquet import CaptureReader
 
-# As formats.pcapng.cold and engine.scap.carried name them; not imported, because few captures need what
-# comes with them.
-_CARRIED = frozenset(("pcapng", "scap"))
+# As formats.pcapng.cold, formats.pcapng.blocks and engine.scap.carried name them; not imported, because few
+# captures need what comes with them.
+_CARRIED = frozenset(("pcapng", "scap", "keylog"))
 # Kinds whose times say when the capture took place. Processes and sockets found at the start may be older.
 _SPAN_KINDS = frozenset(("packet", "syscall", "clock"))
 

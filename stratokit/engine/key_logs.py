@@ -1,7 +1,7 @@
 """TLS secrets beside and inside captures: key logs, and the secrets blocks of pcapng files.
 
 A secrets block (draft-ietf-opsawg-pcapng section 4.7) has a type, a length, and what the type says: for TLS
-a key log.
+a key log. A capture that has no such blocks to be written again keeps a key log as metadata.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from stratokit.errors import FormatError
+from stratokit.errors import FormatError, UsageError
 from stratokit.formats.pcapng import blocks, cold
 
-_TLS_KEY_LOG = 0x544C534B  # "TLSK"
 LIMIT_BYTES = 1 << 28
 
 
@@ -35,11 +34,44 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def carried(metadata: Mapping[str, str]) -> bytes:
-    """The key logs in secrets blocks that a capture keeps from its pcapng file."""
-    found = []
+    """The key logs that a capture carries, from secrets blocks of its pcapng file or embedded."""
+    found = [metadata.get(blocks.KEY_LOG, "").encode("latin-1", "replace")]
     for block in cold.from_text(metadata.get(cold.METADATA_KEY, "")):
         if block.kind == blocks.SECRETS and len(block.body) >= 8:
             kind, size = struct.unpack("<II", block.body[:8])
-            if kind == _TLS_KEY_LOG:
+            if kind == blocks.TLS_KEY_LOG:
                 found.append(block.body[8 : 8 + size])
-    return b"\n".join(found)
+    return b"\n".join(filter(None, found))
+
+
+def stripped(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of a capture without any secrets, of TLS or of anything else."""
+    found = {key: text for key, text in metadata.items() if key != blocks.KEY_LOG}
+    rare = cold.from_text(metadata.get(cold.METADATA_KEY, ""))
+    if rare:
+        found[cold.METADATA_KEY] = cold.to_text([block for block in rare if block.kind != blocks.SECRETS])
+    return found
+
+
+def embedded(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, str]:
+    """Metadata of a capture with the secrets of a key log, in front of all packets.
+
+    Raises:
+        FormatError: the key log cannot be read.
+        UsageError: it holds no secret, or more than a capture carries.
+    """
+    from stratokit.protocols.tls_keys import read_keylog
+
+    text = read_file(path)
+    if not read_keylog(text):
+        raise UsageError(f"{path} holds no secrets of TLS")
+    if len(text) > cold.BYTES_MAX:
+        raise UsageError(
+            f"{path} is larger than {cold.BYTES_MAX >> 20} MiB: a capture does not carry so much"
+        )
+    rare = cold.from_text(metadata.get(cold.METADATA_KEY, ""))
+    if not rare:
+        before = [metadata[blocks.KEY_LOG]] if blocks.KEY_LOG in metadata else []
+        return {**metadata, blocks.KEY_LOG: "\n".join([*before, text.decode("latin-1")])}
+    rare.insert(1, cold.ColdBlock(blocks.SECRETS, 0, blocks.secrets_body(text)))  # behind the section header
+    return {**metadata, cold.METADATA_KEY: cold.to_text(rare)}

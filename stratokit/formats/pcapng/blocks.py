@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import struct
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pcapng import blocks, structs
@@ -30,6 +31,8 @@ SECTION, INTERFACE, OBSOLETE_PACKET, SIMPLE_PACKET, NAMES, STATISTICS, ENHANCED_
 )
 JOURNAL = 9  # an entry of the systemd journal
 SECRETS = 10
+TLS_KEY_LOG = 0x544C534B  # type of secrets: "TLSK"
+KEY_LOG = "keylog"  # metadata of a capture: the text of a key log
 CUSTOM = (0xBAD, 0x40000BAD)  # of a private enterprise; the second shall not be copied to files that differ
 SCAP_BLOCKS = range(0x201, 0x223)  # sysdig: machine, processes, files, events
 PROCESS = 0x80000001
@@ -142,6 +145,14 @@ def process_block(header: Any, pid: int, name: str) -> Any:
 
 # A block of names stays well below the largest that readers take.
 NAMES_PER_BLOCK = 1000
+
+
+def secrets_body(key_log: bytes) -> bytes:
+    """A secrets block with a key log of TLS, without type and lengths.
+
+    Source: draft-ietf-opsawg-pcapng section 4.7.
+    """
+    return struct.pack("<II", TLS_KEY_LOG, len(key_log)) + key_log + bytes(-len(key_log) % 4)
 
 
 def name_blocks(header: Any, names: Mapping[str, Sequence[str]]) -> list[blocks.NameResolution]:

@@ -28,6 +28,7 @@ from stratokit.formats.packet_rows import (
     value_buffers,
 )
 from stratokit.formats.pcapng import blocks, fill
+from stratokit.formats.pcapng.cold import framed
 from stratokit.formats.tables import conform
 from stratokit.schema import load
 
@@ -90,7 +91,8 @@ class PcapngWriter(FileWriter):
 
     Args:
         path: where the file shall be.
-        metadata: of the capture; `host` and `version` go into the section header.
+        metadata: of the capture; `host` and `version` go into the section header, `keylog` into
+            a secrets block.
         interfaces: known ones; others are added when packets come from them.
         names: names by address, for Wireshark's name resolution.
         losses: rows of kind `loss`; those of packets become drop counts in front of the next packet and
@@ -122,6 +124,9 @@ class PcapngWriter(FileWriter):
         self._drops = _Drops(losses)
         with self._output.errors():
             self._blocks = BlockWriter(self._output.file, self._header)
+            if blocks.KEY_LOG in metadata:
+                body = blocks.secrets_body(metadata[blocks.KEY_LOG].encode("latin-1", "replace"))
+                self._output.file.write(framed(blocks.SECRETS, body))
             for interface in interfaces:
                 self._interface_id(interface)
             for block in blocks.name_blocks(self._header, names or {}):
