@@ -72,6 +72,11 @@ class CaptureReport:
 class Capture(engine.Capture):
     """One or several capture files; see `stratokit.open`."""
 
+    def _repr_html_(self) -> str:
+        from stratokit.render.html import summary
+
+        return summary(self.info(), self.filter_text, self.tables())
+
     def report(self, only: Sequence[str] = (), limit: int | None = None) -> CaptureReport:
         """All sections, or those named by `only`, with at most `limit` rows each."""
         return CaptureReport(run(self, only, Options(limit)))

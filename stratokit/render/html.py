@@ -11,7 +11,7 @@ import hashlib
 import importlib.resources
 from collections.abc import Iterator
 from html import escape
-from typing import TextIO
+from typing import Any, TextIO
 
 from stratokit.render import charts
 from stratokit.render.cells import Cells, cells
@@ -41,6 +41,12 @@ def _page(result: Result) -> Iterator[str]:
     yield f"<nav>{links}</nav>\n"
     yield from fragments(result)
     yield f"<script>{script}</script>\n</html>\n"
+
+
+def summary(facts: dict[str, Any], where: str | None, tables: list[str]) -> str:
+    """What a capture is, as a notebook shows it."""
+    lines = [*fact_lines(facts), *([("where", where)] if where else []), ("tables", ", ".join(tables))]
+    return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in lines)}</dl>"
 
 
 def fragments(result: Result) -> Iterator[str]:
