@@ -147,6 +147,9 @@ def _begin(seq: int, ack: int, flags: int, ts: int, conn: Any, fwd: Any, rev: An
         anew = flags & ACK == 0
         if anew:
             conn.syn_ns = ts
+            if fwd.began:  # what came behind a hole does not count any more
+                fwd.next_seq = fwd.contiguous
+                fwd.holes = 0
         if (anew and conn.reused) or (fwd.began and seq != i64(fwd.first_seq)):
             found = REUSED_PORTS
             conn.reused = False

@@ -62,6 +62,17 @@ def test_what_was_not_captured_is_missing_until_it_comes_late() -> None:
     assert row(packets)["bytes_missing"] == 0
 
 
+def test_a_syn_again_lets_forget_what_came_behind_a_hole() -> None:
+    packets = Packets()
+    connection = Connection(packets)
+    first = connection.next[CLIENT]
+    connection.lose(CLIENT, 20)
+    connection.ask(b"x" * 10)
+    packets.segment(CLIENT, SERVER, first - 1, b"", SYN)
+    connection.ask(b"x" * 10)  # as Wireshark 4.0 says: once more after a hole
+    assert row(packets)["lost_segments"] == 2
+
+
 def test_of_many_holes_the_oldest_stays_missing() -> None:
     packets = Packets()
     connection = Connection(packets)
