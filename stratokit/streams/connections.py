@@ -30,7 +30,19 @@ if TYPE_CHECKING:
 
 _EDGES = tuple(f"tcp_sack{n}_{edge}" for n in range(1, SACK_RANGES + 1) for edge in ("left", "right"))
 COLUMNS = (
-    *("frame", "ts", "flow_id", "direction", "vlan", "src_ip", "src_port", "dst_ip", "dst_port"),
+    *(
+        "frame",
+        "ts",
+        "flow_id",
+        "direction",
+        "vlan",
+        "tunnel",
+        "tunnel_id",
+        "src_ip",
+        "src_port",
+        "dst_ip",
+        "dst_port",
+    ),
     *("tcp_flags", "tcp_seq", "tcp_ack", "tcp_window", "payload_len", "tcp_window_scale"),
     *("tcp_sack_count", *_EDGES),
 )
@@ -48,6 +60,8 @@ _ENDS = (
         for name in ("ip", "port")
     ),
     pl.col("vlan"),
+    pl.col("tunnel"),
+    pl.when(pl.col("tunnel").is_in(["vxlan", "geneve"])).then("tunnel_id").alias("network"),
 )
 
 

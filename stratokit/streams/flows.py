@@ -1,8 +1,9 @@
 """Which conversation a packet belongs to, and which side sent it: one pass, packet by packet, batch by batch.
 
-A conversation is a pair of addresses, a pair of ports, a protocol and a VLAN; a mirror port may show the two
-directions in two VLANs, so each direction has its own. Conversations are numbered from 0 in the order of
-their first packets, so numbers do not depend on how packets were cut into batches.
+A conversation is a pair of addresses, a pair of ports, a protocol and a place: a VLAN and a tunnel. A
+mirror port may show the two directions in two VLANs, and one of them may go through a tunnel while the
+other does not, so each direction has its own. Conversations are numbered from 0 in the order of their first
+packets, so numbers do not depend on how packets were cut into batches.
 
 - TCP: as Wireshark does, a SYN without ACK whose sequence number differs from the first one known of its
   sender starts a new connection on the same ports; the same SYN again (sent again, or seen a second time)
@@ -11,7 +12,7 @@ their first packets, so numbers do not depend on how packets were cut into batch
 - ICMP: request and reply of one kind (echo, timestamp, ...) and one identifier belong together.
 - A packet whose ports are unknown, as a later IP fragment of UDP, belongs to none (-1).
 
-Left out: tunnels (the addresses given are the ones that count), SCTP multi-homing, MPTCP subflows (RFC 8684).
+Left out: SCTP multi-homing, MPTCP subflows (RFC 8684).
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ _NO_ENTRY = -1
 # A conversation is a row of eight 64-bit words, one cache line: five words of key, then these.
 _FLOW = 5  # number << _STATE_BITS | state
 _LAST = 6  # TCP: first sequence numbers, side 0 in the low half, side 1 in the high one; others: last time
-_VLANS = 7  # of side 0 in bits 0-15, of side 1 in bits 16-31
+_PLACES = 7  # of side 0 in bits 0-31, of side 1 in bits 32-63
 _STATE_BITS = 8
-_BASE_KNOWN, _CLIENT_IS_1, _VLAN_KNOWN = 1, 4, 8  # state; _BASE_KNOWN and _VLAN_KNOWN << side
+_BASE_KNOWN, _CLIENT_IS_1, _PLACE_KNOWN = 1, 4, 8  # state; _BASE_KNOWN and _PLACE_KNOWN << side
+# Conversations between the same ends that are told apart by their places; of more, packets go to the first.
+PLACES_MAX = 256
 
 
 @routine
@@ -95,25 +98,30 @@ def _slot(slots: np.ndarray, seed: Any, key: Any) -> Any:
 
 
 @routine
-def _find(rows: np.ndarray, slots: np.ndarray, seed: Any, key: Any, side: int, vlan: Any) -> tuple[int, int]:
+def _find(rows: np.ndarray, slots: np.ndarray, seed: Any, key: Any, side: int, place: Any) -> tuple[int, int]:
     """(row, free slot); row is -1 when the conversation is new. Linear probing.
 
-    Of several conversations with one key, that whose sender uses this VLAN is taken, else the first whose
+    Of several conversations with one key, that whose sender uses this place is taken, else the first whose
     sender was not heard yet.
     """
     k0, k1, k2, k3, k4 = key
     at = _slot(slots, seed, key)
-    silent = i64(_NO_ENTRY)
+    silent = first = i64(_NO_ENTRY)
+    met = 0
     while True:
         i = i64(slots[at])
         if i == _NO_ENTRY:
             return silent, at
         same = rows[i, 0] == k0 and rows[i, 1] == k1 and rows[i, 2] == k2
         if same and rows[i, 3] == k3 and rows[i, 4] == k4:
-            if rows[i, _FLOW] & u64(_VLAN_KNOWN << side) == 0:
+            if rows[i, _FLOW] & u64(_PLACE_KNOWN << side) == 0:
                 silent = i if silent == _NO_ENTRY else silent
-            elif (rows[i, _VLANS] >> u64(16 * side)) & u64(0xFFFF) == u64(vlan):
+            elif (rows[i, _PLACES] >> u64(32 * side)) & u64(0xFFFFFFFF) == u64(place):
                 return i, at
+            first = i if met == 0 else first
+            met += 1
+            if met == PLACES_MAX:
+                return (first if silent == _NO_ENTRY else silent), at
         at = (at + 1) & (slots.size - 1)
 
 
@@ -208,7 +216,7 @@ def _assign(
     out: Any,
 ) -> tuple[int, int, int]:
     """Give flows to packets from `start` on; stops early, returning where, when the table has no room."""
-    src, dst, src_port, dst_port, protos, vlan, has_ports, all_flags, seq, ack, kind, icmp_id, ts = packets
+    src, dst, src_port, dst_port, protos, place, has_ports, all_flags, seq, ack, kind, icmp_id, ts = packets
     out_flow, out_from_client = out
     errors, embedded, out_about = about
     e = i64(0)
@@ -226,7 +234,7 @@ def _assign(
             continue
         ends = (src[i, 0], src[i, 1]), (dst[i, 0], dst[i, 1])
         key, side = _key(*ends, (sport, dport), proto, kind[i], icmp_id[i])
-        at, slot = _find(rows, slots, seed, key, side, vlan[i])
+        at, slot = _find(rows, slots, seed, key, side, place[i])
         is_new = at == _NO_ENTRY
         if is_new:
             if used == rows.shape[0]:
@@ -235,17 +243,17 @@ def _assign(
             used += 1
             slots[slot] = at
             rows[at, 0], rows[at, 1], rows[at, 2], rows[at, 3], rows[at, 4] = key
-            rows[at, _FLOW] = rows[at, _VLANS] = 0
+            rows[at, _FLOW] = rows[at, _PLACES] = 0
         if is_new or _begins_anew(rows, at, proto, side, flags, seq[i], ts[i]):
-            known_vlans = rows[at, _FLOW] & u64(3 * _VLAN_KNOWN)
-            rows[at, _FLOW] = u64(flows << _STATE_BITS) | known_vlans
+            known_places = rows[at, _FLOW] & u64(3 * _PLACE_KNOWN)
+            rows[at, _FLOW] = u64(flows << _STATE_BITS) | known_places
             if sender_is_client(proto, flags, sport, dport, kind[i]) == (side == 1):
                 rows[at, _FLOW] |= u64(_CLIENT_IS_1)
             rows[at, _LAST] = u64(0) if proto == TCP else u64(ts[i])
             flows += 1
-        if rows[at, _FLOW] & u64(_VLAN_KNOWN << side) == 0:
-            rows[at, _FLOW] |= u64(_VLAN_KNOWN << side)
-            rows[at, _VLANS] |= u64(vlan[i]) << u64(16 * side)
+        if rows[at, _FLOW] & u64(_PLACE_KNOWN << side) == 0:
+            rows[at, _FLOW] |= u64(_PLACE_KNOWN << side)
+            rows[at, _PLACES] |= u64(place[i]) << u64(32 * side)
         if proto == TCP:
             _learn_bases(rows, at, side, flags, seq[i], ack[i])
         elif ts[i] > i64(rows[at, _LAST]):
@@ -332,6 +340,7 @@ class FlowTable:
         icmp_type: ArrayLike | None = None,
         icmp_id: ArrayLike | None = None,
         valid: ArrayLike | None = None,
+        tunnel: ArrayLike | None = None,
         about: About | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """(flow_id, from_client) of packets in capture order; flow_id is -1 where a packet belongs to none.
@@ -342,6 +351,7 @@ class FlowTable:
             has_ports: false where ports are unknown, as in later IP fragments; default: known everywhere.
             tcp_ack: lets an ACK tell the first sequence number of the side not yet seen, as Wireshark does.
             valid: false where a packet is not IP at all.
+            tunnel: a number for the tunnel that the packet is in, 0 for none.
             about: packets that ICMP errors are about; its `flow_id` is filled in.
         """
         proto = np.array(ip_proto, np.int16)
@@ -357,7 +367,7 @@ class FlowTable:
             np.ascontiguousarray(src_port, np.uint16),
             np.ascontiguousarray(dst_port, np.uint16),
             proto,
-            np.ascontiguousarray(vlan).astype(np.uint16),
+            _places(vlan, tunnel),
             _or_default(has_ports, n, np.bool_, True),
             flags,
             np.ascontiguousarray(tcp_seq, np.uint32),
@@ -381,6 +391,14 @@ class FlowTable:
         self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
         self._slots = np.empty(2 * self._slots.size, np.int32)
         _fill_slots(self._rows, self._used, self._slots, self._seed)
+
+
+def _places(vlan: ArrayLike, tunnel: ArrayLike | None) -> NDArray[np.uint32]:
+    """One number for VLAN and tunnel."""
+    places = np.ascontiguousarray(vlan).astype(np.uint32)
+    if tunnel is not None:
+        places ^= np.asarray(tunnel).astype(np.uint32) * np.uint32(0x9E3779B1)  # odd: tunnels stay distinct
+    return places
 
 
 def _or_default(values: ArrayLike | None, n: int, dtype: Any, default: Any) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from stratokit.dissect.layers import HAS_ICMP_IP, HAS_IP, HAS_PORTS
+from stratokit.dissect.layers import HAS_ICMP_IP, HAS_IP, HAS_PORTS, HAS_TUNNEL, T_GENEVE, T_VXLAN
 from stratokit.streams.flows import About, FlowTable
 
 if TYPE_CHECKING:
@@ -37,12 +37,20 @@ def flow_columns(
         icmp_type=found["icmp_type"],
         icmp_id=found["icmp_id"],
         valid=(filled & HAS_IP) != 0,
+        tunnel=_tunnels(found) if (filled & HAS_TUNNEL).any() else None,
         about=about,
     )
     icmp_flow_id = np.full(flow_id.size, -1, np.int64)
     icmp_flow_id[about.rows] = about.flow_id
     both = zip(COLUMNS, (flow_id, icmp_flow_id), strict=True)
     return {name: pa.array(numbers.astype(np.uint64), mask=numbers < 0) for name, numbers in both}
+
+
+def _tunnels(found: dict[str, np.ndarray]) -> NDArray[np.uint32]:
+    """A number for each packet's tunnel. Only networks of VXLAN and GENEVE are those of both directions."""
+    kind = found["tunnel"].astype(np.uint32)
+    network = np.where((kind == T_VXLAN) | (kind == T_GENEVE), found["tunnel_id"], 0)
+    return kind << np.uint32(24) ^ network.astype(np.uint32)
 
 
 def _about(found: dict[str, np.ndarray]) -> About:

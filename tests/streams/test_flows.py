@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stratokit.streams.flows import ACK, FIN, ICMP_IDLE_NS, RST, SYN, UDP_IDLE_NS, FlowTable
+from stratokit.streams.flows import ACK, FIN, ICMP_IDLE_NS, PLACES_MAX, RST, SYN, UDP_IDLE_NS, FlowTable
 
 A, B = "10.0.0.1", "10.0.0.2"
 TCP, UDP, ICMP, ICMPV6, GRE = 6, 17, 1, 58, 47
@@ -43,6 +43,7 @@ def assign(table: FlowTable, packets: list[dict[str, Any]]) -> list[tuple[int, b
         tcp_ack=column("ack"),
         icmp_type=column("icmp_type"),
         valid=column("valid", 1),
+        tunnel=column("tunnel"),
     )
     return list(zip(flow_id.tolist(), from_client.tolist(), strict=True))
 
@@ -70,6 +71,20 @@ def test_a_mirror_port_may_show_each_direction_in_its_own_vlan() -> None:
     assert flows(there, back, there, back) == [0, 0, 0, 0]
     copied = there | {"vlan": 30}
     assert flows(there, copied, back, back | {"vlan": 40}) == [0, 1, 0, 1]
+
+
+def test_tunnels_keep_conversations_apart_each_direction_having_its_own() -> None:
+    there, back = packet(A, 1000, B, 80), packet(B, 80, A, 1000)
+    inside, other = {"tunnel": 7 << 24 | 42}, {"tunnel": 7 << 24 | 43}
+    assert flows(there, there | inside, there | other, back | inside) == [0, 1, 2, 0]
+    assert flows(there | inside, back, there | inside) == [0, 0, 0]
+    assert flows(there | {"vlan": 5}, there | {"vlan": 5} | inside) == [0, 1]
+
+
+def test_of_too_many_places_packets_go_to_the_first() -> None:
+    there = packet(A, 1000, B, 80)
+    many = [there | {"tunnel": k} for k in range(1, PLACES_MAX + 4)]
+    assert flows(*many) == [*range(PLACES_MAX), 0, 0, 0]
 
 
 def test_a_syn_with_another_number_begins_a_new_connection() -> None:

@@ -2,7 +2,7 @@
 
 Known rules by which they differ, each applied to all files alike; docs/tcp.md explains those that are ours:
 - The facts name a connection of IPv6 within IPv4 by the outer addresses.
-- VLANs keep conversations apart here; of ends that occur in several, only packets and bytes are compared.
+- VLANs and tunnels keep conversations apart here; of ends in several, only packets and bytes are compared.
 - What is in a tunnel that is not decoded here is no conversation.
 - tshark shows lengths above 2^31 - 1 as that, and so the payload that follows from them.
 - A connection with a TCP header that contradicts itself is left out, and where tshark calls packets malformed
@@ -86,10 +86,10 @@ def test_tcp_equals_tsharks(name: str) -> None:
     theirs = facts["tcp_conversations"]
     if found.is_empty() and nothing_is_decoded(capture):
         return
-    several = ends_in_several_vlans(found)
+    several = ends_in_several_places(found)
     ours = {key: row for key, row in keyed(found.rows(named=True)).items() if key[0] not in several}
     told = {key: row for key, row in keyed(by_number(theirs)).items() if key[0] not in several}
-    assert in_vlans(found, several) == in_vlans_of_tshark(theirs, several)
+    assert in_places(found, several) == in_places_of_tshark(theirs, several)
     assert ours.keys() == told.keys()
     unusual = unusual_handshakes(capture)
     exact = True
@@ -123,7 +123,7 @@ def of_packets(capture: Capture) -> pl.LazyFrame:
         .agg(
             over=over.sum(),
             payload_over=over.filter(pl.col("payload_len") > IP_MAX).sum(),
-            vlan=pl.col("vlan").first(),
+            place=pl.struct("vlan", "tunnel", "tunnel_id").first(),
             contradicts=((pl.col("stop_reason") == "length") & (pl.col("stop_layer") == "tcp")).any(),
             options=options.any(),
             first=pl.struct("src_ip", "outer_src_ip", "outer_dst_ip").first(),
@@ -163,15 +163,15 @@ def keyed(rows: list[dict[str, Any]]) -> dict[Key, dict[str, Any]]:
     return found
 
 
-def ends_in_several_vlans(found: pl.DataFrame) -> set[frozenset[tuple[str, int]]]:
-    vlans: dict[frozenset[tuple[str, int]], set[int | None]] = collections.defaultdict(set)
+def ends_in_several_places(found: pl.DataFrame) -> set[frozenset[tuple[str, int]]]:
+    places: dict[frozenset[tuple[str, int]], set[Any]] = collections.defaultdict(set)
     for row in found.iter_rows(named=True):
-        vlans[ends_of(row)].add(row["vlan"])
-    return {ends for ends, ids in vlans.items() if len(ids) > 1}
+        places[ends_of(row)].add(tuple(row["place"].values()))
+    return {ends for ends, ids in places.items() if len(ids) > 1}
 
 
-def in_vlans(found: pl.DataFrame, several: set[Any]) -> collections.Counter[Any]:
-    """Packets and bytes between ends that occur in several VLANs."""
+def in_places(found: pl.DataFrame, several: set[Any]) -> collections.Counter[Any]:
+    """Packets and bytes between ends that occur in several VLANs or tunnels."""
     total: collections.Counter[Any] = collections.Counter()
     for row in found.iter_rows(named=True):
         if ends_of(row) in several:
@@ -180,7 +180,7 @@ def in_vlans(found: pl.DataFrame, several: set[Any]) -> collections.Counter[Any]
     return total
 
 
-def in_vlans_of_tshark(conversations: Any, several: set[Any]) -> collections.Counter[Any]:
+def in_places_of_tshark(conversations: Any, several: set[Any]) -> collections.Counter[Any]:
     total: collections.Counter[Any] = collections.Counter()
     for row in by_number(conversations):
         if ends_of(row) in several:
