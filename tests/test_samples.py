@@ -67,7 +67,7 @@ def test_tls_report_counts_refusals():
     (row,) = section.frame.to_dicts()
     refused = sum(not handshake["completed"] for handshake in truth["tls"])
     assert (row["sni"], row["handshakes"], row["errors"]) == ("shop.test", len(truth["tls"]), refused)
-    assert row["versions"] == "TLS 1.2 TLS 1.3"
+    assert row["versions"] == "TLS 1.2, TLS 1.3"
 
 
 def test_slow_answers_are_slow_where_the_server_waited():

@@ -24,7 +24,7 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
             pl.len().cast(pl.UInt64).alias("handshakes"),
             count(refused | unanswered).alias("errors"),
             pl.col("alert").drop_nulls().unique().sort().str.join(" ").alias("alerts"),
-            pl.col("version").drop_nulls().unique().sort().str.join(" ").alias("versions"),
+            pl.col("version").drop_nulls().unique().sort().str.join(", ").alias("versions"),
             *spread(pl.col("handshake_ns")),
         )
         .sort(
