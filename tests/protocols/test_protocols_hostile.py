@@ -125,7 +125,7 @@ def test_kernels_stay_inside_their_arrays(tmp_path: Path) -> None:
         "NUMBA_CACHE_DIR": str(tmp_path),  # checked kernels shall not be kept for others
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
     }
-    subprocess.run([sys.executable, __file__, "400"], env=environment, check=True, timeout=280)
+    subprocess.run([sys.executable, __file__, "400"], env=environment, check=True, timeout=900)
 
 
 if __name__ == "__main__":
