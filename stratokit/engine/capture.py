@@ -13,7 +13,7 @@ import polars as pl
 from stratokit.engine import key_logs, scan
 from stratokit.engine.facts import FileFacts, merged
 from stratokit.engine.fields import catalogue, elsewhere, known_names, uses, with_joined
-from stratokit.engine.frames import collect
+from stratokit.engine.frames import collect, once
 from stratokit.engine.inputs import PathLike, resolve
 from stratokit.engine.tables import Entry, entries, entry, packet_fields
 from stratokit.errors import UsageError
@@ -186,7 +186,11 @@ class Capture:
         """A table from all rows, with columns that only filters use."""
         found = self._built.get(name)
         if found is None:
-            found = self._built[name] = entry(name).build(self._source_of(name))
+            found = entry(name).build(self._source_of(name))
+            # What is smaller than the packets it was made of is kept; a row for each of them is not.
+            if entry(name).is_derived and "frame" not in entry(name).columns:
+                found = once(found)
+            self._built[name] = found
         return found
 
     def messages(self, name: str) -> pl.LazyFrame:
@@ -194,7 +198,7 @@ class Capture:
         key = f"{name}:messages"  # no table's name has a colon
         found = self._built.get(key)
         if found is None:
-            found = self._built[key] = packet_fields()[name].build(self._whole)
+            found = self._built[key] = once(packet_fields()[name].build(self._whole))
         return found
 
     def stream(self, flow_id: int) -> Stream:

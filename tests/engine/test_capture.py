@@ -9,7 +9,7 @@ from synthetic import MS, T0, Network, Side
 
 import stratokit as sk
 from stratokit.engine.capture import Capture
-from stratokit.engine.frames import polars_schema
+from stratokit.engine.frames import once, polars_schema
 from stratokit.engine.tables import entries
 from stratokit.errors import StratokitError, UsageError
 from stratokit.filters.errors import FilterError
@@ -42,6 +42,19 @@ def test_every_table_of_an_empty_capture_is_empty(tmp_path):
     capture = Capture.open(synthetic.write(tmp_path / "empty.parquet"))
     for name in capture.tables():
         assert capture.table(name).collect().is_empty(), name
+
+
+def test_what_is_asked_for_again_is_not_made_again():
+    made = []
+
+    def rows() -> pl.DataFrame:
+        made.append(1)
+        return pl.DataFrame({"a": [1, 2]})
+
+    frame = once(pl.defer(rows, schema={"a": pl.Int64}))
+    assert made == []
+    assert frame.filter(pl.col("a") > 1).collect().height == frame.select("a").head(1).collect().height == 1
+    assert made == [1]
 
 
 def test_rows_have_the_columns_of_their_kind(shop):

@@ -58,16 +58,19 @@ class Passing:
         )
 
 
-def passing(capture: Capture) -> Passing:
-    """Read the TCP packets once."""
-    is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null() & pl.col("tcp_flags").is_not_null()
+def passing(capture: Capture, requests: pl.DataFrame) -> Passing:
+    """Read once the TCP packets of conversations that carry `requests`, and every SYN."""
+    flow_id, flags = pl.col("flow_id"), pl.col("tcp_flags")
+    asked = flow_id.is_in(requests["flow_id"].unique().drop_nulls().implode())
+    wanted = (pl.col("ip_proto") == TCP) & flow_id.is_not_null() & (asked | (flags & SYN != 0))
     columns = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "payload_len", "socket_cookie"})
-    packets = with_sides(capture.rows("packet").filter(is_tcp).select(columns).collect())
-    packets = packets.filter((pl.col("payload_len") > 0) | (pl.col("tcp_flags") & SYN != 0))
+    packets = capture.rows("packet").filter(wanted & flags.is_not_null()).select(columns).collect()
+    packets = with_sides(packets).drop("src_ip", "dst_ip", "src_port", "dst_port")
+    packets = packets.filter((pl.col("payload_len") > 0) | (flags & SYN != 0))
     packets = packets.with_columns(pl.col("ts").to_physical(), pl.col("payload_len").cast(pl.Int64))
     key = (packets["flow_id"].cast(pl.Int64) * VIEWS + packets["view"]) * 2 + ~packets["from_client"]
-    keys, index = np.unique(key.to_numpy(), return_inverse=True)
-    order, bounds = grouped(index, keys.size)
+    keys, stream = np.unique(key.to_numpy(), return_inverse=True)
+    order, bounds = grouped(stream, keys.size)
     offsets, began, *_ = stream_offsets(
         column(packets, "tcp_seq", np.uint32),
         column(packets, "tcp_flags", np.uint16),
@@ -75,7 +78,7 @@ def passing(capture: Capture) -> Passing:
         order,
         bounds,
     )
-    places = packets.with_columns(begin=pl.Series(offsets)).filter(
+    places = packets.with_columns(begin=pl.Series(offsets), stream=pl.Series(stream)).filter(
         pl.col("begin") != NOWHERE, pl.col("payload_len") > 0
     )
     places = places.with_columns(position=pl.col("begin") + pl.col("payload_len"))
@@ -85,22 +88,30 @@ def passing(capture: Capture) -> Passing:
         (pl.col("key") % 2 == 0).alias("from_client"),
         "began",
     )
+    names = [name for name in requests.columns if name.endswith("_frame")]
+    frames = pl.concat([requests[name].alias("frame") for name in names]).drop_nulls().unique()
     return Passing(
-        places.select(*STREAM, "position", "ts")
-        .unique([*STREAM, "position"], keep="first", maintain_order=True)
-        .sort(*STREAM, "position")
-        .with_columns(pl.col("ts").cum_max().over(STREAM)),
-        places.select("flow_id", "frame", "from_client", "begin", end="position").unique(
-            ["flow_id", "frame"], keep="first"
-        ),
+        _in_order(places.select("stream", *STREAM, "position", "ts")),
+        places.filter(pl.col("frame").is_in(frames.implode()))
+        .select("flow_id", "frame", "from_client", "begin", end="position")
+        .unique(["flow_id", "frame"], keep="first"),
         packets.drop_nulls("socket_cookie").group_by("flow_id", "view").agg(pl.col("socket_cookie").last()),
         first,
-        _handshakes(packets),
+        _handshakes(packets.filter(flags & SYN != 0)),
     )
 
 
-def _handshakes(packets: pl.DataFrame) -> pl.DataFrame:
-    """Per flow: the client's first SYN, and the SYN and SYN-ACK that met, each at either end, in ns.
+def _in_order(places: pl.DataFrame) -> pl.DataFrame:
+    """By place in the stream, each at the first time, and no place earlier than those before it."""
+    places = places.sort("stream", "position", maintain_order=True)
+    again = pl.all_horizontal(
+        (pl.col(c) == pl.col(c).shift(1)).fill_null(value=False) for c in ("stream", "position")
+    )
+    return places.filter(~again).with_columns(pl.col("ts").cum_max().over("stream")).drop("stream")
+
+
+def _handshakes(flow: pl.DataFrame) -> pl.DataFrame:
+    """Of packets with SYN, per flow in ns: the client's first SYN; the SYN and SYN-ACK that met, at both ends.
 
     Of a SYN sent again the last counts that left before one arrived; what it waited before is the retry's.
     """
@@ -108,7 +119,6 @@ def _handshakes(packets: pl.DataFrame) -> pl.DataFrame:
     both = pl.col("tcp_flags") & (SYN | ACK) == SYN | ACK
     near = pl.col("view").is_in([CLIENT, WIRE])
     far = pl.col("view") == SERVER
-    flow = packets.filter(pl.col("tcp_flags") & SYN != 0)
     ends = flow.group_by("flow_id").agg(
         syn_first=ts.filter(syn & near).min(),
         syn_in=ts.filter(syn & far).min(),

@@ -103,8 +103,8 @@ def build(capture: Capture) -> pl.LazyFrame:
 
 
 def _rows(capture: Capture) -> pl.DataFrame:
-    seen = passing(capture)
     rows = requests(capture)
+    seen = passing(capture, rows)
     made = calls.socket_calls(capture)
     rows = pl.concat(
         [

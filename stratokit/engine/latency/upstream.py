@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def exchanges(capture: Capture, pids: pl.Series) -> pl.DataFrame:
     """What these processes sent as clients, with what came back: `pid`, `tid`, `begin`, `end` in ns."""
-    wanted = pl.col("pid").is_in(pids.unique().drop_nulls().implode()) & pl.col("flow_id").is_not_null()
-    flows = capture.rows("packet").filter(wanted).select("flow_id").unique()
+    theirs = pl.col("pid").is_in(pids.unique().drop_nulls().implode())
+    flows = capture.built("flows").filter(theirs).select("flow_id")
     rows = capture.rows("packet").filter(pl.col("direction").is_not_null())
     columns = sorted({*SIDE_COLUMNS, "ts", "payload_len", "pid", "tid"})
     packets = with_sides(rows.join(flows, on="flow_id", how="semi").select(columns).collect())
