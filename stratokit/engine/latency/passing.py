@@ -111,7 +111,7 @@ def _in_order(places: pl.DataFrame) -> pl.DataFrame:
 
 
 def _handshakes(flow: pl.DataFrame) -> pl.DataFrame:
-    """Of packets with SYN, per flow in ns: the client's first SYN; the SYN and SYN-ACK that met, at both ends.
+    """Of packets with SYN, per flow in ns: the client's first; the SYN and SYN-ACK that met, at both ends.
 
     Of a SYN sent again the last counts that left before one arrived; what it waited before is the retry's.
     """
