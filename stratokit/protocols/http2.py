@@ -9,6 +9,7 @@ skipped), extended CONNECT.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,17 +118,18 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
     streams, conns, text, dropped = read_connections(
         bytes_, runs.run_bounds, asking, pieces, runs.ts_ns, hpack.new_table()
     )
-    rows = _rows_of_streams(runs, streams, conns, text)
+    rows = functools.cache(lambda: _rows_of_streams(runs, streams, conns, text))
     counters = {
         "http_skipped_bytes": int(conns[:, row_of.SKIPPED].sum()),
         "http2_unread_blocks": int(conns[:, row_of.UNREAD_BLOCKS].sum()),
         "http2_streams_dropped": int(dropped),
     }
     grpc = pl.any_horizontal(pl.col("request_type", "content_type").str.starts_with("application/grpc"))
+    seen = pl.col("ts_request").is_not_null() | pl.col("ts_response").is_not_null()
     parts = {
-        "grpc": rows.filter(grpc),
-        "http": rows.filter(pl.col("ts_request").is_not_null() | pl.col("ts_response").is_not_null()),
-        "http2": _rows_of_connections(runs, conns, streams, asking),
+        "grpc": lambda: rows().filter(grpc),
+        "http": lambda: rows().filter(seen),
+        "http2": lambda: _rows_of_connections(runs, conns, streams, asking),
     }
     return Parsed(parts, counters)
 
@@ -283,4 +285,4 @@ PROTOCOL = Protocol(
     TABLE,
     build,
 )
-PARSER = StreamParser("http2", ("http", "http2", "grpc"), 20, recognise, parse)
+PARSER = StreamParser("http2", ("http", "http2", "grpc"), 20, recognise, parse, in_threads=True)
