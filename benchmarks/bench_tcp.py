@@ -37,7 +37,7 @@ def run():
     wall, cpu, size = time.perf_counter(), time.process_time(), 0
     for streams in reassembly.batches(Capture.open(sys.argv[1])):
         everything = np.ones(streams.flow_id.size, bool)
-        for group in streams.groups(everything, GROUP_BYTES):  # as parsers get them
+        for group, _ in streams.groups(everything, GROUP_BYTES):  # as parsers get them
             size += streams.byte_runs(group).data.size
     return size, time.perf_counter() - wall, time.process_time() - cpu
 

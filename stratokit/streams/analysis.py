@@ -30,7 +30,7 @@ from stratokit.streams.tcp_flags import (
     ZERO_WINDOW_PROBE_ACK,
 )
 from stratokit.streams.tcp_state import NEVER, SCALE_UNKNOWN, SCALE_UNUSED, UNACKED_MAX, WRAP, after
-from stratokit.streams.tcp_sums import fill_holes, open_hole, sum_up
+from stratokit.streams.tcp_sums import count, fill_holes, open_hole, sum_up
 
 FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within this
 OUT_OF_ORDER_NS = 3_000_000  # a segment out of order is at most this late where no round trip is known
@@ -179,7 +179,6 @@ def _windows_and_holes(seq: int, ack: int, length: int, flags: int, window: int,
     if beyond and not flags & RST:
         found |= LOST_SEGMENT
         fwd.acked = False
-        open_hole(seq, fwd)
     if control == 0:
         found |= _window_flags(seq, ack, length, window, fwd, rev)
     return found
@@ -213,14 +212,22 @@ def _advance(seq: int, ack: int, end: int, ts: int, window: int, found: int, fwd
 
 
 @routine
-def _learn_sacks(ack: int, flags: int, count: int, edges: np.ndarray, i: int, fwd: Any) -> int:
-    fwd.sacks = count
+def _learn_sacks(ack: int, flags: int, count: int, edges: np.ndarray, i: int, trouble: Any) -> int:
     for k in range(count):
-        fwd.sack_left[k], fwd.sack_right[k] = edges[i, 2 * k], edges[i, 2 * k + 1]
-    if count == 0 or flags & ACK == 0:
+        trouble.sack_left[k], trouble.sack_right[k] = edges[i, 2 * k], edges[i, 2 * k + 1]
+    if flags & ACK == 0:
         return 0
     first, second = (i64(edges[i, 0]), i64(edges[i, 1])), (i64(edges[i, 2]), i64(edges[i, 3]))
     return DUPLICATE_SACK if _is_duplicate_sack(ack, count, first, second) else 0
+
+
+@routine
+def _place_of_trouble(side: Any, used: np.ndarray) -> int:
+    if side.trouble == 0:
+        side.trouble = used[0]
+        used[0] += 1
+    place: int = i64(side.trouble)
+    return place
 
 
 @kernel
@@ -229,11 +236,11 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
 
     segments: arrays connection, side, ts_ns, flags, seq, ack, window, length, scale (-1: no option),
     SACK ranges, their left and right edges, whether seen at the sender's socket. state: connections, sides,
-    pool, its first free entry and how many there are.
+    pool, its first free entry and how many there are, records of trouble and how many are used.
     out: flags, round trip (NEVER for none), bytes in flight, number of the duplicate ACK.
     """
     connection, side, times, all_flags, seqs, acks, windows, lengths, scales, sacks, edges, own = segments
-    connections, sides, pool, free = state
+    connections, sides, pool, free, troubles, used = state
     out_flags, out_rtt, out_in_flight, out_number = out
     for i in range(connection.size):
         c = i64(connection[i])
@@ -247,6 +254,8 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
         if flags & ACK:
             rev.acked = True
         found |= _windows_and_holes(seq, ack, length, flags, window, fwd, rev)
+        if found & LOST_SEGMENT:
+            open_hole(seq, fwd, troubles[_place_of_trouble(fwd, used)])
         if found & DUPLICATE_ACK:
             out_number[i] = fwd.dup_acks
         found = _acknowledgment(seq, ack, flags, found, fwd, rev)
@@ -256,12 +265,17 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
             if fwd.awaiting < UNACKED_MAX and free[1] > 0:
                 await_ack(seq, end, phantom, ts, fwd, pool, free)
         if length > 0 and fwd.holes:
-            fill_holes(seq, data_end, fwd)
+            fill_holes(seq, data_end, fwd, troubles[fwd.trouble])
         _advance(seq, ack, end, ts, window, found, fwd)
         rtt = acknowledge(ack, ts, rev, pool, free)
         if length > 0 and fwd.acked:
-            out_in_flight[i] = in_flight(seq, data_end, fwd, rev, pool)
+            out_in_flight[i] = in_flight(seq, data_end, fwd, rev, troubles[rev.trouble], pool)
         _learn_scale(flags, scales[i], fwd, rev)
-        found |= _learn_sacks(ack, flags, sacks[i], edges, i, fwd)
+        fwd.sacks = sacks[i]
+        if sacks[i]:
+            trouble = troubles[_place_of_trouble(fwd, used)]
+            found |= _learn_sacks(ack, flags, sacks[i], edges, i, trouble)
         out_flags[i], out_rtt[i] = found, rtt
-        sum_up(found, ts, flags, length, window, rtt, out_in_flight[i], fwd, rev)
+        if found:
+            count(found, troubles[_place_of_trouble(fwd, used)])
+        sum_up(ts, flags, length, window, rtt, out_in_flight[i], fwd, rev)

@@ -19,7 +19,7 @@ from stratokit.streams.analysis import analyse
 from stratokit.streams.connection_table import ConnectionTable
 from stratokit.streams.flows import RST, TCP
 from stratokit.streams.sides import column
-from stratokit.streams.tcp_state import NEVER, SACK_RANGES, Pool, new_connections, new_sides
+from stratokit.streams.tcp_state import NEVER, SACK_RANGES, Pool, Troubles, new_connections, new_sides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +77,7 @@ class Connections:
     client: NDArray[np.uint8]
     sides: NDArray[Any]  # tcp_state.SIDE
     state: NDArray[Any]  # tcp_state.CONNECTION
+    troubles: NDArray[Any]  # tcp_state.TROUBLE
     lives: NDArray[Any]  # lifecycle.LIFE
     resets: pl.DataFrame  # flow_id, frame of every RST whose direction is known
 
@@ -116,6 +117,14 @@ def _from_greater(batch: pl.DataFrame, src_port: NDArray[Any], dst_port: NDArray
     return greater
 
 
+def _grow(records: NDArray[Any], count: int, blank: NDArray[Any]) -> None:
+    """Have records for so many; those that are there are not copied, and nobody else may hold them."""
+    have = records.size
+    if count > have:
+        records.resize(max(count, have + have // 2), refcheck=False)
+        records[have:] = blank
+
+
 class Judge:
     """Takes batches of `segments_of` in order; `connections` tells of all of them at the end."""
 
@@ -123,12 +132,14 @@ class Judge:
         self._table = ConnectionTable()
         self._state, self._sides = new_connections(0), new_sides(0)
         self._lives = lifecycle.new_lives(0)
-        self._pool = Pool()
+        self._pool, self._troubles = Pool(), Troubles()
         self._seed = secrets.randbits(64)  # so that nobody can choose addresses that collide
         self._resets: list[pl.DataFrame] = []
+        self._is_over = False  # who has the records may keep them
 
     def feed(self, batch: pl.DataFrame) -> Findings:
         """Judge the segments of one batch."""
+        assert not self._is_over
         src_port, dst_port = _array(batch, "src_port", np.uint16), _array(batch, "dst_port", np.uint16)
         flags = _array(batch, "tcp_flags", np.uint16)
         side = _from_greater(batch, src_port, dst_port).astype(np.uint8)
@@ -165,7 +176,8 @@ class Judge:
             np.zeros(n, np.int64),
         )
         out = (found.flags, found.rtt_ns, found.in_flight, found.dup_ack)
-        analyse(segments, (self._state, self._sides, self._pool.entries, self._pool.free), out)
+        records = (self._state, self._sides, self._pool.entries, self._pool.free)
+        analyse(segments, (*records, self._troubles.records, self._troubles.used), out)
         lifecycle.follow(segments, placed.client, found.flags, self._lives)
         return found
 
@@ -188,17 +200,17 @@ class Judge:
             ends = batch[new_flows].select("flow_id", *_ENDS)
             keys = ends.drop("flow_id").hash_rows(self._seed).to_numpy()
             self._table.note_ends(column(ends, "flow_id", np.int64), keys)
-        used, have = self._table.used, self._state.size
-        if used > have:
-            more = max(used - have, have)
-            self._state = np.concatenate([self._state, new_connections(more)])
-            self._sides = np.concatenate([self._sides, new_sides(2 * more)])
-            self._lives = np.concatenate([self._lives, lifecycle.new_lives(more)])
+        used = self._table.used
+        _grow(self._state, used, new_connections(1))
+        _grow(self._sides, 2 * used, new_sides(1))
+        _grow(self._lives, used, lifecycle.new_lives(1))
         self._state["reused"][first:used] = self._table.reused_from(first)
         self._pool.make_room(batch.height)
+        self._troubles.make_room(batch.height)
 
     def connections(self) -> Connections:
-        """Everything about the connections so far."""
+        """Everything about the connections, after the last batch."""
+        self._is_over = True
         flow_id, view, client = self._table.connections()
         used = flow_id.size
         lives = self._lives[:used]
@@ -210,6 +222,7 @@ class Judge:
             client,
             self._sides[: 2 * used],
             self._state[:used],
+            self._troubles.records,
             lives,
             pl.concat([empty, *self._resets]).unique(),
         )

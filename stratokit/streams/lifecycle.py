@@ -25,6 +25,7 @@ WAS_SYN, WAS_SYN_ACK, WAS_ACK, WAS_DATA, WAS_FIN, WAS_RST = (1 << bit for bit in
 HISTORY_MAX = 48  # 10 letters a side, of which three return at powers of ten
 _LETTERS = "SHADFRTWGQ"
 _S, _H, _A, _D, _F, _R, _T, _W, _G, _Q = range(10)
+_COUNTED = 3
 _CODES = np.frombuffer(_LETTERS.encode(), np.uint8)
 _OPEN, _BY_FIN, _BY_RST = 0, 1, 2
 
@@ -35,7 +36,8 @@ LIFE = np.dtype(
         ("completeness", "u1"),
         ("history_size", "u1"),
         ("history", "u1", HISTORY_MAX),
-        ("times", "u4", (2, len(_LETTERS))),  # how often each letter was due
+        ("seen", "u2", 2),  # bits of the letters that were due to a side
+        ("times", "u4", (2, _COUNTED)),  # how often T, W and G were
         ("closed_side", "i1"),  # who sent the first FIN, or the first RST where there was no FIN before
         ("closed_how", "u1"),
         ("syn_ns", "i8"),
@@ -64,11 +66,14 @@ def new_lives(count: int) -> Any:
 @routine
 def _note(life: Any, side: int, letter: int) -> None:
     """Append a letter where it is due: the first time, those that count also at powers of ten."""
-    life.times[side, letter] += 1
-    n = i64(life.times[side, letter])
-    if n > 1:
-        if letter not in (_T, _W, _G):
+    known = i64(life.seen[side]) & (1 << letter)
+    life.seen[side] |= 1 << letter
+    if _T <= letter <= _G:
+        life.times[side, letter - _T] += 1
+    if known:
+        if not _T <= letter <= _G:
             return
+        n = i64(life.times[side, letter - _T])
         while n % 10 == 0:
             n //= 10
         if n != 1:
@@ -169,7 +174,8 @@ def _turn(life: Any) -> None:
     """The other side is the client after all. What was taken for a handshake was none."""
     life.client = 1 - life.client
     life.state[0], life.state[1] = life.state[1], life.state[0]
-    for k in range(len(_LETTERS)):
+    life.seen[0], life.seen[1] = life.seen[1], life.seen[0]
+    for k in range(_COUNTED):
         life.times[0, k], life.times[1, k] = life.times[1, k], life.times[0, k]
     for k in range(life.history_size):
         life.history[k] ^= 32

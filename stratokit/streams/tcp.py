@@ -174,13 +174,13 @@ def _way(side: _Rows, receiver: _Rows, life: _Rows) -> dict[str, Any]:
     }
 
 
-def _missing(side: _Rows) -> NDArray[np.int64]:
+def _missing(side: _Rows, trouble: _Rows) -> NDArray[np.int64]:
     """Bytes in holes that are open at the end, or were given up."""
-    total: NDArray[np.int64] = side["missing"]
+    total: NDArray[np.int64] = trouble["missing"]
     holes = side["holes"]
     if holes.any():
         watched = np.arange(tcp_state.HOLES) < holes[:, None]
-        total = total + ((side["hole_right"] - side["hole_left"]).astype(np.int64) * watched).sum(1)
+        total = total + ((trouble["hole_right"] - trouble["hole_left"]).astype(np.int64) * watched).sum(1)
     return total
 
 
@@ -209,6 +209,10 @@ def frame_of(found: Connections) -> pl.DataFrame:
         _Rows(found.sides, client_side[chosen.at_client]),
         _Rows(found.sides, client_side[chosen.at_server] ^ 1),
     )
+
+    def trouble(sides: _Rows) -> _Rows:
+        return _Rows(found.troubles, sides["trouble"])
+
     syn_ack, last_syn, ack = (_times(life[name]) for name in ("syn_ack_ns", "last_syn_ns", "ack_ns"))
     states = lifecycle.conn_states(found.lives[main], client["payload"] + server["payload"])
     flow_id = found.flow_id[main]
@@ -224,10 +228,10 @@ def frame_of(found: Connections) -> pl.DataFrame:
         "completeness": life["completeness"],
         "closed_by": pl.Series(_WHO[life["closed_side"]].tolist(), dtype=pl.String),
         "closed_how": pl.Series(_HOW[life["closed_how"]].tolist(), dtype=pl.String),
-        **_counts(*own),
+        **_counts(*(trouble(sides) for sides in own)),
         "resets": _resets(found, flow_id, chosen),
         "reused_ports": found.state["reused_ports"][main],
-        "bytes_missing": _missing(client) + _missing(server),
+        "bytes_missing": _missing(client, trouble(client)) + _missing(server, trouble(server)),
         "view": pl.Series(_VIEW_NAMES[found.view[main]].tolist(), dtype=pl.String),
     }
     for (way, _), side, receiver in zip(_WAYS, (client, server), (server, client), strict=True):

@@ -46,21 +46,15 @@ SIDE = np.dtype(
         ("sacks", "u1"),
         ("last_flags", "u4"),
         ("dup_acks", "u4"),
-        ("sack_left", "u4", SACK_RANGES),
-        ("sack_right", "u4", SACK_RANGES),
         ("next_seq_ns", "i8"),
         ("last_ack_ns", "i8"),
         ("newest", "i4"),  # segments that await their ACK: a doubly linked list in the pool
         ("oldest", "i4"),
         ("awaiting", "i4"),
         ("holes", "u4"),
-        ("hole_left", "u4", HOLES),
-        ("hole_right", "u4", HOLES),
+        ("trouble", "i4"),  # its record among those of TROUBLE; 0 while nothing of that happened
         # sums for the table
-        ("counts", "u4", len(FLAG_NAMES)),
-        ("segments", "i8"),
         ("payload", "i8"),
-        ("missing", "i8"),
         ("first_data_ns", "i8"),
         ("zero_ns", "i8"),
         ("zero_since_ns", "i8"),
@@ -69,6 +63,18 @@ SIDE = np.dtype(
         ("rtt_sum_ns", "i8"),
         ("rtt_min_ns", "i8"),
         ("rtt_max_ns", "i8"),
+    ],
+    align=True,
+)
+# What only directions have in which something was found; most have nothing.
+TROUBLE = np.dtype(
+    [
+        ("counts", "u4", len(FLAG_NAMES)),
+        ("missing", "i8"),
+        ("hole_left", "u4", HOLES),
+        ("hole_right", "u4", HOLES),
+        ("sack_left", "u4", SACK_RANGES),
+        ("sack_right", "u4", SACK_RANGES),
     ],
     align=True,
 )
@@ -117,6 +123,22 @@ def new_sides(count: int) -> NDArray[Any]:
     for name in ("first_data_ns", "zero_since_ns"):
         side[name] = NEVER
     return np.repeat(side, count)
+
+
+class Troubles:
+    """Records of TROUBLE; `used` counts them, the first one being that of all directions without any."""
+
+    def __init__(self) -> None:
+        self.records = np.zeros(1, TROUBLE)
+        self.used = np.ones(1, np.int64)
+
+    def make_room(self, count: int) -> None:
+        """Have so many unused records."""
+        used = int(self.used[0])
+        if self.records.size - used < count:
+            records = np.zeros(2 * used + count, TROUBLE)  # takes no memory before it is written
+            records[:used] = self.records[:used]
+            self.records = records
 
 
 class Pool:

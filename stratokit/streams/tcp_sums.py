@@ -11,25 +11,25 @@ from stratokit.streams.tcp_state import HOLES, NEVER, WRAP, after
 
 
 @routine
-def open_hole(seq: int, fwd: Any) -> None:
+def open_hole(seq: int, fwd: Any, trouble: Any) -> None:
     """Remember bytes that were passed over; of too many holes the oldest stays open for good."""
     n = i64(fwd.holes)
     if n == HOLES:
-        fwd.missing += (i64(fwd.hole_right[0]) - i64(fwd.hole_left[0])) & WRAP
+        trouble.missing += (i64(trouble.hole_right[0]) - i64(trouble.hole_left[0])) & WRAP
         n -= 1
         for k in range(n):
-            fwd.hole_left[k], fwd.hole_right[k] = fwd.hole_left[k + 1], fwd.hole_right[k + 1]
-    fwd.hole_left[n], fwd.hole_right[n] = fwd.next_seq, seq
+            trouble.hole_left[k], trouble.hole_right[k] = trouble.hole_left[k + 1], trouble.hole_right[k + 1]
+    trouble.hole_left[n], trouble.hole_right[n] = fwd.next_seq, seq
     fwd.holes = n + 1
 
 
 @routine
-def fill_holes(seq: int, end: int, fwd: Any) -> None:
+def fill_holes(seq: int, end: int, fwd: Any, trouble: Any) -> None:
     """Take what a late segment brings out of the holes; one in the middle of a hole makes two of it."""
     n = i64(0)
     rest_left = rest_right = i64(0)
     for k in range(fwd.holes):
-        left, right = i64(fwd.hole_left[k]), i64(fwd.hole_right[k])
+        left, right = i64(trouble.hole_left[k]), i64(trouble.hole_right[k])
         if after(end, left) and after(right, seq):
             if after(seq, left):
                 if after(right, end):
@@ -38,13 +38,13 @@ def fill_holes(seq: int, end: int, fwd: Any) -> None:
             else:
                 left = end if after(right, end) else right
         if left != right:
-            fwd.hole_left[n], fwd.hole_right[n] = left, right
+            trouble.hole_left[n], trouble.hole_right[n] = left, right
             n += 1
     if rest_left != rest_right and n < HOLES:
-        fwd.hole_left[n], fwd.hole_right[n] = rest_left, rest_right
+        trouble.hole_left[n], trouble.hole_right[n] = rest_left, rest_right
         n += 1
     else:
-        fwd.missing += (rest_right - rest_left) & WRAP
+        trouble.missing += (rest_right - rest_left) & WRAP
     fwd.holes = n
 
 
@@ -58,16 +58,19 @@ def _bit(value: int) -> int:
 
 
 @routine
+def count(found: int, trouble: Any) -> None:
+    """Each flag by itself."""
+    while found:
+        low = found & -found
+        trouble.counts[_bit(low)] += 1
+        found ^= low
+
+
+@routine
 def sum_up(
-    found: int, ts: int, flags: int, length: int, window: int, rtt: int, in_flight: int, fwd: Any, rev: Any
+    ts: int, flags: int, length: int, window: int, rtt: int, in_flight: int, fwd: Any, rev: Any
 ) -> None:
     """What the table tells of a direction."""
-    bits = found
-    while bits:
-        low = bits & -bits
-        fwd.counts[_bit(low)] += 1
-        bits ^= low
-    fwd.segments += 1
     if length > 0:
         fwd.payload += length
         if fwd.first_data_ns == NEVER:
