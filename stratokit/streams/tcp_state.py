@@ -156,8 +156,8 @@ class Pool:
         have = self.entries.size
         if self.free[1] >= count or have >= POOL_MAX:
             return
-        more = np.zeros(max(count, have), SEGMENT)
-        more["older"] = np.arange(have + 1, have + more.size + 1)
-        more["older"][-1] = self.free[0]
-        self.entries = np.concatenate([self.entries, more])
-        self.free[:] = have, self.free[1] + more.size
+        more = max(count, have // 2)
+        self.entries.resize(have + more, refcheck=False)  # without a copy; nobody else holds them
+        self.entries["older"][have:] = np.arange(have + 1, have + more + 1)
+        self.entries["older"][-1] = self.free[0]
+        self.free[:] = have, self.free[1] + more
