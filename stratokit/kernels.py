@@ -34,6 +34,20 @@ def routine(function: F) -> F:
     return _compiled(function, _WITHOUT_WAY_IN)
 
 
+def lean_kernel(function: F) -> F:
+    """As `kernel`, for a function that makes no arrays, nor do those that it calls.
+
+    References to arrays are then not counted. Where each record goes through several routines with many
+    arrays, counting takes most of the time.
+    """
+    return _compiled(function, _OPTIONS | {"_nrt": False})
+
+
+def lean_routine(function: F) -> F:
+    """As `routine`, and as `lean_kernel`."""
+    return _compiled(function, _WITHOUT_WAY_IN | {"_nrt": False})
+
+
 def inlined(function: F) -> F:
     """As `routine`, its body put in place of each call before types are known."""
     return _compiled(function, _WITHOUT_WAY_IN | {"inline": "always"})

@@ -19,7 +19,8 @@ from stratokit.formats.scap.params import (
 )
 from stratokit.formats.scap.params import PLACE as _PLACE
 from stratokit.formats.scap.walk import half, word
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
 

@@ -11,7 +11,8 @@ from stratokit.engine.scap.decode import AF_UNIX, BOTH, FAMILY, GIVEN, PATH, SOU
 from stratokit.engine.scap.hashing import find, put
 from stratokit.engine.scap.texts import address_text, path_from, text
 from stratokit.formats.scap.params import EFFECT, PLACE
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
 u64: Any = np.uint64

@@ -14,7 +14,8 @@ from stratokit.engine.scap.threads import cloned, ended, executed, moved, thread
 from stratokit.formats.scap.blocks import STATE_ONLY
 from stratokit.formats.scap.params import EFFECT, NUMBERS, PLACE, Tables
 from stratokit.formats.scap.walk import GOOD
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
 

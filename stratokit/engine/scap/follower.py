@@ -13,7 +13,7 @@ from stratokit.engine.scap.hashing import find
 from stratokit.formats.scap import metadata, params
 from stratokit.formats.scap.params import PLACE
 from stratokit.formats.scap.reader import Events, Listed
-from stratokit.kernels import kernel
+from stratokit.kernels import lean_kernel as kernel
 from stratokit.schema import load, scap
 
 _FD_KINDS = {

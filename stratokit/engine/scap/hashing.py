@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_routine as routine
 
 u64: Any = np.uint64
 

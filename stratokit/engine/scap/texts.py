@@ -9,7 +9,8 @@ import numpy as np
 from stratokit.dissect.addresses import DIGITS, _write_dotted, _write_groups
 from stratokit.engine.scap.hashing import put, slot_of
 from stratokit.engine.scap.state import HEAP, NAME_BYTES, TEXTS, State
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_routine as routine
 
 u64: Any = np.uint64
 i64: Any = np.int64

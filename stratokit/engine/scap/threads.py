@@ -12,7 +12,8 @@ from stratokit.engine.scap.descriptors import ARG0, closed_from, copied, lookup
 from stratokit.engine.scap.hashing import find, put
 from stratokit.engine.scap.texts import joined, path_from, text
 from stratokit.formats.scap.params import PLACE
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
 u64: Any = np.uint64

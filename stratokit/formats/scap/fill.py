@@ -20,7 +20,8 @@ from stratokit.formats.scap.params import (
     Tables,
     convert,
 )
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
 u64: Any = np.uint64

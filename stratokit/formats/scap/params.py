@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stratokit.kernels import kernel
+from stratokit.kernels import lean_kernel as kernel
 from stratokit.schema import scap
 
 i64: Any = np.int64

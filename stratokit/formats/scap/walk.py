@@ -14,7 +14,8 @@ import numpy as np
 
 from stratokit.formats.scap.blocks import BLOCK_MAX, EVENTS, FLAGGED_EVENTS, PACKETS, V1_EVENTS
 from stratokit.formats.scap.params import Tables
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
 u64: Any = np.uint64
