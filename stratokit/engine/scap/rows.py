@@ -18,11 +18,12 @@ from stratokit.schema import load, scap
 from stratokit.schema.cgroup_paths import container_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from stratokit.engine.scap.follower import Follower
 
-Columns = dict[str, Any]
+# What makes each column: only those that are asked for are made.
+Makers = dict[str, "Callable[[], Any]"]
 TIME = pa.timestamp("ns", "UTC")
 _MOST_ERRNO = 4095
 
@@ -123,14 +124,15 @@ def _call_names(rows: np.ndarray, values: np.ndarray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(which, mask=lacking), pa.array(events + codes + natives))
 
 
-def _whose(rows: np.ndarray, texts: Texts) -> Columns:
+def _whose(rows: np.ndarray, texts: Texts) -> Makers:
     return {
-        "pid": _masked(rows["pid"].astype(np.uint32), rows["pid"] >= 0),
-        "tid": _masked(rows["tid"].astype(np.uint32), rows["tid"] >= 0),
-        "comm": texts.column(rows["comm"]),
-        "process_start": pa.array(rows["start"], TIME, mask=rows["start"] < 0),
-        "cgroup": texts.mapped(rows["cgroups"], cgroup_of),
-        "container_id": texts.mapped(rows["cgroups"], _container),
+        "ts": lambda: pa.array(rows["ts"], TIME),
+        "pid": lambda: _masked(rows["pid"].astype(np.uint32), rows["pid"] >= 0),
+        "tid": lambda: _masked(rows["tid"].astype(np.uint32), rows["tid"] >= 0),
+        "comm": lambda: texts.column(rows["comm"]),
+        "process_start": lambda: pa.array(rows["start"], TIME, mask=rows["start"] < 0),
+        "cgroup": lambda: texts.mapped(rows["cgroups"], cgroup_of),
+        "container_id": lambda: texts.mapped(rows["cgroups"], _container),
     }
 
 
@@ -162,14 +164,10 @@ def _fd_names(rows: np.ndarray, texts: Texts) -> pa.Array:
     return plain.scatter(sockets, found).scatter(pipes, inodes).to_arrow()
 
 
-def _flag_values(rows: np.ndarray, values: np.ndarray, names: Collection[str]) -> Columns:
-    found: Columns = {}
-    for n in range(6):
-        if f"arg{n}" in names:
-            place = PLACE[f"arg{n}"]
-            has = rows["mask"] >> place & 1 == 1
-            found[f"arg{n}"] = _masked(np.ascontiguousarray(values[:, place]).view(np.uint64), has)
-    return found
+def _argument(rows: np.ndarray, values: np.ndarray, n: int) -> pa.Array:
+    place = PLACE[f"arg{n}"]
+    has = rows["mask"] >> place & 1 == 1
+    return _masked(np.ascontiguousarray(values[:, place]).view(np.uint64), has)
 
 
 def syscalls(follower: Follower, out: follow.Out, kind: int, names: Collection[str]) -> pa.Table:
@@ -180,31 +178,30 @@ def syscalls(follower: Follower, out: follow.Out, kind: int, names: Collection[s
     if not wanted.all():
         chosen = np.flatnonzero(wanted)
         rows, values = rows[chosen], values[chosen]
-    texts = Texts(follower.known)
-    columns = {"ts": pa.array(rows["ts"], TIME)} | _whose(rows, texts)
-    columns |= _flag_values(rows, values, names)
-    columns["path"], columns["path2"] = texts.column(rows["path"]), texts.column(rows["path2"])
-    columns["data"] = _bytes(follower.data, rows["data_at"], rows["data_size"], rows["data_size"] > 0)
+    texts, data = Texts(follower.known), follower.data
+    makers = _whose(rows, texts)
+    makers |= {f"arg{n}": functools.partial(_argument, rows, values, n) for n in range(6)}
+    makers |= {name: functools.partial(texts.column, rows[name]) for name in ("path", "path2")}
+    for name, place in (("data", "data"), ("scap_enter", "enter"), ("scap_exit", "exit")):
+        size = rows[f"{place}_size"]
+        makers[name] = functools.partial(_bytes, data, rows[f"{place}_at"], size, size > 0)
     for part in ("enter", "exit"):
-        name = f"scap_{part}"
-        if name in names:
-            size = rows[f"{part}_size"]
-            columns[name] = _bytes(follower.data, rows[f"{part}_at"], size, size > 0)
         number = rows[f"{part}_number"]
-        columns[f"{name}_number"] = _masked(number.astype(np.uint64), number > 0)
-    if kind == follow.SYSCALL:
-        columns |= _call_columns(rows, values, texts)
-    else:
-        events = _names()[0]
-        which = np.minimum(rows["type"] >> 1, len(events) - 1).astype(np.int32)
-        unknown = rows["kind"] == follow.UNREADABLE
-        columns["event"] = pa.DictionaryArray.from_arrays(pa.array(which, mask=unknown), pa.array(events))
-    return pa.table({name: column for name, column in columns.items() if name in names})
+        makers[f"scap_{part}_number"] = functools.partial(_masked, number.astype(np.uint64), number > 0)
+    makers |= (
+        _call_columns(rows, values, texts) if kind == follow.SYSCALL else {"event": lambda: _event(rows)}
+    )
+    return pa.table({name: make() for name, make in makers.items() if name in names})
 
 
-def _call_columns(rows: np.ndarray, values: np.ndarray, texts: Texts) -> Columns:
-    returned = rows["mask"] >> PLACE["ret"] & 1 == 1
-    ret = values[:, PLACE["ret"]]
+def _event(rows: np.ndarray) -> pa.DictionaryArray:
+    events = _names()[0]
+    which = np.minimum(rows["type"] >> 1, len(events) - 1).astype(np.int32)
+    unknown = rows["kind"] == follow.UNREADABLE
+    return pa.DictionaryArray.from_arrays(pa.array(which, mask=unknown), pa.array(events))
+
+
+def _error_names(ret: np.ndarray, returned: np.ndarray) -> pa.DictionaryArray:
     failed = returned & (ret < 0) & (ret >= -_MOST_ERRNO)
     codes = list(ERRNO)
     table = np.zeros(_MOST_ERRNO + 1, np.int32)
@@ -212,31 +209,46 @@ def _call_columns(rows: np.ndarray, values: np.ndarray, texts: Texts) -> Columns
     known = np.zeros(_MOST_ERRNO + 1, np.bool_)
     known[[-code for code in codes]] = True
     size = np.where(failed, -ret, 0)
-    socket = rows["fd_kind"] == state.SOCKET
+    return pa.DictionaryArray.from_arrays(
+        pa.array(table[size], mask=~(failed & known[size])), pa.array([ERRNO[code] for code in codes])
+    )
+
+
+def _transport(rows: np.ndarray, socket: np.ndarray) -> pa.Array:
+    transport = socket & ((rows["family"] == 2) | (rows["family"] == 10)) & (rows["datagram"] > 0)
+    return _masked(np.where(rows["datagram"] == state.STREAM, 6, 17).astype(np.uint8), transport)
+
+
+def _device(rows: np.ndarray) -> pa.Array:
     device = rows["device"].astype(np.uint32)
     major, minor = device >> 8 & 0xFFF, (device & 0xFF) | (device >> 12 & 0xFFF00)
-    inode = rows["has_inode"] > 0
-    kinds = pa.array([kind or "" for kind in state.KINDS])
-    transport = socket & ((rows["family"] == 2) | (rows["family"] == 10)) & (rows["datagram"] > 0)
+    return _masked(major << 20 | minor, rows["has_inode"] > 0)
+
+
+def _fd_kinds(rows: np.ndarray) -> pa.DictionaryArray:
+    indices = pa.array(rows["fd_kind"].astype(np.int32), mask=rows["fd_kind"] == 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array([kind or "" for kind in state.KINDS]))
+
+
+def _call_columns(rows: np.ndarray, values: np.ndarray, texts: Texts) -> Makers:
+    returned = rows["mask"] >> PLACE["ret"] & 1 == 1
+    ret = values[:, PLACE["ret"]]
+    socket = rows["fd_kind"] == state.SOCKET
     return {
-        "ip_proto": _masked(np.where(rows["datagram"] == state.STREAM, 6, 17).astype(np.uint8), transport),
-        "syscall": _call_names(rows, values),
-        "duration_ns": _masked(rows["duration"].astype(np.uint64), rows["duration"] >= 0),
-        "ret": _masked(ret, returned),
-        "errno": pa.DictionaryArray.from_arrays(
-            pa.array(table[size], mask=~(failed & known[size])), pa.array([ERRNO[code] for code in codes])
-        ),
-        "fd": _masked(rows["fd"].astype(np.int32), rows["fd"] >= 0),
-        "fd_kind": pa.DictionaryArray.from_arrays(
-            pa.array(rows["fd_kind"].astype(np.int32), mask=rows["fd_kind"] == 0), kinds
-        ),
-        "fd_name": _fd_names(rows, texts),
-        "inode": _masked(rows["inode"], inode),
-        "device": _masked(major << 20 | minor, inode),
-        "src_ip": texts.column(np.where(socket, rows["local"], -1)),
-        "dst_ip": texts.column(np.where(socket, rows["remote"], -1)),
-        "src_port": _masked(rows["local_port"], socket & (rows["local"] >= 0)),
-        "dst_port": _masked(rows["remote_port"], socket & (rows["remote"] >= 0)),
+        "ip_proto": lambda: _transport(rows, socket),
+        "syscall": lambda: _call_names(rows, values),
+        "duration_ns": lambda: _masked(rows["duration"].astype(np.uint64), rows["duration"] >= 0),
+        "ret": lambda: _masked(ret, returned),
+        "errno": lambda: _error_names(ret, returned),
+        "fd": lambda: _masked(rows["fd"].astype(np.int32), rows["fd"] >= 0),
+        "fd_kind": lambda: _fd_kinds(rows),
+        "fd_name": lambda: _fd_names(rows, texts),
+        "inode": lambda: _masked(rows["inode"], rows["has_inode"] > 0),
+        "device": lambda: _device(rows),
+        "src_ip": lambda: texts.column(np.where(socket, rows["local"], -1)),
+        "dst_ip": lambda: texts.column(np.where(socket, rows["remote"], -1)),
+        "src_port": lambda: _masked(rows["local_port"], socket & (rows["local"] >= 0)),
+        "dst_port": lambda: _masked(rows["remote_port"], socket & (rows["remote"] >= 0)),
     }
 
 
@@ -252,8 +264,7 @@ def processes(follower: Follower, rows: np.ndarray) -> pa.Table:
     cmdline = pl.Series(texts.column(rows["cmdline"]).dictionary_decode()).alias("c").to_frame()
     return pa.table(
         {
-            "ts": pa.array(rows["ts"], TIME),
-            **_whose(rows, texts),
+            **{name: make() for name, make in _whose(rows, texts).items()},
             "event": pa.DictionaryArray.from_arrays(pa.array(rows["event"].astype(np.int32)), _EVENTS),
             "parent_pid": _masked(rows["ptid"].astype(np.uint32), rows["ptid"] > 0),
             "uid": _masked(rows["uid"].astype(np.uint32), (rows["uid"] >= 0) & (rows["uid"] < 1 << 32)),

@@ -241,7 +241,17 @@ class ScapSource:
             pass
         return found
 
+    def _rows_alone(self) -> Iterator[tuple[Follower, follow.Out]]:
+        """As `_pass`, for who needs no survey."""
+        assert self.form.open_reader is not None
+        with self.form.open_reader(self.path) as reader:
+            for follower, item in all_rows(reader.items()):
+                if not isinstance(item, Listed):
+                    yield follower, item
+            Survey().end(reader, follower, self.path)
+
     def _pass(self, survey: Survey, tell: Progress | None = None) -> Iterator[tuple[Follower, follow.Out]]:
+        """Events as rows, everything taken in by `survey`."""
         assert self.form.open_reader is not None
         size = self.path.stat().st_size
         with self.form.open_reader(self.path) as reader:
@@ -321,7 +331,7 @@ class ScapSource:
         shown = list(schema.names()) if with_columns is None else with_columns
         names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
         given = 0
-        for follower, out in self._pass(Survey()):
+        for follower, out in self._rows_alone():
             table = rows.syscalls(follower, out, _BULK[kind], names | {"ts"})
             frame = _frame(table, kind, names, schema)
             if predicate is not None:
