@@ -9,6 +9,7 @@ import typer
 
 from stratokit import __version__
 from stratokit.cli.convert import convert
+from stratokit.cli.diff import diff
 from stratokit.cli.doctor import doctor
 from stratokit.cli.fields import fields
 from stratokit.cli.follow import follow
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (record, report, info, table, follow, convert, fields, doctor):
+for verb in (record, report, diff, info, table, follow, convert, fields, doctor):
     app.command()(verb)
 
 
