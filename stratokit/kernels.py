@@ -7,17 +7,20 @@ and raises nothing.
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numba
+import numpy as np
 from numba.core.caching import CacheImpl, FunctionCache
 from numba.core.runtime.nrt import rtsys
+from numba.core.types import unliteral
 
 from stratokit import kernel_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 F = TypeVar("F", bound="Callable[..., Any]")  # what is checked is the function as it is written
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
@@ -53,11 +56,29 @@ def inlined(function: F) -> F:
     return _compiled(function, _WITHOUT_WAY_IN | {"inline": "always"})
 
 
+def read_only(values: Any, dtype: Any) -> Any:
+    """`values` as a contiguous array that a kernel only reads, whatever it came from.
+
+    numba compiles a kernel anew for arrays that may be written and for those with gaps. What Arrow, polars
+    and mapped files give may not be written, what numpy computes may.
+    """
+    found = np.ascontiguousarray(values, dtype).view()
+    found.flags.writeable = False
+    return found
+
+
 def _compiled(function: F, options: dict[str, Any]) -> F:
     dispatcher: Any = numba.njit(function, **options)
     dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
+    dispatcher.get_call_template = functools.partial(_of_plain_types, dispatcher.get_call_template)
     compiled: F = dispatcher
     return compiled
+
+
+def _of_plain_types(template: Callable[..., Any], types: Sequence[Any], named: dict[str, Any]) -> Any:
+    """What a call in a kernel compiles: numbers that are known before are numbers like any other."""
+    plain: Callable[[Any], Any] = unliteral
+    return template(tuple(map(plain, types)), {name: plain(type_) for name, type_ in named.items()})
 
 
 class _Cache(FunctionCache):

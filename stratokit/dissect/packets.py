@@ -50,7 +50,7 @@ from stratokit.dissect.transport import (
     sctp,
 )
 from stratokit.dissect.udp import udp, udplite
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import kernel, read_only, routine
 
 # UDP ports below have no tunnels.
 LOWEST_TUNNEL_PORT = GTPU_PORT
@@ -274,8 +274,7 @@ def dissect(
         `columns.packet_columns` makes Arrow arrays of them.
     """
     count = len(offsets)
-    data = np.ascontiguousarray(data, np.uint8).view()
-    data.flags.writeable = False  # so that mapped files and buffers share one compiled kernel
+    data = read_only(data, np.uint8)
     columns = empty_columns(count)
     rare, rare_at = np.empty(count, ROW), np.empty(count, np.int64)
     rares = _dissect(

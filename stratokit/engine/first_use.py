@@ -1,8 +1,8 @@
 """The first use after installation, when kernels are compiled: the user is told, two processors share it.
 
-numba compiles one function at a time. While this process compiles what reads packets and follows TCP, another
-one compiles the kernels of the application protocols, by reading a small capture; each finds what the other
-did in numba's cache.
+numba compiles one function at a time. While this process compiles what reads packets and follows TCP, others
+compile the kernels of the application protocols, by reading a small capture; each finds what the others did
+in numba's cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _PACKAGE = Path(__file__).parents[1]
 _SAMPLES = (_PACKAGE / "_samples" / "mixed.parquet", _PACKAGE.parent / "sample_captures" / "mixed.parquet")
 _COMPILE_EVENT = "numba:compile"
 _SHARED = "stratokit.protocols"
-# Compiling all of them takes less; whatever keeps the other process busy longer is done here.
+# Kernels of DNS take about as long to compile as those of all other protocols.
+_ALONE = "dns"
+# Compiling all of them takes less; whatever keeps the other processes busy longer is done here.
 _PATIENCE_S = 60
 
 
@@ -34,7 +36,7 @@ class _Compilation(event.Listener):
     def __init__(self, tell: Callable[[], None], protocols: bool) -> None:
         self._tell: Callable[[], None] | None = tell
         self._protocols = protocols
-        self._other: subprocess.Popen[bytes] | None = None
+        self._others: list[subprocess.Popen[bytes]] = []
 
     def on_start(self, event: Any) -> None:
         """numba begins to compile a function."""
@@ -42,22 +44,23 @@ class _Compilation(event.Listener):
             self._tell()
             self._tell = None
             if self._protocols and processors() > 1:
-                self._other = _started()
-        # What this function calls is in the cache when the other process is done.
-        if self._other is not None and event.data["dispatcher"].py_func.__module__.startswith(_SHARED):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._other.wait(_PATIENCE_S)
-            self._other = None
+                self._others = [*_started(True), *_started(False)]
+        # What this function calls is in the cache when the other processes are done.
+        if self._others and event.data["dispatcher"].py_func.__module__.startswith(_SHARED):
+            for other in self._others:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    other.wait(_PATIENCE_S)
+            self._others = []
 
     def on_end(self, event: Any) -> None:
         """It has ended."""
 
 
-def _started() -> subprocess.Popen[bytes] | None:
+def _started(alone: bool) -> list[subprocess.Popen[bytes]]:
     sample = next((path for path in _SAMPLES if path.exists()), None)
     if sample is None:
-        return None
-    code = f"from {__name__} import compile_protocols; compile_protocols({str(sample)!r})"
+        return []
+    code = f"from {__name__} import compile_protocols; compile_protocols({str(sample)!r}, {alone})"
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -66,9 +69,9 @@ def _started() -> subprocess.Popen[bytes] | None:
             stderr=subprocess.DEVNULL,
         )
     except OSError:
-        return None
+        return []
     atexit.register(_end, process)
-    return process
+    return [process]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -76,14 +79,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def compile_protocols(sample: str) -> None:
-    """Read every protocol's table of a capture."""
+def compile_protocols(sample: str, alone: bool) -> None:
+    """Read the table of one protocol of a capture, or those of all others."""
     from stratokit.engine.capture import Capture
     from stratokit.protocols.registry import protocols
 
     capture = Capture.open(sample)
     for protocol in protocols().values():
-        capture.table(protocol.table.name).collect()
+        if (protocol.name == _ALONE) == alone:
+            capture.table(protocol.table.name).collect()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import kernel, read_only, routine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def _gather(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.n
 
 def arrow_texts(data: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray[np.int64]) -> pa.Array:
     """As `text_column`, without polars, whose threads may all be waiting for the caller."""
-    offsets, out = _gather(data, start, size)
+    offsets, out = _gather(read_only(data, np.uint8), read_only(start, np.int64), read_only(size, np.int64))
     there = size >= 0
     validity = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
     return pa.Array.from_buffers(

@@ -100,13 +100,6 @@ def segments_of(capture: PacketSource) -> Iterator[pl.DataFrame]:
     yield from capture.rows("packet").filter(is_tcp).select(COLUMNS).collect_batches(maintain_order=True)
 
 
-def _array(batch: pl.DataFrame, name: str, dtype: Any) -> NDArray[Any]:
-    """A column that kernels may only read, so that they are compiled once."""
-    values = column(batch, name, dtype).view()
-    values.flags.writeable = False
-    return values
-
-
 def _from_greater(batch: pl.DataFrame, src_port: NDArray[Any], dst_port: NDArray[Any]) -> NDArray[np.bool_]:
     """Tells both ends apart: whether the sender's port, else its address, is the greater one."""
     greater: NDArray[np.bool_] = src_port > dst_port
@@ -140,27 +133,27 @@ class Judge:
     def feed(self, batch: pl.DataFrame) -> Findings:
         """Judge the segments of one batch."""
         assert not self._is_over
-        src_port, dst_port = _array(batch, "src_port", np.uint16), _array(batch, "dst_port", np.uint16)
-        flags = _array(batch, "tcp_flags", np.uint16)
+        src_port, dst_port = column(batch, "src_port", np.uint16), column(batch, "dst_port", np.uint16)
+        flags = column(batch, "tcp_flags", np.uint16)
         side = _from_greater(batch, src_port, dst_port).astype(np.uint8)
         own, seen_at = self._sightings(batch, side, flags)
-        flow_id = _array(batch, "flow_id", np.int64)
+        flow_id = column(batch, "flow_id", np.int64)
         first = self._table.used
         placed = self._table.place(flow_id, side, seen_at, flags, (src_port, dst_port))
         self._make_room(batch, first, placed.new_flows)
-        sacks = _array(batch, "tcp_sack_count", np.uint8)
+        sacks = column(batch, "tcp_sack_count", np.uint8)
         edges = np.zeros((batch.height if sacks.any() else 0, 2 * SACK_RANGES), np.uint32)
         for k, name in enumerate(_EDGES if len(edges) else ()):
             edges[:, k] = column(batch, name, np.uint32)
         segments = (
             placed.connection,
             side,
-            _array(batch.select(pl.col("ts").to_physical()), "ts", np.int64),
+            column(batch.select(pl.col("ts").to_physical()), "ts", np.int64),
             flags,
-            _array(batch, "tcp_seq", np.uint32),
-            _array(batch, "tcp_ack", np.uint32),
-            _array(batch, "tcp_window", np.uint16),
-            _array(batch, "payload_len", np.uint32),
+            column(batch, "tcp_seq", np.uint32),
+            column(batch, "tcp_ack", np.uint32),
+            column(batch, "tcp_window", np.uint16),
+            column(batch, "payload_len", np.uint32),
             np.ascontiguousarray(batch["tcp_window_scale"].cast(pl.Int16).fill_null(-1).to_numpy(), np.int16),
             sacks,
             edges,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import kernel, read_only, routine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,5 +77,8 @@ def parts_of(column: pl.Series, offset: NDArray[np.int64], length: NDArray[np.in
     span = max((high for _, high in extents), default=0) - base
     memory: Any = (ctypes.c_uint8 * span).from_address(base) if span else b""
     return Bytes(
-        np.frombuffer(memory, np.uint8), np.where(taken > 0, start + offset - base, 0), taken, owners
+        read_only(np.frombuffer(memory, np.uint8), np.uint8),
+        np.where(taken > 0, start + offset - base, 0),
+        taken,
+        owners,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from stratokit.kernels import kernel
+from stratokit.kernels import kernel, read_only
 from stratokit.streams.flows import ACK, SYN, TCP, sender_is_client
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def sender_is_greater() -> pl.Expr:
 
 
 def column(frame: pl.DataFrame, name: str, dtype: Any) -> NDArray[Any]:
-    """A numeric column as an array, nulls as 0."""
-    return np.ascontiguousarray(frame[name].fill_null(0).to_numpy(), dtype)
+    """A numeric column as an array to be read, nulls as 0."""
+    found: NDArray[Any] = read_only(frame[name].fill_null(0).to_numpy(), dtype)
+    return found
 
 
 def with_sides(packets: pl.DataFrame) -> pl.DataFrame:

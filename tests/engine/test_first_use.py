@@ -47,7 +47,8 @@ def test_who_compiles_says_so_once(tmp_path):
 def test_the_other_process_has_something_to_read():
     """Every protocol that is read has its kernels compiled by this sample."""
     sample = next(path for path in _SAMPLES if path.exists())
-    compile_protocols(str(sample))
+    for alone in (True, False):
+        compile_protocols(str(sample), alone)
     capture = Capture.open(sample)
     for name in ("http", "dns", "tls"):
         assert capture.table(name).collect().height > 0
