@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.core.caching import NullCache
 
 from stratokit.kernels import kernel, read_only, routine
 
@@ -25,6 +26,10 @@ def _total(values: np.ndarray) -> int:
     for i in range(len(values)):
         total += values[i]
     return total
+
+
+for compiled_here in (_added, _of_known_and_unknown, _total):
+    compiled_here._cache = NullCache()  # type: ignore[attr-defined]
 
 
 def test_numbers_known_before_compile_no_kernel_of_their_own() -> None:
