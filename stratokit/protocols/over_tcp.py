@@ -190,19 +190,31 @@ def _run(capture: PacketSource, tables: set[str]) -> Passes:
 def _found(streams: Streams, tables: set[str], known: tuple[StreamParser, ...]) -> Iterator[Parsed]:
     """What all parsers find in these conversations."""
     heads = Heads(*streams.heads(HEAD_BYTES), streams.began)
-    for parser, wanted, asks in _recognised(heads, tables, known):
+    for parser, ours, asks in _recognised(heads, tables, known):
+        wanted = ours
         if parser.leads_on is not None and tables.isdisjoint(parser.tables):
-            leads = parser.leads_on(streams.byte_runs(wanted, parser.limit_bytes, asks[wanted]), asks[wanted])
-            wanted[wanted] = leads
+            wanted = _leading_on(streams, parser.leads_on, ours, asks)
         groups = streams.groups(wanted, GROUP_BYTES, parser.limit_bytes)
 
         def read(group: NDArray[np.bool_], parser: StreamParser = parser, asks: Any = asks) -> Any:
             runs = streams.byte_runs(group, parser.limit_bytes)
+            forget_pages()
             return runs, asks[group], parser.parse(runs, asks[group]) if parser.in_threads else None
 
         for runs, asking, parsed in _ahead(read, groups):
             yield from _with_inner(parsed or parser.parse(runs, asking), tables, known)
-            forget_pages()
+
+
+def _leading_on(
+    streams: Streams, leads_on: Any, wanted: NDArray[np.bool_], asks: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Those of the wanted conversations that may have others inside."""
+    found = np.zeros_like(wanted)
+    for group, _ in streams.groups(wanted, AHEAD_BYTES):
+        runs = streams.byte_runs(group, only=asks[group])
+        found[group] = leads_on(runs, asks[group])
+        forget_pages()
+    return found
 
 
 def _ahead(work: Callable[[Any], Any], groups: Iterable[tuple[Any, int]]) -> Iterator[Any]:

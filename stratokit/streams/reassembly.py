@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 1 << 28
 # Of a mapped file so much payload is looked at before its pages are given back.
-_LOOKED_AT_BYTES = 1 << 26
+_LOOKED_AT_BYTES = 1 << 27
 # Who sent a packet, and when and where it was seen, for what is told about its messages.
 SEEN = ("dst_ip", "pid", "comm", "pod", "namespace", "container_id")
 _SENT = pl.col("payload_len").cast(pl.Int64)
@@ -124,11 +124,14 @@ class Streams:
     ) -> Iterator[tuple[NDArray[np.bool_], int]]:
         """The conversations that `wanted` marks, a few at a time, and how many bytes these have.
 
-        That is at most `group_bytes`, or one alone; `limit_bytes` of each stream.
+        That is at most `group_bytes`, or one alone; `limit_bytes` of each stream. What they lie among is not
+        much more than _LOOKED_AT_BYTES.
         """
         ends = np.concatenate([[0], np.cumsum(self.pieces[:, 1])])[self.piece_bounds]
         size = np.where(wanted, np.minimum(np.diff(ends), limit_bytes).reshape(-1, 2).sum(1), 0)
-        group = (np.cumsum(size) - size) // group_bytes
+        full = (np.cumsum(size) - size) // group_bytes
+        far = ends[:-1:2] // _LOOKED_AT_BYTES
+        group = np.cumsum(np.append(0, (np.diff(full) != 0) | (np.diff(far) != 0)))[: size.size]
         for number in np.unique(group[wanted]):
             chosen = wanted & (group == number)
             yield chosen, int(size[chosen].sum())
