@@ -21,7 +21,7 @@ SACK_RANGES = 4  # what fits into the options (RFC 2018 section 3)
 # Segments of one direction whose acknowledgment is awaited; of more, no time is taken.
 UNACKED_MAX = 10_000
 POOL_MAX = 1 << 22  # of all directions
-HOLES = 8  # of one direction that are watched at once
+HOLES = 16  # of one direction that are watched at once
 NOWHERE = -1
 NEVER = np.iinfo(np.int64).min
 
