@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from stratokit.streams.follow import Stream
 
+_LEAST_RECORD_BYTES = 16  # a packet of pcap without a byte
+
 _C = TypeVar("_C", bound="Capture")
 
 
@@ -119,6 +121,13 @@ class Capture:
     def is_mapped(self) -> bool:
         """Whether bytes of packets stay in the files until they are looked at."""
         return all(getattr(source, "is_mapped", False) for source in self._sources)
+
+    def has_at_most(self, packets: int) -> bool:
+        """Whether there are no more packets; files are only walked through where their sizes do not tell."""
+        sizes = [Path(source.path).stat().st_size for source in self._sources]  # type: ignore[attr-defined]
+        if sum(sizes) <= packets * _LEAST_RECORD_BYTES:
+            return True
+        return sum(file.rows.get("packet", 0) for file in self.files) <= packets
 
     @property
     def damages(self) -> list[tuple[Path, Damage]]:

@@ -4,9 +4,9 @@ Bytes that arrived twice are taken from the first segment that brought them, or 
 says. What nothing brought is a gap between two runs. A conversation that was recorded at both ends is put
 together for each end, and the more complete view is kept; the client's, when they are equal.
 
-Bounds: what is not mapped is taken in groups of conversations of at most `BATCH_BYTES` of payload; of one
-that alone exceeds it, and of any stream, only `segments.STREAM_LIMIT_BYTES` a direction are kept. What that
-cuts is counted in `losses`.
+Bounds: conversations are taken in groups of at most `BATCH_BYTES` of payload, where that is not mapped, and
+of about `BATCH_SEGMENTS`; of one that alone exceeds it, and of any stream, only
+`segments.STREAM_LIMIT_BYTES` a direction are kept. What that cuts is counted in `losses`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stratokit.streams.source import PacketSource
 
 BATCH_BYTES = 1 << 28
+BATCH_SEGMENTS = 1 << 22
 # Of a mapped file so much payload is looked at before its pages are given back.
 _LOOKED_AT_BYTES = 1 << 27
 # Who sent a packet, and when and where it was seen, for what is told about its messages.
@@ -188,7 +189,8 @@ def batches(
     columns = list(dict.fromkeys((*_COLUMNS, *SEEN, "data", "datagram", "payload_offset")))
     every = capture.rows("packet").filter(pl.col("flow_id").is_not_null())
     packets = every.filter(is_tcp)
-    if getattr(capture, "is_mapped", False):
+    is_mapped = getattr(capture, "is_mapped", False)
+    if is_mapped and capture.has_at_most(BATCH_SEGMENTS):  # type: ignore[attr-defined]
         found = (packets if beside is None else every.filter(is_tcp | beside)).select(columns).collect()
         empty = [name for name in columns if found[name].null_count() == found.height]
         found = found.with_columns(pl.lit(None, found.schema[name]).alias(name) for name in empty)
@@ -201,14 +203,18 @@ def batches(
     if beside is not None:
         others = every.filter(beside).select(columns).collect()
         yield dataclasses.replace(put_together(with_sides(others.clear()), policy), beside=others)
-    sizes = (
-        packets.group_by("flow_id").agg(pl.col("payload_len").cast(pl.Int64).sum()).sort("flow_id").collect()
-    )
-    group = sizes["payload_len"].cum_sum().shift(1, fill_value=0) // limit_bytes
+    amounts = (pl.col("payload_len").cast(pl.Int64).sum(), pl.len().cast(pl.Int64).alias("segments"))
+    sizes = packets.group_by("flow_id").agg(amounts).sort("flow_id").collect()
+    filled = sizes["segments"].cum_sum() / BATCH_SEGMENTS
+    if not is_mapped:
+        filled += sizes["payload_len"].cum_sum() / limit_bytes
+    group = filled.shift(1, fill_value=0.0).floor().cast(pl.Int64)
     for _, part in sizes.group_by(group, maintain_order=True):
         low, high = part["flow_id"][0], part["flow_id"][-1]
         rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(columns)
-        if part["payload_len"].sum() > limit_bytes:  # of one that fills the group alone not all is read
+        if (
+            not is_mapped and part["payload_len"].sum() > limit_bytes
+        ):  # of one that fills the group alone not all is read
             rows = rows.with_columns(unread=_SENT_BEFORE >= STREAM_LIMIT_BYTES)
             read = (pl.when(~pl.col("unread")).then(name).alias(name) for name in ("data", "datagram"))
             rows = rows.with_columns(read)

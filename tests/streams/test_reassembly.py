@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import polars as pl
+import pytest
 from helpers.traffic import (
     ACK,
     CLIENT,
@@ -217,6 +218,19 @@ def test_conversations_come_in_groups_of_bounded_size() -> None:
         connection.answer(b"a" * 40)
     groups = [s.flow_id.tolist() for s in reassembly.batches(packets, limit_bytes=300)]
     assert groups == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+
+
+def test_of_a_mapped_capture_only_the_segments_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    packets = Packets()
+    for flow in range(6):
+        connection = Connection(packets, flow=flow)  # two segments that matter, then three more
+        connection.ask(b"question" * 100, [1, 2])
+    packets.is_mapped = True  # type: ignore[attr-defined]
+    counted: list[int] = []
+    packets.has_at_most = counted.append  # type: ignore[attr-defined]
+    monkeypatch.setattr(reassembly, "BATCH_SEGMENTS", 10)
+    groups = [s.flow_id.tolist() for s in reassembly.batches(packets, limit_bytes=300)]
+    assert (groups, counted) == ([[0, 1], [2, 3], [4, 5]], [10])
 
 
 def test_heads_end_at_the_first_gap() -> None:
