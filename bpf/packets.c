@@ -48,6 +48,10 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 	if (!sk || !socket_in_scope(sk, bpf_get_socket_cookie(skb)))
 		return 1;
 #endif
+#ifdef PACKET_TEST
+	if (!packet_wanted(skb, direction))
+		return 1;
+#endif
 	slot = take_slot();
 	if (!slot) {
 		count(COUNT_PACKET_NO_SCRATCH);

@@ -42,7 +42,8 @@ struct syscall_spec {
 	u8 no_return;	/* exit: recorded on entry */
 	u8 child_returns; /* clone: the new task returns 0 from a call it did not make */
 	u8 manages;	/* keeps a descriptor rather than uses it: close, dup, fcntl */
-	u8 spare[2];
+	u8 unfiltered;	/* recorded whatever the filter says, because others are named by it */
+	u8 spare[1];
 };
 BPF_ARRAY(syscall_specs, struct syscall_spec, 512);
 
@@ -202,6 +203,24 @@ static __always_inline u32 append_iovecs(struct syscall_scratch *scratch, u32 at
 	return total;
 }
 
+#ifdef CALL_TEST
+static __always_inline bool call_wanted(struct syscall_spec *spec, u32 nr, s64 ret, u64 start, u64 now)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct call_facts facts = {.ret = ret, .pid = thread >> 32, .tid = thread, .nr = nr}, *c = &facts;
+
+	if (spec->unfiltered)
+		return true;
+	facts.returned = facts.timed = !spec->no_return;
+	if (start)
+		facts.duration_ns = now - start;
+	else
+		facts.timed = false;
+	bpf_get_current_comm(facts.comm, sizeof(facts.comm));
+	return CALL_TEST;
+}
+#endif
+
 static __always_inline void syscall_record(struct syscall_scratch *scratch, struct syscall_spec *spec, u32 nr,
 					   s64 ret, u64 start, u64 now)
 {
@@ -211,6 +230,13 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 	struct file_info file = {}, *closing;
 	bool have_file = false;
 
+#ifdef CALL_TEST
+	if (!call_wanted(spec, nr, ret, start, now)) {
+		if (spec->fd_at_entry)
+			closing_files.delete(&tid);
+		return;
+	}
+#endif
 	__builtin_memset(event, 0, sizeof(*event));
 	FILL_HEADER(event, EVENT_SYSCALL, start ? start : now, 0);
 	if (start)

@@ -28,6 +28,7 @@ class Recording:
     path: Path
     process: subprocess.Popen[str]
     errors: str = ""
+    output: str = ""
 
     @property
     def spool(self) -> Path:
@@ -37,7 +38,9 @@ class Recording:
         """End it before the block ends."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.errors += self.process.communicate(timeout=120)[1] or ""
+            output, errors = self.process.communicate(timeout=120)
+            self.output += output or ""
+            self.errors += errors or ""
 
     def rows(self, kind: str) -> pl.DataFrame:
         return pl.scan_parquet(self.path).filter(pl.col("kind") == kind).collect()
@@ -59,7 +62,10 @@ def watches(path: Path) -> bool:
 def recording(path: Path, *options: str, prefix: tuple[str, ...] = ()) -> Iterator[Recording]:
     """Record what happens in the block; `prefix` is a program that starts the recorder, as setpriv."""
     process = subprocess.Popen(
-        [*prefix, *STRATOKIT, "record", "-o", str(path), *options], stderr=subprocess.PIPE, text=True
+        [*prefix, *STRATOKIT, "record", "-o", str(path), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     result = Recording(path, process)
     try:

@@ -5,6 +5,7 @@ This process only records. The conversion runs in a fresh one, whose libraries w
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import platform
 import subprocess
@@ -18,7 +19,7 @@ from stratokit.cli.values import duration_ns, free_output, size_bytes, user_id
 from stratokit.errors import StratokitError, UsageError
 
 if TYPE_CHECKING:
-    from stratokit.record.options import RecordOptions
+    from stratokit.record.options import Filter, RecordOptions
 
 
 def record(
@@ -31,8 +32,23 @@ def record(
     duration: int | None = typer.Option(
         None, metavar="TIME", parser=duration_ns, help="Record for this long, as 30s, 5m; else until Ctrl-C."
     ),
-    syscalls: str = typer.Option(
-        "default", metavar="WHICH", help="all, none, default, or names and groups: openat,network."
+    filter_: str | None = typer.Option(
+        None, "--filter", metavar="FILTER", help='Keep only what matches: "http", "ip.addr == 10.0.0.0/8".'
+    ),
+    dns_errors_only: bool = typer.Option(
+        False, "--dns-errors-only", help="Of DNS keep only what failed or had no answer."
+    ),
+    latency: bool = typer.Option(
+        False, "--latency", help="Show latencies at the end: of handshakes, and of each layer."
+    ),
+    explain: bool = typer.Option(
+        False, "--explain", help="Show which part of --filter runs where, and record nothing."
+    ),
+    syscalls: str | None = typer.Option(
+        None,
+        metavar="WHICH",
+        help="all, none, default, or names and groups: openat,network.  [default: default; "
+        "none where --filter says nothing of system calls]",
     ),
     packets: bool = typer.Option(True, help="Record packets."),
     sockets: bool = typer.Option(True, help="Record what becomes of TCP sockets."),
@@ -76,6 +92,10 @@ def record(
       stratokit record -o curl.parquet -- curl -s http://shop.example/
       stratokit record --pod my-app --duration 1m
       stratokit record --comm nginx --uid postgres
+      stratokit record --pod my-app --filter "http"
+      stratokit record --filter "dns" --dns-errors-only
+      stratokit record --filter "tcp.flags.syn==1" --latency
+      stratokit record --filter "evt.failed == true and evt.latency > 10ms"
       stratokit record -o now.scap                   for sysdig and Stratoshark
       stratokit record --syscalls network,openat --buffer 256M
     """
@@ -84,6 +104,11 @@ def record(
 
     if whole_host and not command:
         raise UsageError("--whole-host goes with a command: stratokit record --whole-host -- COMMAND")
+    if dns_errors_only:
+        filter_ = filter_ or "dns"
+    if explain:
+        _explain(filter_)
+        return
     output = output or Path(f"{platform.node()}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.parquet")
     if output.suffix not in (".parquet", ".scap"):
         raise UsageError(
@@ -100,15 +125,17 @@ def record(
             f"{spool} is left from an earlier recording; "
             f"save it with 'stratokit convert {spool} OUT.parquet', or remove it"
         )
+    chosen = _planned(filter_, syscalls)
     options = RecordOptions(
         output=output,
         spool=spool,
         duration_ns=duration,
         snaplen=snaplen,
         io_bytes=io_bytes,
-        syscalls=syscalls,
-        packets=packets,
-        sockets=sockets,
+        syscalls=chosen.syscalls,
+        packets=packets and chosen.packets,
+        sockets=sockets and chosen.sockets,
+        filter=dataclasses.replace(chosen.filter, dns_errors_only=dns_errors_only),
         buffer_bytes=buffer,
         command=tuple(command or ()),
         scope=Scope(
@@ -132,8 +159,83 @@ def record(
         line.summary(result.status, output)
         if result.exit_code:
             line.say(f"{options.command[0]} ended with exit code {result.exit_code}.")
+    if sections := _sections(filter_, dns_errors_only, latency):
+        _report(output, sections)
     if result.reason == DISK_FULL:
         raise StratokitError("the disk is full: the recording ended before its time")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Planned:
+    """What is recorded for a filter."""
+
+    syscalls: str
+    filter: Filter
+    packets: bool = True
+    sockets: bool = True
+
+
+def _planned(text: str | None, syscalls: str | None) -> _Planned:
+    """A filter that says nothing of packets or of system calls needs none of them recorded."""
+    from stratokit.record.options import Filter
+
+    if text is None:
+        return _Planned(syscalls or "default", Filter())
+    from stratokit.cli.plan import settings
+
+    found = settings(text)
+    packets, calls = found.pop("packets"), found.pop("syscalls")
+    if not calls and syscalls is not None:
+        # Asked for beside the packets: those on the sockets that are kept.
+        from stratokit.record.specs import names_of
+
+        found["calls"] = names_of(syscalls)
+    return _Planned(
+        syscalls or ("default" if calls else "none"),
+        Filter(**(found | {"calls": tuple(found["calls"])})),
+        packets,
+        packets or found["names_files"],
+    )
+
+
+# What a filter asks about, by the protocol of its fields, and the section that answers.
+_ANSWERS = {"http": "http", "http2": "http", "grpc": "http", "dns": "dns", "tls": "tls", "evt": "syscalls"}
+
+
+def _sections(text: str | None, dns_errors_only: bool, latency: bool) -> list[str]:
+    """Sections of the report that answer what was recorded for."""
+    from stratokit.filters import tree
+    from stratokit.filters.parse import parse
+
+    fields = tree.fields(parse(text)) if text else frozenset()
+    protocols = {name.partition(".")[0] for name in fields}
+    found = {section for protocol, section in _ANSWERS.items() if protocol in protocols}
+    if dns_errors_only:
+        found = found - {"dns"} | {"dns_errors"}
+    if latency:
+        # SYNs alone tell of handshakes, and nothing of other layers.
+        found |= {"handshakes"} if protocols == {"tcp"} else {"handshakes", "latency"}
+    return sorted(found)
+
+
+def _report(output: Path, sections: list[str]) -> None:
+    if output.suffix != ".parquet":
+        return
+    sys.stdout.flush()
+    argv = [sys.executable, "-m", "stratokit", "report", str(output), "--only", ",".join(sections)]
+    subprocess.run(argv, check=False)
+
+
+def _explain(text: str | None) -> None:
+    from stratokit.engine.recording_filter import explain, plan
+
+    if text is None:
+        raise UsageError("--explain shows what becomes of --filter; give one")
+    found = plan(text)
+    rows = [("part", "of", "decided"), *explain(found)]
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    for row in rows:
+        typer.echo(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}")
 
 
 def _began(options: RecordOptions) -> str:

@@ -38,13 +38,20 @@ _C = TypeVar("_C", bound="Capture")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Where:
+class Where:
+    """A filter: as it was written, taken apart, and the fields that it names."""
+
     text: str
     test: tree.Test
     fields: frozenset[str]
 
     @classmethod
-    def parsed(cls, text: str) -> _Where:
+    def parsed(cls, text: str) -> Where:
+        """Take `text` apart.
+
+        Raises:
+            FilterError: it breaks the grammar.
+        """
         test = parse(text)
         # Other names are texts without quotation marks, or unknown: compiling tells.
         return cls(text, test, tree.fields(test) & known_names())
@@ -59,7 +66,7 @@ class Capture:
 
     def __init__(self, sources: tuple[scan.Source, ...]) -> None:
         self._sources = sources
-        self._where: _Where | None = None
+        self._where: Where | None = None
         # Shared by all restrictions of this capture: tables as built from all rows, before any filter.
         self._built: dict[str, pl.LazyFrame] = {}
         self._whole: Capture = self
@@ -240,7 +247,7 @@ class Capture:
         if self._where is not None:
             frame = self._restricted(found, frame, self._where)
         if where is not None:
-            frame = self._filtered(found, frame, _Where.parsed(where))
+            frame = self._filtered(found, frame, Where.parsed(where))
         return frame.select(list(found.columns if columns is None else columns))
 
     def where(self: _C, text: str) -> _C:
@@ -248,10 +255,10 @@ class Capture:
 
         Tables that lack a field of the filter are restricted to the conversations that match in other tables.
         """
-        self._check(_Where.parsed(text))
+        self._check(Where.parsed(text))
         restricted = type(self)(self._sources)
         restricted._built, restricted._whole = self._built, self._whole
-        restricted._where = _Where.parsed(f"({self._where.text}) && ({text})" if self._where else text)
+        restricted._where = Where.parsed(f"({self._where.text}) && ({text})" if self._where else text)
         return restricted
 
     def applies(self, name: str) -> bool:
@@ -260,18 +267,22 @@ class Capture:
             return True
         return self._where.fields <= uses(name).keys() or "flow_id" in entry(name).columns
 
-    def _check(self, where: _Where) -> None:
+    def _check(self, where: Where) -> None:
         """An unknown field, or a value of the wrong type, is told at once, not when a table is asked for."""
         fitting = [name for name in entries() if where.fields <= uses(name).keys()]
         for name in fitting or ["packets"]:
             compile_tree(where.test, where.text, catalogue(name), elsewhere(name))
 
-    def _filtered(self, found: Entry, frame: pl.LazyFrame, where: _Where) -> pl.LazyFrame:
+    def matching(self, name: str, where: Where) -> pl.LazyFrame:
+        """Rows of a table that match, with columns that only filters use."""
+        return self._filtered(entry(name), self.built(name), where)
+
+    def _filtered(self, found: Entry, frame: pl.LazyFrame, where: Where) -> pl.LazyFrame:
         name = found.table.name
         condition = compile_tree(where.test, where.text, catalogue(name), elsewhere(name))
         return with_joined(self._whole, name, frame, where.fields).filter(condition)
 
-    def _restricted(self, found: Entry, frame: pl.LazyFrame, where: _Where) -> pl.LazyFrame:
+    def _restricted(self, found: Entry, frame: pl.LazyFrame, where: Where) -> pl.LazyFrame:
         if where.fields <= uses(found.table.name).keys() or "flow_id" not in found.columns:
             return self._filtered(found, frame, where)
         fitting = [

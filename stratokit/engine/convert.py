@@ -84,9 +84,26 @@ def convert_files(
         return _by_parquet(spools[0], output, progress, choices)
     if form.name != "parquet":
         raise UsageError(f"{spools[0]} is a spool: make a .parquet file of it first")
-    from stratokit.engine.ingest import ingest
+    return _ingest(spools[0], output, progress)
 
-    return ingest(spools[0], output, progress)
+
+def _ingest(path: Path, output: Path, progress: Progress | None) -> dict[str, int]:
+    """A spool to a capture; what the filter of the recording leaves out is taken out again."""
+    from stratokit.engine.ingest import ingest
+    from stratokit.engine.ingest.survey import recording_filter
+    from stratokit.formats.spool import SpoolReader
+
+    text, errors_only = recording_filter(SpoolReader(path))
+    if not text:
+        return ingest(path, output, progress)
+    from stratokit.engine.capture import Capture
+    from stratokit.engine.kept import write_kept
+
+    with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
+        whole = Path(folder) / "capture.parquet"
+        lost = ingest(path, whole, progress)
+        write_kept(Capture.open(whole), text, output, errors_only)
+    return lost
 
 
 def _packet_format(path: Path) -> registry.Format | None:
@@ -104,11 +121,10 @@ def _packet_format(path: Path) -> registry.Format | None:
 def _by_parquet(spool: Path, output: Path, progress: Progress | None, choices: Choices) -> dict[str, int]:
     """A spool to another format, by way of a capture that nobody keeps."""
     from stratokit.engine.capture import Capture
-    from stratokit.engine.ingest import ingest
 
     with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
         between = Path(folder) / "capture.parquet"
-        lost = ingest(spool, between, progress)
+        lost = _ingest(spool, between, progress)
         convert(Capture.open(between), output, progress, choices)
     return lost
 
@@ -209,7 +225,7 @@ def _copy(
     return survey.losses
 
 
-def _metadata(capture: Capture, choices: Choices) -> dict[str, str]:
+def metadata_of(capture: Capture, choices: Choices = Choices()) -> dict[str, str]:
     """Metadata for the new file: those of the first input, which say where it was recorded."""
     facts = capture.files[0]
     found = {
@@ -226,7 +242,7 @@ def _to_parquet(capture: Capture, output: Path, progress: Progress | None, choic
     kinds = sorted({kind for file in capture.files for kind in file.rows})
     total = sum(sum(file.rows.values()) for file in capture.files)
     done = 0
-    with CaptureWriter(output, _metadata(capture, choices)) as writer:
+    with CaptureWriter(output, metadata_of(capture, choices)) as writer:
         for kind in kinds:
             for batch in _batches(capture, kind):
                 writer.write(kind, batch)
@@ -276,11 +292,11 @@ def _to_packets(
         from stratokit.engine.mixed_files import with_events
 
         losses = collect(capture.rows("loss")).to_arrow()
-        with_events(capture, output, _metadata(capture, choices), _told(capture, progress), known, losses)
+        with_events(capture, output, metadata_of(capture, choices), _told(capture, progress), known, losses)
         return
     # pcapng has a place for what was lost, pcap has none.
     more = {"losses": collect(capture.rows("loss")).to_arrow()} if form.name == "pcapng" else {}
-    with form.open_writer(output, _metadata(capture, choices), known, **more) as writer:
+    with form.open_writer(output, metadata_of(capture, choices), known, **more) as writer:
         for batch in _told(capture, progress):
             writer.write(batch)
 

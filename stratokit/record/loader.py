@@ -26,7 +26,7 @@ from stratokit.schema import derive, load
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from stratokit.record.options import RecordOptions, Scope
+    from stratokit.record.options import Filter, RecordOptions, Scope
 
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
 _BPF_LINK_CREATE = 28
@@ -165,6 +165,9 @@ class Kernel:
         self.offsets = btf.kernel_offsets()
         self.names = self._wanted(options)
         self.syscalls = specs.select(options.syscalls)
+        if options.filter.text:
+            self.syscalls &= specs.select(",".join(options.filter.calls) or "none")
+        self._names_files = options.filter.names_files
         size = ring_bytes(options.buffer_bytes)
         var_mask = (1 << (4096 + options.io_bytes).bit_length()) - 1
         self.pid = pidns.kernel_pid()
@@ -181,8 +184,10 @@ class Kernel:
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
             **_scope_settings(options.scope),
+            **_filter_settings(options.filter),
         }
         first = ["scope"] if options.scope else []
+        first += ["filter"] if options.filter.text else []
         self._bpf = self._compile(program_text(first + self.names, settings))
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
         if "syscalls" in self.names:
@@ -228,9 +233,16 @@ class Kernel:
             wanted |= {n for n, call in calls.items() if call.name in specs.OWNER_CALLS}
         if any(kind == "path" for number in self.syscalls for _, kind in calls[number].args):
             wanted |= {n for n, call in calls.items() if call.name in specs.FOLDER_CALLS}
+        if self._names_files:
+            wanted |= {n for n, call in calls.items() if specs.names_files(call)}
         for number in wanted:
             if number < 512:
-                table[ctypes.c_int(number)] = table.Leaf.from_buffer_copy(specs.pack(calls[number]))
+                # Of calls by which others are named all are needed, also where they are asked for themselves.
+                call = calls[number]
+                needed = number not in self.syscalls or call.name in specs.OWNER_CALLS
+                needed |= self._names_files and specs.names_files(call)
+                spec = specs.pack(call, unfiltered=needed)
+                table[ctypes.c_int(number)] = table.Leaf.from_buffer_copy(spec)
 
     def attach(self) -> None:
         """Attach everything: processes first, so that no process begins between them and the rest."""
@@ -408,6 +420,18 @@ def _scope_settings(scope: Scope) -> dict[str, int | str]:
         words = [struct.unpack("<QQ", comm.encode().ljust(16, b"\0")) for comm in scope.comms]
         tests = (f"((comm)[0] == {low:#x}ULL && (comm)[1] == {high:#x}ULL)" for low, high in words)
         found["SCOPE_COMMS(comm)"] = "(" + " || ".join(tests) + ")"
+    return found
+
+
+def _filter_settings(filter_: Filter) -> dict[str, int | str]:
+    """What bpf/filter.c has to know."""
+    found: dict[str, int | str] = {}
+    if filter_.packet_test:
+        found["PACKET_TEST"] = f"({filter_.packet_test})"
+    if filter_.conversations:
+        found["TEST_CONVERSATIONS"] = 1
+    if filter_.call_test:
+        found["CALL_TEST"] = f"({filter_.call_test})"
     return found
 
 

@@ -46,6 +46,24 @@ class Scope:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Filter:
+    """What of a filter the kernel programs decide; `text` is all of it, for the conversion.
+
+    `packet_test` and `call_test` are C, empty where everything passes (see `filters.kernel`).
+    `conversations`: packet_test asks what a connection carries. `calls` are the system calls that may match,
+    `names_files` says that the names of their files are asked for. `dns_errors_only` is for the conversion.
+    """
+
+    text: str = ""
+    packet_test: str = ""
+    conversations: bool = False
+    call_test: str = ""
+    calls: tuple[str, ...] = ()
+    names_files: bool = False
+    dns_errors_only: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RecordOptions:
     """Settings of one recording.
 
@@ -64,6 +82,7 @@ class RecordOptions:
     buffer_bytes: int = BUFFER_BYTES
     command: tuple[str, ...] = ()
     scope: Scope = Scope()
+    filter: Filter = Filter()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,8 +15,21 @@ OWNER_CALLS = ("accept", "accept4")
 # Relative paths are meant from the current directory, so whoever records paths needs these.
 FOLDER_CALLS = ("chdir", "fchdir")
 
+
+def names_of(text: str) -> tuple[str, ...]:
+    """As `select`, the names."""
+    table = load.syscalls()
+    return tuple(sorted(table[number].name for number in select(text)))
+
+
+def names_files(call: Syscall) -> bool:
+    """Whether it gives an open file its name, so that other calls on it can be told by that."""
+    kinds = [kind for _, kind in call.args]
+    return (call.returns == "fd" and "path" in kinds) or call.name in ("bind", "connect")
+
+
 NONE = 255
-SPEC = struct.Struct("<14B2x")  # struct syscall_spec of bpf/syscalls.c
+SPEC = struct.Struct("<15B1x")  # struct syscall_spec of bpf/syscalls.c
 _DATA_KINDS = {"buffer": 1, "iovec": 2, "msghdr": 3, "mmsghdr": 4}
 _NO_RETURN = frozenset(("exit", "exit_group"))
 # Who calls these on a socket need not be the one who uses it: a server closes what it gave to its child.
@@ -53,8 +66,8 @@ def select(text: str) -> frozenset[int]:
     return frozenset(chosen)
 
 
-def pack(call: Syscall, wanted: bool = True) -> bytes:
-    """`struct syscall_spec` for one call."""
+def pack(call: Syscall, wanted: bool = True, unfiltered: bool = False) -> bytes:
+    """`struct syscall_spec` for one call; `unfiltered` where others are named by what it did."""
     fd = path = path2 = address = data = NONE
     address_out = data_kind = 0
     for index, (_, kind) in enumerate(call.args):
@@ -82,4 +95,5 @@ def pack(call: Syscall, wanted: bool = True) -> bytes:
         call.name in _NO_RETURN,
         call.name in _CHILD_RETURNS,
         call.name in MANAGING,
+        unfiltered,
     )

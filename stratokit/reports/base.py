@@ -31,6 +31,7 @@ class Report:
     `needs` are tables without which there is nothing to say, `uses` names others. `place` orders the
     sections. `narrow` are the columns that matter most, for a reader with little room; empty for all. `prose`
     says that the first of these holds sentences, which a terminal shows in full with the others below.
+    `extra` ones come only where they are named.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Report:
     narrow: tuple[str, ...] = ()
     prose: bool = False
     uses: Callable[[], Iterable[str]] = tuple
+    extra: bool = False
 
 
 @functools.cache

@@ -37,12 +37,12 @@ class Result:
 
 
 def run(capture: Capture, only: Collection[str] = (), options: Options | None = None) -> Result:
-    """Build the sections named by `only`, all of them when it is empty."""
+    """Build the sections named by `only`, all but the extra ones when it is empty."""
     unknown = [name for name in only if name not in reports()]
     if unknown:
         raise UsageError(f"there is no section {unknown[0]!r}; there are {', '.join(reports())}")
     options = options or Options()
-    wanted = [report for name, report in reports().items() if not only or name in only]
+    wanted = [report for name, report in reports().items() if (name in only if only else not report.extra)]
     # Derived tables are small beside the packets they come from, and several sections ask for each.
     needed = {name for report in wanted for name in (*report.needs, *report.uses())}
     derived = [n for n, entry in entries().items() if entry.kind == "packet" and n != "packets"]

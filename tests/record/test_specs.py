@@ -22,6 +22,7 @@ NAMES = [
     "no_return",
     "child_returns",
     "manages",
+    "unfiltered",
 ]
 
 

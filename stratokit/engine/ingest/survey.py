@@ -93,6 +93,13 @@ def _window(payloads: list[memoryview]) -> spool.Chunk:
     return spool.Chunk(spool.EVENTS, 0, memoryview(b"".join(payloads)))
 
 
+def recording_filter(reader: spool.SpoolReader) -> tuple[str, bool]:
+    """The filter that the recording was made with, empty for none, and whether of DNS only errors count."""
+    opening = next((chunk.json() for chunk in reader.chunks() if chunk.type == spool.OPENING), {})
+    found = opening.get("options", {}).get("filter") or {}
+    return str(found.get("text") or ""), bool(found.get("dns_errors_only"))
+
+
 def survey(reader: Reader) -> Survey:
     """Read all chunks once.
 
