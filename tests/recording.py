@@ -38,7 +38,7 @@ class Recording:
         """End it before the block ends."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            output, errors = self.process.communicate(timeout=120)
+            output, errors = self.process.communicate(timeout=300)
             self.output += output or ""
             self.errors += errors or ""
 
