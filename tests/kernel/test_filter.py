@@ -60,16 +60,26 @@ def pod():
         os.rmdir(folder)
 
 
+@contextlib.contextmanager
+def started_in(group):
+    """What is started in the block runs in this cgroup; sockets stay where they were made."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (CGROUPS / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def test_http_of_a_pod(tmp_path, pod):
     """Scene one: of the pod's traffic the HTTP, with its latency at the end; nothing of another server."""
-    with nginx.nginx() as site, nginx.nginx() as other, echo.echo_server() as plain:
-        for pid in (site.master_pid, *site.worker_pids):
-            (pod / "cgroup.procs").write_text(str(pid))
-        (pod / "cgroup.procs").write_text(str(plain.pid))
-        with filtered(tmp_path, "--pod", "my-app", "--filter", "http") as made:
-            sent = web.browse(site) + web.browse_kept_alive(site)
-            web.browse(other)
-            noise(plain)
+    with contextlib.ExitStack() as stack:
+        with started_in(pod):
+            site, plain = (stack.enter_context(made()) for made in (nginx.nginx, echo.echo_server))
+        other = stack.enter_context(nginx.nginx())
+        made = stack.enter_context(filtered(tmp_path, "--pod", "my-app", "--filter", "http"))
+        sent = web.browse(site) + web.browse_kept_alive(site)
+        web.browse(other)
+        noise(plain)
     rows = sk.open(made.path).table("http").collect().sort("ts_request")
     assert rows.select("method", "path", "status").rows() == [(r.method, r.path, r.status) for r in sent]
     packets = made.rows("packet")

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from recording import recording
-from workloads import echo, files
+from workloads import echo, files, nginx, web
 
 pytestmark = pytest.mark.kernel
 
@@ -55,6 +55,15 @@ def test_no_calls_but_owners_of_accepted_connections(tmp_path):
     assert made.rows("syscall").height == 0
     back = made.rows("packet").filter(pl.col("src_port") == talk.server_port, direction="out")
     assert set(back["pid"]) == {talk.server_pid}
+
+
+def test_no_calls_but_owners_of_every_connection(tmp_path):
+    """A server that accepts many times, with other calls between."""
+    with nginx.nginx() as site, recording(tmp_path / "a.parquet", "--syscalls", "none") as made:
+        sent = web.browse(site)
+    back = made.rows("packet").filter(pl.col("src_port") == site.port, direction="out")
+    assert back["dst_port"].n_unique() == len(sent)
+    assert set(back["pid"]) <= set(site.worker_pids)
 
 
 def test_every_call(tmp_path):
