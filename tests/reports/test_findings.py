@@ -98,8 +98,11 @@ def segments(*sent: tuple[int, int], answered: int = 0) -> dict[str, list[dict]]
         row |= {"src_ip": "fd00::2", "src_port": 443, "dst_ip": "fd00::1", "tcp_ack": 7, "direction": "out"}
         tables.setdefault("packets", []).append(row)
     row = {"src_ip": "fd00::1", "src_port": 40000, "dst_ip": "fd00::2", "direction": "in", "payload_len": 0}
+    row |= {"flow_id": 0, "tcp_seq": 7}
+    syn = {"ts": T0, "tcp_flags": 2, "tcp_ack": 1_000_000}  # what it leaves there means nothing
+    tables["packets"].append(row | syn)
     for ts, ack in ((0, 100), (60, answered or 100)):
-        tables["packets"].append(row | {"ts": T0 + ts * SECOND, "flow_id": 0, "tcp_seq": 7, "tcp_ack": ack})
+        tables["packets"].append(row | {"ts": T0 + ts * SECOND, "tcp_flags": 16, "tcp_ack": ack})
     return tables
 
 

@@ -41,12 +41,14 @@ class Link:
 
 
 @contextmanager
-def lossy_link(loss: float, delay_s: float, seed: int = 1) -> Iterator[Link]:
-    """A link with these chances of loss and this delay, both ways."""
+def lossy_link(loss: float, delay_s: float, seed: int = 1, largest: int = _MTU) -> Iterator[Link]:
+    """A link with these chances of loss and this delay, both ways; packets above `largest` bytes vanish."""
     link = Link((f"skt-{os.getpid()}-a", f"skt-{os.getpid()}-b"))
     tuns: list[int] = []
     stop = threading.Event()
-    carrier = threading.Thread(target=_carry, args=(link, tuns, loss, delay_s, random.Random(seed), stop))
+    carrier = threading.Thread(
+        target=_carry, args=(link, tuns, (loss, largest), delay_s, random.Random(seed), stop)
+    )
     try:
         for namespace, address in zip(link.namespaces, ADDRESSES, strict=True):
             _ip("netns", "add", namespace)
@@ -84,8 +86,14 @@ def _tun(name: str) -> int:
 
 
 def _carry(
-    link: Link, tuns: list[int], loss: float, delay_s: float, rng: random.Random, stop: threading.Event
+    link: Link,
+    tuns: list[int],
+    limits: tuple[float, int],
+    delay_s: float,
+    rng: random.Random,
+    stop: threading.Event,
 ) -> None:
+    loss, largest = limits
     on_the_way: deque[tuple[float, int, bytes]] = deque()
     while not stop.is_set():
         wait = max(on_the_way[0][0] - time.monotonic(), 0) if on_the_way else 0.05
@@ -95,7 +103,7 @@ def _carry(
             # Only TCP over IPv4 is carried, and lost: neighbours and routers have nothing to say here.
             if packet[0] >> 4 != 4:
                 continue
-            if rng.random() < loss:
+            if rng.random() < loss or len(packet) > largest:
                 link.lost += 1
             else:
                 other = tuns[1] if tun == tuns[0] else tuns[0]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
 
 _LARGE_BYTES, _TIMES = 1000, 3
+_ACK = 16
 
 
 def find(capture: Capture) -> pl.LazyFrame:
@@ -39,7 +40,9 @@ def find(capture: Capture) -> pl.LazyFrame:
         .filter(pl.col("times") >= _TIMES)
     )
     heard = packets.group_by(heard_ip="src_ip").agg(heard_ts=pl.col("ts").max())
-    answers = packets.select("flow_id", answer_ip="src_ip", answer_port="src_port", ack="tcp_ack")
+    # A SYN acknowledges nothing, whatever stands in that field.
+    answers = packets.filter(pl.col("tcp_flags") & _ACK != 0)
+    answers = answers.select("flow_id", answer_ip="src_ip", answer_port="src_port", ack="tcp_ack")
     beyond = (pl.col("ack").cast(pl.Int64) - pl.col("tcp_seq").cast(pl.Int64)) % (1 << 32)
     stuck = (
         large.join(answers, on="flow_id")

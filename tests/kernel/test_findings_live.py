@@ -1,0 +1,129 @@
+"""Findings on what really happened: each trouble is made, beside one that is nearly it, and recorded."""
+
+import subprocess
+import sys
+
+import pytest
+from recording import recording
+from workloads.lossy import ADDRESSES, inside, lossy_link
+
+import stratokit as sk
+
+pytestmark = pytest.mark.kernel
+
+# One process keeps 80 descriptors; the other opens as many, one at a time.
+LEAKS = """
+kept = [open("/etc/passwd") for _ in range(80)]
+"""
+CLOSES = """
+for _ in range(80):
+    open("/etc/passwd").close()
+"""
+# A server that reads late: of 8 MB at once, and of a few bytes.
+LATE = """
+import socket, threading, time
+for size in (8_000_000, 100):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def send():
+            with socket.create_connection(listener.getsockname()) as peer:
+                peer.sendall(bytes(size))
+        sender = threading.Thread(target=send)
+        sender.start()
+        peer, _ = listener.accept()
+        with peer:
+            time.sleep(0.7)
+            while peer.recv(1 << 20):
+                pass
+        sender.join()
+"""
+# Three requests at once on one connection, answered in order; then one after the other.
+IN_ORDER = """
+import socket, threading, time
+REQUEST = b"GET /a HTTP/1.1\\r\\nHost: order.test\\r\\n\\r\\n"
+RESPONSE = b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok"
+for at_once in (True, False):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve():
+            peer, _ = listener.accept()
+            with peer:
+                got, done = b"", 0
+                while done < 4:
+                    got += peer.recv(4096)
+                    while got.count(REQUEST) > done:
+                        time.sleep(0.05)
+                        peer.sendall(RESPONSE)
+                        done += 1
+                peer.recv(1)
+        server = threading.Thread(target=serve)
+        server.start()
+        with socket.create_connection(listener.getsockname()) as peer:
+            for number in range(4):
+                peer.sendall(REQUEST)
+                if at_once:
+                    time.sleep(0.001)  # a packet each
+                else:
+                    peer.recv(100)
+            left = 4 * len(RESPONSE) if at_once else 0
+            while left:
+                left -= len(peer.recv(left))
+        server.join()
+"""
+# The server sends one large answer over the link, or a small one.
+SERVE = f"""
+import socket
+with socket.create_server(("{ADDRESSES[1]}", 4434)) as listener:
+    print("ready", flush=True)
+    for size in (100, 5000):
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(10)
+            peer.sendall(bytes(size))
+            peer.recv(10)
+"""
+ASK = f"""
+import socket
+for size in (100, 5000):
+    with socket.create_connection(("{ADDRESSES[1]}", 4434)) as peer:
+        peer.sendall(b"?")
+        peer.settimeout(3)
+        try:
+            while size:
+                size -= len(peer.recv(size))
+        except TimeoutError:
+            pass
+"""
+
+
+def findings(path):
+    found = sk.open(path).report(["findings"])["findings"]
+    return {row["rule"]: row for row in found.to_dicts()}
+
+
+def python(program):
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_troubles_of_processes_and_sockets(tmp_path):
+    with recording(tmp_path / "trouble.parquet") as made:
+        for program in (CLOSES, LEAKS, LATE, IN_ORDER):
+            python(program)
+    found = findings(made.path)
+    assert set(found) - {"slow-disk"} == {"fd-leak", "zero-window", "head-of-line"}, found
+    assert "of 2 connections" not in found["zero-window"]["finding"]  # each has a port of its own
+    assert 400 < int(found["zero-window"]["finding"].split(" ms ")[0].rpartition(" ")[2]) < 1500
+    assert (found["head-of-line"]["count"], found["head-of-line"]["of"]) == (3, 4)
+    capture = sk.open(made.path)
+    leak = found["fd-leak"]
+    assert capture.table("syscalls", where=leak["filter"]).collect().height == leak["count"] >= 80
+
+
+def test_an_mtu_that_nobody_tells_of(tmp_path):
+    with lossy_link(0, 0.005, largest=1000) as link, recording(tmp_path / "mtu.parquet") as made:
+        command = inside(link.namespaces[1], sys.executable, "-c", SERVE)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout.readline() == "ready\n"
+            subprocess.run(inside(link.namespaces[0], sys.executable, "-c", ASK), check=True, timeout=60)
+            assert server.wait(60) == 0
+    found = findings(made.path)
+    assert set(found) - {"slow-disk", "retransmissions"} == {"small-mtu"}
+    assert "in 1 connections with 10.213.0.2:4434" in found["small-mtu"]["finding"]
