@@ -33,8 +33,8 @@ def report(
 ) -> None:
     """Say where the time went and what failed.
 
-    Sections: findings, protocols, conversations, tcp, dns, http, tls, latency, timeline, slowest, syscalls,
-    processes; then what was lost.
+    Sections: findings, protocols, services, conversations, tcp, dns, http, tls, latency, timeline, slowest,
+    syscalls, processes; then what was lost.
 
     \b
     Examples:

@@ -12,6 +12,7 @@ SECTIONS = [
     *(
         "findings",
         "protocols",
+        "services",
         "conversations",
         "tcp",
         "dns",

@@ -31,8 +31,8 @@ def capture_of(tmp_path, **kinds) -> Capture:
 
 
 def test_the_order_of_sections_is_stable():
-    names = ["findings", "protocols", "conversations", "tcp", "dns", "http", "tls", "latency", "timeline"]
-    names += ["slowest", "syscalls", "processes"]
+    names = ["findings", "protocols", "services", "conversations", "tcp", "dns", "http", "tls", "latency"]
+    names += ["timeline", "slowest", "syscalls", "processes"]
     assert [name for name, report in reports().items() if not report.extra] == names
     assert [name for name, report in reports().items() if report.extra] == ["handshakes", "dns_errors"]
     assert len({report.place for report in reports().values()}) == len(reports())
@@ -175,6 +175,19 @@ def test_latency_shows_parts_by_the_time_that_they_took(shop):
     assert (connecting["count"], connecting["max_ns"]) == (1, MS)
 
 
+def test_services_are_pairs_of_who_calls_and_who_is_called(shop):
+    web, names = section(shop, "services")
+    assert (web["client"], web["server"], web["server_port"]) == ("curl", "10.0.0.2", 80)
+    assert (web["connections"], web["requests"], web["errors"]) == (1, 2, 1)
+    assert (web["p50_ns"], web["max_ns"]) == (27 * MS, 250 * MS)
+    assert (names["server"], names["connections"], names["requests"], names["errors"]) == (
+        "10.0.0.53",
+        2,
+        2,
+        1,
+    )
+
+
 def test_the_slowest_requests_come_first_and_say_what_took_longest(shop):
     rows = section(shop, "slowest")
     assert [row["kind"] for row in rows] == ["http", "http", "dns", "dns", "tcp"]
@@ -214,7 +227,7 @@ def test_a_limit_keeps_the_total(shop):
 
 def test_unknown_sections_are_usage(shop):
     with pytest.raises(
-        UsageError, match="there is no section 'nope'; there are findings, protocols, conversations"
+        UsageError, match="there is no section 'nope'; there are findings, protocols, services"
     ):
         run(shop, ["nope"])
 
