@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -49,6 +50,22 @@ def compared(rows: pl.DataFrame, theirs: pl.DataFrame) -> pl.DataFrame:
     assert both.height == ours.height == exits.height
     assert both["syscall"].null_count() == both["evt.type"].null_count() == 0
     return both
+
+
+def chisel(path: Path, name: str) -> dict[tuple[str, ...], str]:
+    """A chisel's table: its first column, which is an amount of bytes, by all others."""
+    command = ["sysdig", "-r", str(path), "-c", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    cells = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()[2:] if line.strip()]
+    return {tuple(rest): first for first, *rest in cells}
+
+
+def amount(size: int) -> str:
+    """Bytes as chisels write them."""
+    for unit, scale in (("M", 1 << 20), ("KB", 1 << 10)):
+        if size >= scale:
+            return f"{size / scale:.2f}{unit}"
+    return f"{size}B"
 
 
 FIELDS = (

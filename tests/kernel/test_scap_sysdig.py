@@ -78,34 +78,45 @@ def test_arguments_are_those_of_the_calls(made):
         assert row["evt.args"].startswith(f"res={row['ret']} data=")
 
 
-@pytest.mark.parametrize("chisel", ["topprocs_file", "topfiles_bytes"])
-def test_chisels_count_what_we_count(made, chisel):
+_IO = (
+    "read", "write", "pread64", "pwrite64", "readv", "writev", "sendto", "recvfrom", "sendmsg", "recvmsg",
+    "copy_file_range",
+)  # fmt: skip
+
+
+def moved(made: Path, *kinds: str) -> pl.LazyFrame:
+    """Calls that moved bytes."""
+    rows = Capture.open(made).rows("syscall")
+    return rows.filter(pl.col("fd_kind").is_in(kinds), pl.col("syscall").is_in(_IO), pl.col("ret") > 0)
+
+
+def told(shown: dict[tuple[str, ...], str], ours: pl.DataFrame) -> None:
+    """What a chisel shows (its thirty largest) are our amounts; last column of `ours`."""
+    assert len(shown) > 3
+    amounts = {tuple(str(cell) for cell in key): sysdig.amount(size) for *key, size in ours.rows()}
+    assert {key: amounts.get(key) for key in shown} == shown
+
+
+@pytest.mark.parametrize(
+    ("chisel", "keys"), [("topprocs_file", ["comm", "pid"]), ("topfiles_bytes", ["fd_name"])]
+)
+def test_chisels_of_files_count_what_we_count(made, chisel, keys):
     """Bytes of files that were read and written, by process and by file."""
-    done = subprocess.run(
-        ["sysdig", "-r", str(made.with_suffix(".scap")), "-c", chisel],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    shown = [line.split(maxsplit=1) for line in done.stdout.splitlines()[2:] if line.strip()]
-    assert shown
-    rows = (
-        Capture.open(made)
-        .rows("syscall")
-        .filter(
-            pl.col("fd_kind").is_in(["file", "char", "directory"]),
-            pl.col("syscall").is_in(["read", "write", "pread64", "pwrite64", "readv", "writev"]),
-            pl.col("ret") > 0,
-        )
-    )
-    key = ["comm", "pid"] if chisel == "topprocs_file" else ["fd_name"]
-    largest = rows.group_by(key).agg(pl.col("ret").sum()).select(pl.col("ret").max()).collect().item()
-    assert shown[0][0] == _amount(largest), (shown[0], largest)
+    totals = moved(made, "file", "char", "directory").group_by(keys).agg(pl.col("ret").sum()).collect()
+    told(sysdig.chisel(made.with_suffix(".scap"), chisel), totals)
 
 
-def _amount(size: int) -> str:
-    """As sysdig writes it."""
-    for unit, scale in (("M", 1 << 20), ("KB", 1 << 10)):
-        if size >= scale:
-            return f"{size / scale:.2f}{unit}"
-    return f"{size}B"
+def test_chisels_of_connections_count_what_we_count(made):
+    """Bytes by connection: sysdig writes the client first."""
+    both = moved(made, "socket").filter(pl.col("fd_name").str.contains("->"))
+    ends = pl.col("fd_name").str.replace_all(r"[\[\]]", "").str.split("->").list.sort().list.join("->")
+    totals = both.group_by(ends).agg(pl.col("ret").sum()).collect()
+    shown = sysdig.chisel(made.with_suffix(".scap"), "topconns")
+    tcp = {
+        ("->".join(sorted(pair.split("->"))),): size
+        for (proto, pair), size in shown.items()
+        if proto == "tcp"
+    }
+    assert len(tcp) >= 2
+    amounts = {(name,): sysdig.amount(size) for name, size in totals.rows()}
+    assert {key: amounts.get(key) for key in tcp} == tcp
