@@ -18,6 +18,7 @@ _WIDTH, _HEIGHT = 640, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 8, 8, 22
 _ROW = 26  # height of a line of the percentile chart and of the waterfall
 _LINES = 25
+_LABEL = 20  # letters beside a bar
 
 
 def of(section: Section) -> str:
@@ -144,14 +145,14 @@ def _waterfall(frame: pl.DataFrame) -> Iterator[str]:
     """The slowest requests as lines of parts, one behind the other, all on the slowest one's axis."""
     rows = frame.head(_LINES).to_dicts()
     left, most = 210, max(row["total_ns"] for row in rows)
-    scale = (_WIDTH - left - 60) / most
+    scale = (_WIDTH - left - 80) / most
     used, marks = set(), []
     for k, row in enumerate(rows):
         y, x = 6 + k * _ROW, float(left)
         name = f"{row['kind']} {row['what'] or ''}"
-        title = f"<title>{escape(name)}</title>"
+        label = f"<title>{escape(name)}</title>{escape(_end(row['kind'], row['what'] or ''))}"
         marks.append(
-            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{title}{escape(_cut(name, 30))}</text>'
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{label}</text>'
             f'<rect class="grid" x="{left}" y="{y + 3}" width="{row["total_ns"] * scale:.1f}" height="12"/>'
             f'<text x="{left + row["total_ns"] * scale + 4:.1f}" y="{y + 13}">'
             f"{units.duration(row['total_ns'])}</text>"
@@ -179,8 +180,10 @@ def _waterfall(frame: pl.DataFrame) -> Iterator[str]:
     )
 
 
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _end(kind: str, what: str) -> str:
+    """What fits beside a bar: of a request its end tells most."""
+    room = _LABEL - len(kind)
+    return f"{kind} {what if len(what) <= room else '…' + what[1 - room :]}"
 
 
 def _figure(caption: str, label: str, height: int, marks: list[str]) -> str:
