@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -20,75 +19,26 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
 from stratokit.record import btf, cgroups, pidns, specs
+from stratokit.record.programs import (
+    CGROUP_PROGRAMS,
+    TRACEPOINT_PROGRAMS,
+    Program,
+    filter_settings,
+    program_text,
+    scope_settings,
+)
 from stratokit.record.ring import Ring
-from stratokit.schema import derive, load
+from stratokit.schema import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from stratokit.record.options import Filter, RecordOptions, Scope
+    from stratokit.record.options import RecordOptions
 
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
 _BPF_LINK_CREATE = 28
-# enum bpf_attach_type (include/uapi/linux/bpf.h)
-_INET_INGRESS, _INET_EGRESS, _SOCK_CREATE, _SOCK_OPS = 0, 1, 2, 3
 _SCOPE_TREE, _SCOPE_NAMED = 1, 2  # as in bpf/scope.c
-_CONNECT4, _CONNECT6, _SENDMSG4, _SENDMSG6 = 10, 11, 14, 15
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Program:
-    """A function of bpf/ and where it goes: an attach type of a cgroup, or a raw tracepoint. It is left out
-    where the kernel's BTF does not give what `needs` stands for.
-    """
-
-    function: str
-    program_type: str
-    attach_type: int = -1
-    tracepoint: str = ""
-    needs: str = ""
-
-
-CGROUP_PROGRAMS = {
-    "packets": (
-        Program("packet_out", "CGROUP_SKB", _INET_EGRESS),
-        Program("packet_in", "CGROUP_SKB", _INET_INGRESS),
-    ),
-    "sockets": (Program("socket_ops", "SOCK_OPS", _SOCK_OPS),),
-    "owners": (
-        Program("socket_created", "CGROUP_SOCK", _SOCK_CREATE),
-        Program("socket_connect4", "CGROUP_SOCK_ADDR", _CONNECT4),
-        Program("socket_connect6", "CGROUP_SOCK_ADDR", _CONNECT6),
-        Program("socket_sendmsg4", "CGROUP_SOCK_ADDR", _SENDMSG4),
-        Program("socket_sendmsg6", "CGROUP_SOCK_ADDR", _SENDMSG6),
-    ),
-}
-TRACEPOINT_PROGRAMS = {
-    "syscalls": (
-        Program("syscall_exit", "RAW_TRACEPOINT", tracepoint="sys_exit"),
-        Program("syscall_enter", "RAW_TRACEPOINT", tracepoint="sys_enter"),
-    ),
-    "sockets": (
-        Program(
-            "older_socket_state",
-            "RAW_TRACEPOINT",
-            tracepoint="inet_sock_set_state",
-            needs="HAVE_TCP_BTF",
-        ),
-        Program(
-            "older_socket_retransmit",
-            "RAW_TRACEPOINT",
-            tracepoint="tcp_retransmit_skb",
-            needs="HAVE_TCP_BTF",
-        ),
-    ),
-    "processes": (
-        Program("process_fork", "RAW_TRACEPOINT", tracepoint="sched_process_fork", needs="HAVE_BTF"),
-        Program("process_exec", "RAW_TRACEPOINT", tracepoint="sched_process_exec"),
-        Program("process_exit", "RAW_TRACEPOINT", tracepoint="sched_process_exit"),
-    ),
-}
 
 
 def import_bcc() -> Any:
@@ -135,14 +85,6 @@ def compiler_output() -> Iterator[list[str]]:
             lines += file.read().decode(errors="replace").splitlines()
 
 
-def program_text(names: list[str], settings: dict[str, int | str]) -> str:
-    """The C text of one recording: derived header, settings, common.h, and the named programs."""
-    folder = load.data_dir("bpf")
-    parts = [derive.c_header(), *(f"#define {key} {value}\n" for key, value in settings.items())]
-    parts += [(folder / name).read_text() for name in ("common.h", *(f"{name}.c" for name in names))]
-    return "\n".join(parts)
-
-
 def ring_bytes(wanted: int) -> int:
     """Size of the ring buffer for `--buffer`: the next power of two, at least 64 KiB."""
     return max(1 << 16, 1 << (wanted - 1).bit_length())
@@ -183,8 +125,8 @@ class Kernel:
             **self.offsets,
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
-            **_scope_settings(options.scope),
-            **_filter_settings(options.filter),
+            **scope_settings(options.scope),
+            **filter_settings(options.filter),
         }
         first = ["scope"] if options.scope else []
         first += ["filter"] if options.filter.text else []
@@ -403,36 +345,6 @@ class Kernel:
         self.detach()
         self.ring.close()
         self._bpf.cleanup()
-
-
-def _scope_settings(scope: Scope) -> dict[str, int | str]:
-    """What bpf/scope.c has to know."""
-    if not scope:
-        return {}
-    found: dict[str, int | str] = {"SCOPED": 1}
-    if scope.by_cgroup:
-        found["SCOPE_CGROUPS"] = 1
-    if scope.by_task:
-        found["SCOPE_SOCKETS"] = 1
-    if scope.uids:
-        found["SCOPE_UIDS(uid)"] = "(" + " || ".join(f"(uid) == {uid}" for uid in scope.uids) + ")"
-    if scope.comms:
-        words = [struct.unpack("<QQ", comm.encode().ljust(16, b"\0")) for comm in scope.comms]
-        tests = (f"((comm)[0] == {low:#x}ULL && (comm)[1] == {high:#x}ULL)" for low, high in words)
-        found["SCOPE_COMMS(comm)"] = "(" + " || ".join(tests) + ")"
-    return found
-
-
-def _filter_settings(filter_: Filter) -> dict[str, int | str]:
-    """What bpf/filter.c has to know."""
-    found: dict[str, int | str] = {}
-    if filter_.packet_test:
-        found["PACKET_TEST"] = f"({filter_.packet_test})"
-    if filter_.conversations:
-        found["TEST_CONVERSATIONS"] = 1
-    if filter_.call_test:
-        found["CALL_TEST"] = f"({filter_.call_test})"
-    return found
 
 
 def _link(program_fd: int, cgroup_fd: int, attach_type: int) -> int:

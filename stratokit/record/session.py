@@ -81,6 +81,7 @@ class Session:
         """Record until duration, command's end, signal, or a full disk."""
         with self._signals():
             self._watch = Watch(self.options.scope)
+            self.options = dataclasses.replace(self.options, scope=self._watch.scope)
             self._kernel = Kernel(self.options, self._watch.chosen.groups)
             try:
                 self._unless_stopped()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ class Watch:
             RecordError: it is not there.
         """
         scope.check(wanted)
-        self.scope = wanted
         self.chosen = scope.first(wanted) if wanted else scope.Chosen({}, frozenset(), ())
+        # A container without a cgroup of version 2 is recorded as the processes that it is.
+        self.scope = dataclasses.replace(wanted, pids=(*wanted.pids, *sorted(self.chosen.pids)))
         self._groups: dict[int, str] = {}
         self._settled_ns = 0
         self._told: list[dict[str, Any]] = []
@@ -49,7 +51,7 @@ class Watch:
         self._groups = cgroups.cgroup_ids(cgroups.cgroup2_root())
         if not self.scope:
             return None
-        roots = {*self.scope.pids, *self.chosen.pids}
+        roots = set(self.scope.pids)
         if not proc_agrees:
             if roots:
                 raise RecordError(

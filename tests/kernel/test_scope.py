@@ -255,6 +255,25 @@ def test_a_server_older_than_the_recording(tmp_path):
     assert packets.filter(pl.col("tcp_flags") & 18 == 2, direction="in").height == len(sent)
 
 
+def test_a_container_without_a_cgroup_of_version_2(tmp_path, folder):
+    """Hybrid hosts: the container has cgroups of version 1 alone, and in version 2 is where everybody is."""
+    top = Path("/sys/fs/cgroup/memory")
+    if not (top / "cgroup.procs").exists():
+        pytest.skip("this machine has no cgroups of version 1")
+    group = top / f"stratokit-{uuid.uuid4()}" / "docker" / ("5" * 64)
+    group.mkdir(parents=True)
+    try:
+        with echo.echo_server() as server:
+            argv = (PYTHON, "-c", CHOSEN, str(server.port), folder)
+            with running(*argv, group=group) as process, scoped(tmp_path, "--container", "5" * 12) as made:
+                child = do(process)
+            check(made, process, server, child, folder)
+    finally:
+        for path in (group, group.parent, group.parent.parent):
+            path.rmdir()
+    assert set(made.rows("packet")["container_id"]) == {"5" * 64}
+
+
 POD_UID = "0a1b2c3d-1111-4222-8333-0123456789ab"
 
 

@@ -1,0 +1,108 @@
+"""The programs of bpf/: what each attaches to, and the C text of one recording."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import TYPE_CHECKING
+
+from stratokit.schema import derive, load
+
+if TYPE_CHECKING:
+    from stratokit.record.options import Filter, Scope
+
+# enum bpf_attach_type (include/uapi/linux/bpf.h)
+_INET_INGRESS, _INET_EGRESS, _SOCK_CREATE, _SOCK_OPS = 0, 1, 2, 3
+_CONNECT4, _CONNECT6, _SENDMSG4, _SENDMSG6 = 10, 11, 14, 15
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Program:
+    """A function of bpf/ and where it goes: an attach type of a cgroup, or a raw tracepoint. It is left out
+    where the kernel's BTF does not give what `needs` stands for.
+    """
+
+    function: str
+    program_type: str
+    attach_type: int = -1
+    tracepoint: str = ""
+    needs: str = ""
+
+
+CGROUP_PROGRAMS = {
+    "packets": (
+        Program("packet_out", "CGROUP_SKB", _INET_EGRESS),
+        Program("packet_in", "CGROUP_SKB", _INET_INGRESS),
+    ),
+    "sockets": (Program("socket_ops", "SOCK_OPS", _SOCK_OPS),),
+    "owners": (
+        Program("socket_created", "CGROUP_SOCK", _SOCK_CREATE),
+        Program("socket_connect4", "CGROUP_SOCK_ADDR", _CONNECT4),
+        Program("socket_connect6", "CGROUP_SOCK_ADDR", _CONNECT6),
+        Program("socket_sendmsg4", "CGROUP_SOCK_ADDR", _SENDMSG4),
+        Program("socket_sendmsg6", "CGROUP_SOCK_ADDR", _SENDMSG6),
+    ),
+}
+TRACEPOINT_PROGRAMS = {
+    "syscalls": (
+        Program("syscall_exit", "RAW_TRACEPOINT", tracepoint="sys_exit"),
+        Program("syscall_enter", "RAW_TRACEPOINT", tracepoint="sys_enter"),
+    ),
+    "sockets": (
+        Program(
+            "older_socket_state",
+            "RAW_TRACEPOINT",
+            tracepoint="inet_sock_set_state",
+            needs="HAVE_TCP_BTF",
+        ),
+        Program(
+            "older_socket_retransmit",
+            "RAW_TRACEPOINT",
+            tracepoint="tcp_retransmit_skb",
+            needs="HAVE_TCP_BTF",
+        ),
+    ),
+    "processes": (
+        Program("process_fork", "RAW_TRACEPOINT", tracepoint="sched_process_fork", needs="HAVE_BTF"),
+        Program("process_exec", "RAW_TRACEPOINT", tracepoint="sched_process_exec"),
+        Program("process_exit", "RAW_TRACEPOINT", tracepoint="sched_process_exit"),
+    ),
+}
+
+
+def program_text(names: list[str], settings: dict[str, int | str]) -> str:
+    """The C text of one recording: derived header, settings, common.h, and the named programs."""
+    folder = load.data_dir("bpf")
+    parts = [derive.c_header(), *(f"#define {key} {value}\n" for key, value in settings.items())]
+    parts += [(folder / name).read_text() for name in ("common.h", *(f"{name}.c" for name in names))]
+    return "\n".join(parts)
+
+
+def scope_settings(scope: Scope) -> dict[str, int | str]:
+    """What bpf/scope.c has to know."""
+    if not scope:
+        return {}
+    found: dict[str, int | str] = {"SCOPED": 1}
+    if scope.by_cgroup:
+        found["SCOPE_CGROUPS"] = 1
+    if scope.by_task:
+        found["SCOPE_SOCKETS"] = 1
+    if scope.uids:
+        found["SCOPE_UIDS(uid)"] = "(" + " || ".join(f"(uid) == {uid}" for uid in scope.uids) + ")"
+    if scope.comms:
+        words = [struct.unpack("<QQ", comm.encode().ljust(16, b"\0")) for comm in scope.comms]
+        tests = (f"((comm)[0] == {low:#x}ULL && (comm)[1] == {high:#x}ULL)" for low, high in words)
+        found["SCOPE_COMMS(comm)"] = "(" + " || ".join(tests) + ")"
+    return found
+
+
+def filter_settings(filter_: Filter) -> dict[str, int | str]:
+    """What bpf/filter.c has to know."""
+    found: dict[str, int | str] = {}
+    if filter_.packet_test:
+        found["PACKET_TEST"] = f"({filter_.packet_test})"
+    if filter_.conversations:
+        found["TEST_CONVERSATIONS"] = 1
+    if filter_.call_test:
+        found["CALL_TEST"] = f"({filter_.call_test})"
+    return found
