@@ -55,7 +55,8 @@ def test_retransmissions_equal_the_kernels_count(tmp_path):
     assert tcp.height == CONNECTIONS
     counted = tcp.select("kernel_retransmits_c2s", "kernel_retransmits_s2c").rows()
     assert tcp.select("retransmissions_c2s", "retransmissions_s2c").rows() == counted
-    assert sum(map(sum, counted)) >= link.lost // 2
+    # About every second packet is an ACK alone, whose loss makes nobody repeat anything.
+    assert sum(map(sum, counted)) >= link.lost // 4
     assert tcp["out_of_order"].sum() == tcp["bytes_missing"].sum() == 0
     assert set(tcp["conn_state"]) == {"SF"}
     assert tcp["payload_c2s"].min() >= SIZE
