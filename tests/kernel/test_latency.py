@@ -19,6 +19,7 @@ pytestmark = pytest.mark.kernel
 
 DELAY_NS = int(DELAY_S * 1e9)
 LIMIT_NS = DELAY_NS // 20
+ROUNDS = 3
 
 
 @contextlib.contextmanager
@@ -37,12 +38,14 @@ def asking():
         child.stdin.close()
 
 
-def parts(row):
-    """Parts that took long, be it that the machine was busy elsewhere; nothing may be left over."""
-    assert row["rest_ns"] == 0
-    kernels = row["server_ns"] if row["kind"] == "tcp" else 0  # no application answers a SYN
-    assert sum(row[part] or 0 for part in PARTS) + kernels == row["total_ns"]
-    return {part: row[part] for part in (*PARTS, "upstream_ns") if (row[part] or 0) > DELAY_NS // 4}
+def parts(rows):
+    """Parts that took long, each as it was in the round in which the machine was least busy elsewhere."""
+    for row in rows:
+        kernels = row["server_ns"] if row["kind"] == "tcp" else 0  # no application answers a SYN
+        assert row["rest_ns"] == 0
+        assert sum(row[part] or 0 for part in PARTS) + kernels == row["total_ns"]
+    least = {part: min(row[part] or 0 for row in rows) for part in (*PARTS, "upstream_ns")}
+    return {part: ns for part, ns in least.items() if ns > DELAY_NS // 4}
 
 
 def is_the_delay(value):
@@ -59,17 +62,22 @@ def test_each_delay_stands_in_its_part(tmp_path):
         recording(tmp_path / "tiers.parquet") as made,
     ):
         names = {"resolver": resolver["port"]}
-        ask(port=app["port"], path="/quick?quick", name="quick.tiers.test", **names)
-        ask(port=app["port"], path="/quick?resolver", name="slow.tiers.test", **names)
-        ask(port=app["slow_accept_port"], path="/quick?accept")
-        ask(port=app["slow_read_port"], path="/quick?read")
-        ask(port=app["port"], path="/sleep")
-        ask(port=app["port"], path="/store")
-        ask(port=front.port, path="/app/sleep")
-        ask(port=app["port"], path="/quick?reader", read=True)
+        for _ in range(ROUNDS):
+            ask(port=app["port"], path="/quick?quick", name="quick.tiers.test", **names)
+            ask(port=app["port"], path="/quick?resolver", name="slow.tiers.test", **names)
+            ask(port=app["slow_accept_port"], path="/quick?accept")
+            ask(port=app["slow_read_port"], path="/quick?read")
+            ask(port=app["port"], path="/sleep")
+            ask(port=app["port"], path="/store")
+            ask(port=front.port, path="/app/sleep")
+            ask(port=app["port"], path="/quick?reader", read=True)
     capture = sk.open(made.path)
     rows = capture.table("latency").filter(kind="http").collect()
-    found = {(row["path"], row["comm"] == "nginx"): parts(row) for row in rows.to_dicts()}
+    asked = {}
+    for row in rows.to_dicts():
+        asked.setdefault((row["path"], row["comm"] == "nginx"), []).append(row)
+    assert {len(several) for several in asked.values()} == {ROUNDS}
+    found = {key: parts(several) for key, several in asked.items()}
     expected = {
         ("/quick?quick", False): set(),
         ("/quick?resolver", False): {"name_ns"},
@@ -83,8 +91,8 @@ def test_each_delay_stands_in_its_part(tmp_path):
     }
     assert {key: set(found[key]) for key in found} == expected
     assert all(is_the_delay(value) for values in found.values() for value in values.values()), found
-    slow = capture.table("latency").filter(kind="dns", qname="slow.tiers.test").collect().row(0, named=True)
-    assert set(parts(slow)) == {"app_ns"}
+    slow = parts(capture.table("latency").filter(kind="dns", qname="slow.tiers.test").collect().to_dicts())
+    assert set(slow) == {"app_ns"}
     assert is_the_delay(slow["app_ns"])
     named = rows.filter(path="/quick?quick").row(0, named=True)
     assert all(named[part] is not None for part in PARTS if part != "tls_ns")
@@ -109,11 +117,11 @@ def test_a_slow_network_stands_in_both_ways(tmp_path):
             server.terminate()
     rows = sk.open(made.path).table("latency").collect()
     row = rows.filter(kind="http").row(0, named=True)
-    found = parts(row)
+    found = parts([row])
     assert set(found) == {"connect_ns", "network_to_ns", "network_back_ns"}
     most_ns = link.held_s * 1e9 + LIMIT_NS
     assert DELAY_NS <= found["network_to_ns"] <= most_ns
     assert DELAY_NS <= found["network_back_ns"] <= most_ns
     assert 2 * DELAY_NS <= found["connect_ns"] <= 2 * most_ns
-    handshake = parts(rows.filter(kind="tcp").row(0, named=True))
+    handshake = parts(rows.filter(kind="tcp").to_dicts())
     assert set(handshake) == {"network_to_ns", "network_back_ns"}
