@@ -27,7 +27,7 @@ _IMPORT = re.compile(
 )
 # A module below the first reads declarations in one of the others: inside a wheel, or beside the package.
 _SCHEMA = os.path.join(PACKAGE, "schema", "")
-_DECLARATIONS = (os.path.join(PACKAGE, "schemas"), os.path.join(os.path.dirname(PACKAGE), "schemas"))
+_DECLARATIONS = (os.path.join(PACKAGE, "_schemas"), os.path.join(os.path.dirname(PACKAGE), "schemas"))
 
 
 @functools.cache
