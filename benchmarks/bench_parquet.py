@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """What the choices of the Parquet writer cost: CPU seconds and bytes of one row group, written each way.
 
-    benchmarks/bench_parquet.py FILE.pcap
+    benchmarks/bench_parquet.py [FILE.pcap]
 
-One JSON line a way, the least of five rounds; output goes to memory. Frames are those of the file, and others
-as long of random bytes, which is what encrypted payload looks like to a compressor.
+FILE is made by tools/make_bench_capture.py in a temporary directory when it is not given. One JSON line a
+way, the least of five rounds; output goes to memory. Frames are those of the file, and others as long of
+random bytes, which is what encrypted payload looks like to a compressor.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bench_engine import make_capture
 
 from stratokit.engine.packet_survey import Survey, capture_tables
 from stratokit.formats import parquet, registry
@@ -26,6 +29,7 @@ from stratokit.formats.views import as_views, view_lengths
 from stratokit.schema import load
 
 ROUNDS = 5
+FILE_BYTES = 3e8  # more than a row group
 NAMES = [column.name for column in load.capture().columns if column.type == "name"]
 
 
@@ -65,7 +69,11 @@ def written(table: pa.Table, **options: Any) -> tuple[float, int]:
 
 
 def main() -> None:
-    table = group(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder, "big.pcap")
+        if not path.exists():
+            make_capture(path, FILE_BYTES)
+        table = group(path)
     rows = {
         "frames": table.select(["data"]),
         "random frames": random_frames(table),
