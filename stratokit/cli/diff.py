@@ -6,22 +6,16 @@ from pathlib import Path
 
 import typer
 
-from stratokit.cli.values import one_of
+from stratokit.cli.arguments import Force, Output, ReportFormat, Where
 
 
 def diff(
     before: Path = typer.Argument(metavar="BEFORE", help="Capture of when it was well."),
     after: Path = typer.Argument(metavar="AFTER", help="Capture of when it was not."),
-    where: str | None = typer.Option(None, metavar="FILTER", help="Only what matches this filter."),
-    format_: str | None = typer.Option(
-        None,
-        "--format",
-        metavar="FORMAT",
-        callback=one_of("text", "json", "html"),
-        help="text, json or html; without it, what the name of -o says, else text.",
-    ),
-    output: Path | None = typer.Option(None, "-o", "--output", metavar="FILE", help="Write to this file."),
-    force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
+    where: Where = None,
+    format_: ReportFormat = None,
+    output: Output = None,
+    force: Force = False,
 ) -> None:
     """Say what changed between two captures: latency, failures, traffic, servers and programs.
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from stratokit.cli.arguments import Inputs
+
 if TYPE_CHECKING:
     from stratokit.engine.facts import FileFacts
 
 
 def info(
-    inputs: list[Path] = typer.Argument(metavar="IN...", help="Capture files, folders or patterns."),
+    inputs: Inputs,
     as_json: bool = typer.Option(False, "--json", help="One JSON object; times in ns since 1970."),
 ) -> None:
     """Show host, time span, contents and losses.

@@ -156,6 +156,16 @@ def reading(protocols: bool = True, quiet: bool = False) -> Iterator[None]:
                 bar.stop()
 
 
+def opened(inputs: list[Path], keylog: Path | None = None) -> Capture:
+    """The capture in these files; a key log that cannot help is worth a remark, not more."""
+    from stratokit.engine.capture import Capture
+
+    capture = Capture.open(inputs, keylog)
+    if keylog is not None and not capture.has_key_log:
+        say(f"stratokit: {keylog} holds no secrets of TLS: what is encrypted stays so")
+    return capture
+
+
 def warn_of_damage(capture: Capture) -> None:
     """Say where files that were read by now ended early."""
     for path, damage in capture.damages:

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
-from stratokit.cli.values import names, one_of
+from stratokit.cli.arguments import Force, Inputs, KeyLog, Output, ReportFormat, Where
+from stratokit.cli.values import names
 
 _ROWS = {"text": 15, "html": 500, "json": 0}
 
 
 def report(
-    inputs: list[Path] = typer.Argument(metavar="IN...", help="Capture files, folders or patterns."),
+    inputs: Inputs,
     only: str | None = typer.Option(None, metavar="NAME,...", help="Only these sections."),
-    where: str | None = typer.Option(None, metavar="FILTER", help="Only what matches this filter."),
-    format_: str | None = typer.Option(
-        None,
-        "--format",
-        metavar="FORMAT",
-        callback=one_of("text", "json", "html"),
-        help="text, json or html; without it, what the name of -o says, else text.",
-    ),
+    where: Where = None,
+    format_: ReportFormat = None,
     limit: int | None = typer.Option(
         None, min=0, metavar="N", help="Rows a section, 0 for all.  [default: 15 as text, all as JSON]"
     ),
-    output: Path | None = typer.Option(None, "-o", "--output", metavar="FILE", help="Write to this file."),
-    force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
-    keylog: Path | None = typer.Option(
-        None, "--keylog", metavar="FILE", help="TLS secrets (SSLKEYLOGFILE): what is inside becomes rows too."
-    ),
+    output: Output = None,
+    force: Force = False,
+    keylog: KeyLog = None,
 ) -> None:
     """Say where the time went and what failed.
 
@@ -42,15 +33,14 @@ def report(
       stratokit report now.parquet --only http,dns --where 'http.response.code >= 500'
       stratokit report now.parquet -o report.html
     """
-    from stratokit.cli.output import console, reading, text_output, warn_of_damage
-    from stratokit.engine.capture import Capture
+    from stratokit.cli.output import console, opened, reading, text_output, warn_of_damage
     from stratokit.render import html, json, text
     from stratokit.reports.base import Options
     from stratokit.reports.run import run
 
     suffix = output.suffix.removeprefix(".") if output else ""
     format_ = format_ or (suffix if suffix in _ROWS else "text")
-    capture = Capture.open(inputs, keylog)
+    capture = opened(inputs, keylog)
     if where:
         capture = capture.where(where)
     rows = _ROWS[format_] if limit is None else limit

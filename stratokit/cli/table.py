@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from stratokit.cli.arguments import Force, Inputs, KeyLog, Output
 from stratokit.cli.values import names, one_of
 from stratokit.errors import UsageError
 
@@ -21,8 +21,10 @@ _SHOWN_ROWS = 50
 
 
 def table(
-    name: str = typer.Argument(metavar="NAME", help="packets, flows, tcp, http, dns, sockets, syscalls, ..."),
-    inputs: list[Path] = typer.Argument(metavar="IN...", help="Capture files, folders or patterns."),
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="packets, flows, tcp, http, dns, sockets, syscalls, ...")
+    ],
+    inputs: Inputs,
     where: str | None = typer.Option(None, metavar="FILTER", help="Only rows that match this filter."),
     select: str | None = typer.Option(None, metavar="COLUMN,...", help="Only these columns, in this order."),
     sort: str | None = typer.Option(
@@ -38,11 +40,9 @@ def table(
         callback=one_of(*FORMATS),
         help="table, json, ndjson, csv or parquet; without it, what the name of -o says, else table.",
     ),
-    output: Path | None = typer.Option(None, "-o", "--output", metavar="FILE", help="Write to this file."),
-    force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
-    keylog: Path | None = typer.Option(
-        None, "--keylog", metavar="FILE", help="TLS secrets (SSLKEYLOGFILE): what is inside becomes rows too."
-    ),
+    output: Output = None,
+    force: Force = False,
+    keylog: KeyLog = None,
 ) -> None:
     """Show one table of a capture.
 
@@ -52,8 +52,7 @@ def table(
       stratokit table syscalls now.parquet --where 'evt.latency > 10ms' --select ts,comm,syscall,args
       stratokit table flows now.parquet --format csv -o flows.csv
     """
-    from stratokit.cli.output import binary_output, reading, text_output, warn_of_damage
-    from stratokit.engine.capture import Capture
+    from stratokit.cli.output import binary_output, opened, reading, text_output, warn_of_damage
     from stratokit.engine.tables import entry
     from stratokit.render import files
 
@@ -69,7 +68,7 @@ def table(
     # Rows that appear on the terminal while the file is read leave no room for a bar.
     quiet = format_ != "table" and output is None and sys.stdout.isatty()
     with reading(found.is_derived or where is not None, quiet):
-        capture = Capture.open(inputs, keylog)
+        capture = opened(inputs, keylog)
         frame = capture.table(name, where, dict.fromkeys([*chosen, *([by] if by else [])]))
         if sort:
             frame = frame.sort(by, descending=sort.startswith("-"), nulls_last=True, maintain_order=True)

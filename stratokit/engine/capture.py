@@ -100,6 +100,11 @@ class Capture:
         logs = [key_logs.carried(facts.carried) for facts in carriers]
         return read_keylog(b"\n".join([*logs, self._keylog]))
 
+    @property
+    def has_key_log(self) -> bool:
+        """Whether the key log given to `open` holds any secret."""
+        return bool(read_keylog(self._keylog))
+
     def __repr__(self) -> str:
         names = ", ".join(str(path) for path in self.paths)
         return f"<stratokit capture {names}{f' where {self._where.text}' if self._where else ''}>"
