@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench_engine import make_capture
+from timing import make_capture
 
 from stratokit.engine.packet_survey import Survey, capture_tables
 from stratokit.formats import parquet, registry

@@ -11,14 +11,13 @@ libraries and kernels are loaded, as in a notebook. The last line is about a fil
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import tempfile
 from pathlib import Path
 
-from bench_engine import PYTHON, STRATOKIT, Case, make_capture, measured, report
+from timing import PYTHON, STRATOKIT, Case, arguments_of, capture_of, compare, make_capture, measured
 
 ENDS = ("frame.time_epoch", "frame.number", "ip.src", "ip.dst")
 # For each table: a display filter for its messages, and the fields that stand in its columns.
@@ -114,30 +113,13 @@ def dns_messages(folder: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--bytes", type=float, default=1e9)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = arguments_of(__doc__)
     parser.add_argument("--only", default="", help="tables, with commas between them")
     arguments = parser.parse_args()
     tables = arguments.only.split(",") if arguments.only else list(TSHARK)
-    with tempfile.TemporaryDirectory(prefix="stratokit-bench-") as name:
-        file = arguments.file or Path(name) / "big.pcap"
-        if arguments.file is None:
-            make_capture(file, arguments.bytes)
+    with capture_of(arguments) as file, tempfile.TemporaryDirectory(prefix="stratokit-bench-") as name:
         found = [case for table in tables for case in cases(table, file)]
-        for case in found:  # compiles kernels, fills the page cache
-            if not case.rounds and not case.cpus:
-                measured(case.command, inner=case.inner)
-        for number in range(arguments.rounds):
-            for case in found:
-                if not case.rounds or number < case.rounds:
-                    case.runs.append(measured(case.command, case.cpus, case.inner))
-        by_name = {case.name: case for case in found}
-        for case in found:
-            report(case, by_name, file.stat().st_size)
+        compare(found, arguments.rounds, file.stat().st_size)
         if "dns" in tables:
             dns_messages(Path(name), arguments.rounds)
 

@@ -10,7 +10,6 @@ million connections of three segments.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from bench_engine import PYTHON, Case, available, make_capture, measured, report
+from bench_engine import available
+from timing import PYTHON, ROOT, Case, arguments_of, capture_of, compare, measured
 
 ANALYSIS = ("tcp.analysis.flags", "tcp.analysis.ack_rtt")
 TABLE = """
@@ -118,19 +118,10 @@ def memory(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--bytes", type=float, default=1e9)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = arguments_of(__doc__)
     parser.add_argument("--extremes", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="stratokit-bench-") as name:
-        folder = Path(name)
-        file = arguments.file or folder / "big.pcap"
-        if arguments.file is None:
-            make_capture(file, arguments.bytes)
+    with capture_of(arguments) as file, tempfile.TemporaryDirectory(prefix="stratokit-bench-") as name:
         table = [PYTHON, "-c", TABLE, str(file)]
         again = [PYTHON, "-c", AGAIN, str(file)]
         fields = [word for field in ANALYSIS for word in ("-e", field)]
@@ -143,19 +134,11 @@ def main() -> None:
             Case("table tcp, again", again, "tshark: conv,tcp", inner=True),
             Case("table tcp, again: fields", again, "tshark: analysis fields", inner=True),
         ]
-        cases = [case for case in cases if available(case.command)]
-        measured(table)  # compiles kernels, fills the page cache
-        for number in range(arguments.rounds):
-            for case in cases:
-                if not case.rounds or number < case.rounds:
-                    case.runs.append(measured(case.command, case.cpus, case.inner))
-        by_name = {case.name: case for case in cases}
-        for case in cases:
-            report(case, by_name, file.stat().st_size)
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+        compare([case for case in cases if available(case.command)], arguments.rounds, file.stat().st_size)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         subprocess.run([PYTHON, "-c", REASSEMBLY, str(file)], check=True, env=environment)
         if arguments.extremes:
-            memory(folder)
+            memory(Path(name))
 
 
 if __name__ == "__main__":
