@@ -44,7 +44,8 @@ class Case:
 def measured(command: list[str], cpus: int = 0, inner: bool = False) -> Run:
     """Run it to its end; what it used is told by the kernel, children of its own and all."""
     allowed = sorted(os.sched_getaffinity(0))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # An installed package has byte code, so it may be written here too.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
 
     os.sched_setaffinity(0, allowed[: cpus or len(allowed)])  # which the child inherits
     begin = time.perf_counter()
