@@ -1,6 +1,6 @@
 # Everything a developer types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench wheel clean
+.PHONY: help demo test check oracle bench wheel clean
 BIN := .venv/bin
 
 help: ## this list
@@ -22,6 +22,11 @@ check: ## formatting, linting, types, layer rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+oracle: ## compare with tshark on every capture of the corpus, where `make test` takes some of them
+	@tools/setup.sh test
+	@tools/venv.sh dev
+	@tools/test.sh --whole-corpus tests/streams/test_follow_corpus.py
 
 bench: ## measure the recorder and the engine on this machine
 	@tools/setup.sh bench

@@ -64,6 +64,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kernel-elsewhere", action="store_true", help="do not insist on kernel tests: another run has them"
     )
+    parser.addoption(
+        "--whole-corpus", action="store_true", help="compare with other programs on all captures, not on some"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

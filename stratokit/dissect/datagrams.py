@@ -1,9 +1,10 @@
 """IP packets whose fragments are still coming: where they wait, and the kernel that puts them together.
 
-- At most SLOTS packets wait at a time, each in 64 KiB of its own: 36 MiB with what is known of them, whatever
+- At most SLOTS packets wait at a time, each in 64 KiB of its own: 40 MiB with what is known of them, whatever
   comes. A key leads to WAYS slots; where all of them wait, the one that waits longest gives way.
 - What is not whole TIMEOUT_NS after its first fragment is given up (RFC 8200 section 4.5: 60 seconds).
-- Of bytes that come twice the first ones stay.
+- Of bytes that come twice, those of the fragment that begins first count, of two that begin together those
+  of the one that came first: as Wireshark does. (Hosts differ, and newer ones drop such packets: RFC 5722.)
 """
 
 from __future__ import annotations
@@ -101,7 +102,10 @@ def _fits(piece: Row) -> bool:
 
 @routine
 def _put(data: np.ndarray, piece: Row, slot: Row, pool: np.ndarray, seen: np.ndarray) -> bool:
-    """Copy what is new of a fragment, 8 bytes at a time; whether the datagram is whole now."""
+    """Copy what counts of a fragment, 8 bytes at a time; whether the datagram is whole now.
+
+    `seen` says of each 8 bytes the unit that their fragment begins with, plus 1.
+    """
     end = i64(piece.offset) + i64(piece.size)
     if slot.fragments == 0:
         seen[:] = 0
@@ -112,11 +116,13 @@ def _put(data: np.ndarray, piece: Row, slot: Row, pool: np.ndarray, seen: np.nda
         slot.size = end
     if piece.offset == 0:
         slot.proto = piece.proto
+    begins = i64(piece.offset >> 3) + 1
     for unit in range(piece.offset >> 3, (end + 7) >> 3):
-        if seen[unit]:
+        if seen[unit] and i64(seen[unit]) <= begins:
             continue
-        seen[unit] = 1
-        slot.got += 1
+        if seen[unit] == 0:
+            slot.got += 1
+        seen[unit] = begins
         first = i64(unit) * 8
         source = piece.at + first - i64(piece.offset)
         for k in range(min(8, end - first)):

@@ -69,7 +69,7 @@ class Reassembler:
     def __init__(self) -> None:
         self._slots = np.zeros(SLOTS, SLOT)
         self._pool = np.zeros((SLOTS, ROOM_BYTES), np.uint8)
-        self._seen = np.zeros((SLOTS, UNITS), np.uint8)
+        self._seen = np.zeros((SLOTS, UNITS), np.uint16)
         self._lost = np.zeros(1, np.int64)
 
     @property

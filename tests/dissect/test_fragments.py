@@ -104,6 +104,15 @@ def test_repeated_and_overlapping_bytes_stay_as_they_came_first() -> None:
     assert row["payload"] == b"a" * 24 + b"b" * 32
 
 
+def test_of_overlapping_fragments_the_one_that_begins_first_counts_whenever_it_came() -> None:
+    body = frames.udp(b"a" * 56)
+    late, *_ = frames.fragments4(body, 17, 32)
+    over = frames.ipv4(b"b" * 40, 17, fragment=3, number=1)  # 24 to 64
+    again = frames.ipv4(b"c" * 40, 17, fragment=3, number=1)
+    row = feed(Reassembler(), [over, again, late])[2]
+    assert row["payload"] == b"a" * 24 + b"b" * 32
+
+
 def test_a_hole_is_not_filled_by_what_lies_behind_the_end() -> None:
     behind = frames.ipv4(b"x" * 64, 17, fragment=0x2000 | 100, number=1)
     end = frames.ipv4(b"y" * 8, 17, fragment=2, number=1)

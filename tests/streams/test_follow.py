@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import random
-import re
-import shutil
-import subprocess
-from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from helpers.traffic import ACK, CLIENT, LOCAL_CLIENT, LOCAL_SERVER, SERVER, Connection, Packets
 
-from stratokit.engine.capture import Capture
 from stratokit.errors import UsageError
 from stratokit.render.follow import lines
 from stratokit.schema import load
 from stratokit.streams.follow import WAITING_MAX, follow
-
-CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
-TROUBLED = {"retransmission", "out_of_order", "lost_segment", "ipv6"}
-OTHER_RULES = {"vlan", "qinq", "ip-frag", "malformed"}
 
 
 def told(packets: Packets, form: str = "raw") -> list[str]:
@@ -125,32 +114,3 @@ def test_an_unknown_conversation_is_told() -> None:
     Connection(packets)
     with pytest.raises(UsageError, match="no TCP conversation 7"):
         follow(packets, 7)
-
-
-def troubled_files() -> list[str]:
-    """Small captures with trouble, a few seconds' worth."""
-    if not CORPUS.is_dir():
-        return []
-    entries = map(json.loads, (CORPUS / "MANIFEST.jsonl").read_text().splitlines())
-    tagged = [(e, {tag.partition(":")[0] for tag in e["tags"]}) for e in entries if "scap" not in e["kind"]]
-    fitting = [
-        e for e, tags in tagged if "tcp" in tags and tags & set(TROUBLED) and not tags & {"vlan", "ip-frag"}
-    ]
-    return [e["file"] for e in fitting if e["packets"] < 2000][:40]
-
-
-@pytest.mark.corpus
-@pytest.mark.skipif(not CORPUS.is_dir() or not shutil.which("tshark"), reason="no corpus or no tshark")
-@pytest.mark.parametrize("name", troubled_files())
-def test_every_byte_is_as_tshark_prints_it(name: str) -> None:
-    capture = Capture.open(CORPUS / name)
-    rows = capture.rows("packet").filter(pl.col("ip_proto") == 6, pl.col("flow_id").is_not_null())
-    known = rows.group_by("flow_id").agg(pl.col("payload_len").is_not_null().any()).sort("flow_id").collect()
-    flows = known.filter("payload_len")["flow_id"].to_list()
-    ours = ["\n".join(lines(capture.stream(flow), "raw")) + "\n" for flow in flows]
-    asked = [
-        word for number in np.flatnonzero(known["payload_len"]) for word in ("-z", f"follow,tcp,raw,{number}")
-    ]
-    command = ["tshark", "-n", "-q", "-r", str(CORPUS / name), *asked]
-    printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
-    assert sorted(ours) == sorted(re.split(r"(?=\n={67}\nFollow: tcp)", printed)[1:])
