@@ -235,6 +235,21 @@ def test_a_rule_speaks_when_it_should_and_only_then(rule):
     assert found(rule, **nearly) == []
 
 
+def test_clients_with_the_same_trouble_are_one_finding():
+    rows = [*requests(20), *requests(30, client_ip="10.0.0.3"), *requests(5, client_ip="10.0.0.4")]
+    rows = [row | {"flow_id": number} for number, row in enumerate(rows)]
+    (finding,) = found("churn", http=rows)
+    assert finding["finding"].startswith(
+        "2 clients, 10.0.0.3 most often, opened 55 of 55 connections to 10.0.0.2:80 for one request each"
+    )
+    assert finding["filter"] == "ip.dst == 10.0.0.2 && tcp.dstport == 80"
+    rows = [*questions(5, rcode=3), *questions(6, rcode=3, search_id=1, client_ip="10.0.0.3"), *questions(1)]
+    (finding,) = found("names-denied", dns=rows)
+    assert "11 of 12 questions of 2 clients, most of them of 10.0.0.3, were for names" in finding["finding"]
+    assert "6 of them by trying" in finding["finding"]
+    assert finding["filter"] == "dns.flags.rcode == 3"
+
+
 def test_a_connection_that_nothing_answered_is_not_called_refused():
     (finding,) = found("connect-failing", **connections(2, "S0"))
     assert finding["finding"] == "2 of 2 connections to [fd00::2]:443 were never answered."

@@ -56,6 +56,30 @@ def evidence(is_it: pl.Expr, ts: str, frame: str | None = None) -> list[pl.Expr]
     ]
 
 
+def folded(client: str, by: tuple[str, ...], is_one: pl.Expr) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+    """One row where several clients have the same trouble, for use with `pipe` on rows by `client` and `by`.
+
+    Rows that are `is_one` count. Of a single one the figures stay; of several they become those of all
+    clients, so that a filter without the client selects the evidence. `clients` says how many there are,
+    and `client` is the one with most.
+    """
+    sums = [pl.col("count").sum(), pl.col("of").sum(), pl.col("since").min(), pl.col("until").max()]
+    totals = pl.struct(*sums).over(by) if by else pl.struct(*sums)
+
+    def fold(rows: pl.LazyFrame) -> pl.LazyFrame:
+        clients = is_one.sum().over(by) if by else is_one.sum()
+        rows = rows.with_columns(clients=clients, totals=totals).filter(is_one)
+        rows = rows.sort("count", client, descending=[True, False])
+        rows = rows.unique(by, keep="first", maintain_order=True) if by else rows.head(1)
+        several = pl.col("clients") > 1
+        return rows.with_columns(
+            pl.when(several).then(pl.col("totals").struct.field(name)).otherwise(name).alias(name)
+            for name in ("count", "of", "since", "until")
+        )
+
+    return fold
+
+
 def finding(table: str, whom: pl.Expr, sentence: pl.Expr, filter_: pl.Expr) -> list[pl.Expr]:
     """The columns of a finding, from the aggregates of `evidence`."""
     return [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.reports.findings.base import Rule, endpoint, evidence, finding, side
+from stratokit.reports.findings.base import Rule, endpoint, evidence, finding, folded, side
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -17,6 +17,8 @@ _LEAST, _SHARE = 20, 0.8
 def find(capture: Capture) -> pl.LazyFrame:
     """At least 20 connections of a client to a server's port, and four in five, carried one request."""
     single = pl.col("requests") == 1
+    often = (pl.col("count") >= _LEAST) & (pl.col("count") >= _SHARE * pl.col("of"))
+    several = pl.col("clients") > 1
     return (
         capture.table("http")
         .filter(pl.col("client_ip").is_not_null(), pl.col("ts_request").is_not_null())
@@ -24,23 +26,26 @@ def find(capture: Capture) -> pl.LazyFrame:
         .agg(pl.len().alias("requests"), pl.col("ts_request").min(), pl.col("request_frame").min())
         .group_by("client_ip", "server_ip", "server_port")
         .agg(*evidence(single, "ts_request", "request_frame"))
-        .filter(pl.col("count") >= _LEAST, pl.col("count") >= _SHARE * pl.col("of"))
+        .pipe(folded("client_ip", ("server_ip", "server_port"), often))
         .select(
             finding(
                 "http",
-                pl.col("client_ip"),
+                pl.when(several).then(endpoint("server_ip", "server_port")).otherwise("client_ip"),
                 pl.format(
                     "{} opened {} of {} connections to {} for one request each: without keep-alive every "
                     "request waits for a handshake.",
-                    "client_ip",
+                    pl.when(several)
+                    .then(pl.format("{} clients, {} most often,", "clients", "client_ip"))
+                    .otherwise("client_ip"),
                     "count",
                     "of",
                     endpoint("server_ip", "server_port"),
                 ),
                 pl.format(
-                    "{} == {} && {} == {} && tcp.dstport == {}",
-                    side("src", "client_ip"),
-                    "client_ip",
+                    "{}{} == {} && tcp.dstport == {}",
+                    pl.when(several)
+                    .then(pl.lit(""))
+                    .otherwise(pl.format("{} == {} && ", side("src", "client_ip"), "client_ip")),
                     side("dst", "server_ip"),
                     "server_ip",
                     "server_port",

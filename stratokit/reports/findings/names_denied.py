@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.reports.findings.base import Rule, address, evidence, finding
+from stratokit.reports.findings.base import Rule, address, evidence, finding, folded
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -19,6 +19,8 @@ def find(capture: Capture) -> pl.LazyFrame:
     """At least 5 questions of a client, and half of all, were for names that do not exist."""
     denied = (pl.col("rcode") == _NXDOMAIN).fill_null(value=False)
     searched = pl.col("search_id").is_not_null() & denied
+    often = (pl.col("count") >= _LEAST) & (pl.col("count") >= _SHARE * pl.col("of"))
+    several = pl.col("clients") > 1
     return (
         capture.table("dns")
         .filter(pl.col("client_ip").is_not_null())
@@ -28,21 +30,26 @@ def find(capture: Capture) -> pl.LazyFrame:
             searched=searched.sum(),
             example=pl.col("qname").filter(denied).mode().sort().first(),
         )
-        .filter(pl.col("count") >= _LEAST, pl.col("count") >= _SHARE * pl.col("of"))
+        .with_columns(searched=pl.when(often.sum() > 1).then(pl.col("searched").sum()).otherwise("searched"))
+        .pipe(folded("client_ip", (), often))
         .select(
             finding(
                 "dns",
-                pl.col("client_ip"),
+                pl.when(several).then(pl.lit("several clients")).otherwise("client_ip"),
                 pl.format(
                     "{} of {} questions of {} were for names that do not exist (as {}), {} of them by trying "
                     "search domains.",
                     "count",
                     "of",
-                    "client_ip",
+                    pl.when(several)
+                    .then(pl.format("{} clients, most of them of {},", "clients", "client_ip"))
+                    .otherwise("client_ip"),
                     "example",
                     "searched",
                 ),
-                pl.format("{} && dns.flags.rcode == 3", address("client_ip")),
+                pl.when(several)
+                .then(pl.lit("dns.flags.rcode == 3"))
+                .otherwise(pl.format("{} && dns.flags.rcode == 3", address("client_ip"))),
             )
         )
     )
