@@ -52,6 +52,10 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 	if (!packet_wanted(skb, direction))
 		return 1;
 #endif
+	if (is_shed(SHED_PACKETS)) {
+		count(COUNT_PACKET_SHED);
+		return 1;
+	}
 	slot = take_slot();
 	if (!slot) {
 		count(COUNT_PACKET_NO_SCRATCH);
@@ -68,6 +72,14 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 	if (bytes > SNAPLEN) {
 		bytes = SNAPLEN;
 		count(COUNT_PACKET_CUT);
+	}
+	if (bytes > HEADERS_BYTES) {
+		if (is_shed(SHED_PAYLOAD)) {
+			bytes = HEADERS_BYTES;
+			count(COUNT_PACKET_PAYLOAD_SHED);
+		} else {
+			add_bytes(0, bytes - HEADERS_BYTES);
+		}
 	}
 	slot->event.cap_len = bytes;
 	if (bytes == 0 || bpf_skb_load_bytes(skb, 0, slot->data, bytes))

@@ -28,7 +28,7 @@
 
 /* Which argument is what, or NONE. Order and meaning are shared with record/specs.py. */
 struct syscall_spec {
-	u8 wanted;
+	u8 wanted; /* or SHED_CALL */
 	u8 args;
 	u8 fd;
 	u8 path;
@@ -237,6 +237,7 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 		return;
 	}
 #endif
+	add_call(nr);
 	__builtin_memset(event, 0, sizeof(*event));
 	FILL_HEADER(event, EVENT_SYSCALL, start ? start : now, 0);
 	if (start)
@@ -302,7 +303,9 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 			at += got;
 		}
 	}
-	if (spec->data_kind && ret > 0 && IO_BYTES > 0) {
+	if (spec->data_kind && ret > 0 && IO_BYTES > 0 && is_shed(SHED_DATA)) {
+		count(COUNT_SYSCALL_DATA_SHED);
+	} else if (spec->data_kind && ret > 0 && IO_BYTES > 0) {
 		u64 from = scratch->args[spec->data & 7];
 		u32 left = ret > IO_BYTES ? IO_BYTES : ret;
 
@@ -330,6 +333,7 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 			}
 		}
 		event->data_bytes = got;
+		add_bytes(1, got);
 		at += got;
 	}
 	if (event->flags & FLAG_READ_FAILED)
@@ -390,9 +394,15 @@ int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 	u64 thread = bpf_get_current_pid_tgid(), now, *start;
 	u32 nr = ctx->args[1], tid = thread;
 	struct syscall_spec *spec = wanted_call(nr);
+	bool left_out;
 
 	start = syscall_starts.lookup(&tid);
-	if (!spec || (u32)(thread >> 32) == SELF_PID || OUT_OF_SCOPE()) {
+	left_out = !spec || (u32)(thread >> 32) == SELF_PID || OUT_OF_SCOPE();
+	if (!left_out && spec->wanted == SHED_CALL) {
+		count(COUNT_SYSCALL_SHED);
+		left_out = true;
+	}
+	if (left_out) {
 		if (start)
 			*start = NOT_IN_CALL;
 		return 0;

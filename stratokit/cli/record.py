@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stratokit.cli.values import duration_ns, free_output, size_bytes, user_id
+from stratokit.cli.values import (
+    duration_ns,
+    free_output,
+    processor_share,
+    size_bytes,
+    size_or_none_bytes,
+    user_id,
+)
 from stratokit.errors import StratokitError, UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +84,30 @@ def record(
     whole_host: bool = typer.Option(
         False, "--whole-host", help="With COMMAND: record everything while it runs, not it alone."
     ),
+    max_cpu: float | None = typer.Option(
+        None,
+        metavar="PERCENT",
+        parser=processor_share,
+        help="Of one processor, as 20%; what costs most is left out first.",
+    ),
+    max_memory: int | None = typer.Option(
+        None,
+        metavar="SIZE",
+        parser=size_bytes,
+        help="For recorder and kernel together; the buffer is made to fit.",
+    ),
+    max_disk: int | None = typer.Option(
+        None,
+        metavar="SIZE",
+        parser=size_bytes,
+        help="To be written; what costs most is left out as it fills.",
+    ),
+    min_free: int | None = typer.Option(
+        None,
+        metavar="SIZE",
+        parser=size_or_none_bytes,
+        help="End when less of the disk is free.  [default: 1 % of it, at most 256M]",
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing but errors."),
 ) -> None:
@@ -98,9 +129,10 @@ def record(
       stratokit record --filter "evt.failed == true and evt.latency > 10ms"
       stratokit record -o now.scap                   for sysdig and Stratoshark
       stratokit record --syscalls network,openat --buffer 256M
+      stratokit record --max-cpu 20% --max-disk 2G   on a host that must not suffer
     """
     from stratokit.cli.status import StatusLine
-    from stratokit.record.options import RecordOptions, Scope
+    from stratokit.record.options import Limits, RecordOptions, Scope
 
     if whole_host and not command:
         raise UsageError("--whole-host goes with a command: stratokit record --whole-host -- COMMAND")
@@ -138,6 +170,7 @@ def record(
         filter=dataclasses.replace(chosen.filter, dns_errors_only=dns_errors_only),
         buffer_bytes=buffer,
         command=tuple(command or ()),
+        limits=Limits(max_cpu, max_memory, max_disk, min_free),
         scope=Scope(
             pids=tuple(pid or ()),
             comms=tuple(comm or ()),
@@ -149,7 +182,7 @@ def record(
             command=bool(command) and not whole_host,
         ),
     )
-    from stratokit.record.session import DISK_FULL
+    from stratokit.record.guard import ENDED_EARLY
     from stratokit.record.session import record as run
 
     with StatusLine(sys.stderr, quiet, _began(options)) as line:
@@ -161,8 +194,8 @@ def record(
             line.say(f"{options.command[0]} ended with exit code {result.exit_code}.")
     if sections := _sections(filter_, dns_errors_only, latency):
         _report(output, sections)
-    if result.reason == DISK_FULL:
-        raise StratokitError("the disk is full: the recording ended before its time")
+    if sentence := ENDED_EARLY.get(result.reason):
+        raise StratokitError(f"{sentence}: the recording ended before its time")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

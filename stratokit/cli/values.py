@@ -33,6 +33,19 @@ def size_bytes(text: str) -> int:
     return int(match[1]) * _FACTORS[match[2].lower()]
 
 
+def size_or_none_bytes(text: str) -> int:
+    """As `size_bytes`, or 0."""
+    return 0 if text == "0" else size_bytes(text)
+
+
+def processor_share(text: str) -> float:
+    """20%: a fifth of one processor."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
+    if match is None or not float(match[1]):
+        raise typer.BadParameter(f"{text!r} is no share of a processor; write it as 20% (or 150%)")
+    return float(match[1]) / 100
+
+
 def user_id(text: str) -> int:
     """A user's number, or the number of the user with this name."""
     if text.isdecimal():

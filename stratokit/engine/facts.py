@@ -123,5 +123,11 @@ def merged(files: Iterable[FileFacts]) -> dict[str, Any]:
         "duration_ns": last - first if first is not None and last is not None else None,
         "rows": dict(sorted(rows.items())),
         "losses": dict(sorted(losses.items())),
-        **(files[0].extra if len(files) == 1 else {}),
+        **(files[0].extra if len(files) == 1 else _limits(files)),
     }
+
+
+def _limits(files: list[FileFacts]) -> dict[str, Any]:
+    """Steps taken to stay within the limits of the recordings, of all files."""
+    steps = [step for file in files for step in file.extra.get("limits") or ()]
+    return {"limits": sorted(steps, key=lambda step: int(step["ts"]))} if steps else {}

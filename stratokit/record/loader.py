@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
 _BPF_LINK_CREATE = 28
 _SCOPE_TREE, _SCOPE_NAMED = 1, 2  # as in bpf/scope.c
+_SHED_CALL = 2  # as in bpf/limits.c
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -127,11 +128,13 @@ class Kernel:
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
             **scope_settings(options.scope),
             **filter_settings(options.filter),
+            **({"LIMITED": 1} if options.limits.shed else {}),
         }
-        first = ["scope"] if options.scope else []
+        first = ["limits", *(["scope"] if options.scope else [])]
         first += ["filter"] if options.filter.text else []
         self._bpf = self._compile(program_text(first + self.names, settings))
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
+        self._shed_calls: frozenset[int] = frozenset()
         if "syscalls" in self.names:
             self._fill_specs()
 
@@ -313,6 +316,34 @@ class Kernel:
         """These sockets are in scope."""
         for cookie in cookies:
             self._bpf[b"scope_cookies"][ctypes.c_uint64(cookie)] = ctypes.c_uint8(1)
+
+    def seen(self) -> list[int]:
+        """What bpf/limits.c counted: recorded calls by number, then bytes of payload and of calls' data."""
+        values = [bytes(value) for value in self._bpf[b"limits_seen"][ctypes.c_int(0)]]
+        return [
+            sum(of_all)
+            for of_all in zip(*(struct.unpack(f"={len(v) // 8}Q", v) for v in values), strict=True)
+        ]
+
+    def shed(self, bits: int, calls: frozenset[int]) -> None:
+        """Leave out what the bits of bpf/limits.c say, and these system calls; record all others."""
+        self._bpf[b"limits_shed"][ctypes.c_int(0)] = ctypes.c_uint32(bits)
+        if "syscalls" not in self.names:
+            return
+        table = self._bpf[b"syscall_specs"]
+        for number in self._shed_calls ^ calls:
+            spec = table[ctypes.c_int(number)]
+            spec.wanted = _SHED_CALL if number in calls else 1
+            table[ctypes.c_int(number)] = spec
+        self._shed_calls = calls
+
+    def recorded_calls(self) -> frozenset[int]:
+        """Numbers of the system calls that may be left out: all but those that tell owners."""
+        return self.syscalls - specs.owner_calls()
+
+    def program_fds(self) -> list[int]:
+        """Descriptors of the loaded programs."""
+        return [function.fd for function in self._bpf.funcs.values()]
 
     def detach(self) -> None:
         """Detach everything; what is in the ring buffer stays there."""

@@ -64,6 +64,26 @@ class Filter:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What the recording may use; None where nothing was said.
+
+    `cpu` is a share of one processor (0.2: a fifth), for the recorder and its kernel programs together.
+    `memory_bytes` is for what the host cannot take back: anonymous memory and the kernel's maps, the buffer
+    among them. `disk_bytes` is for what is written, `free_bytes` is what others shall find free on that disk.
+    """
+
+    cpu: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    free_bytes: int | None = None
+
+    @property
+    def shed(self) -> bool:
+        """Whether something may be left out to stay within them."""
+        return self.cpu is not None or self.disk_bytes is not None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RecordOptions:
     """Settings of one recording.
 
@@ -83,6 +103,7 @@ class RecordOptions:
     command: tuple[str, ...] = ()
     scope: Scope = Scope()
     filter: Filter = Filter()
+    limits: Limits = Limits()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

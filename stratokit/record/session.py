@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError, UsageError
 from stratokit.formats import spool
-from stratokit.record import host, netns, open_calls, pidns, procfs, scope
+from stratokit.record import guard, host, netns, open_calls, pidns, procfs, scope
 from stratokit.record.loader import Kernel
 from stratokit.record.options import IO_BYTES_MOST, SNAPLEN_MOST, RecordOptions, Result, Status
 from stratokit.record.ring import records_within
@@ -28,7 +29,6 @@ CLOCK_INTERVAL_NS = 10_000_000_000
 # A ring this full is drained again at once instead of after the interval.
 BUSY_SHARE = 8
 NICE = -15
-DISK_FULL = "disk full"
 # Left free for the last counters and the closing chunk when the disk is full.
 ENDING_BYTES = 64 << 10
 
@@ -47,6 +47,7 @@ def check(options: RecordOptions) -> None:
         raise UsageError(f"--buffer takes 64K to 1G, not {options.buffer_bytes}")
     if options.duration_ns is not None and options.duration_ns <= 0:
         raise UsageError("--duration takes a time above zero, as 30s or 5m")
+    guard.check(options)
 
 
 def layouts() -> dict[str, Any]:
@@ -68,7 +69,8 @@ class Session:
     """A recording that is under way."""
 
     def __init__(self, options: RecordOptions, status: Callable[[Status], None] | None) -> None:
-        self.options = options
+        self._asked = options
+        self.options = guard.fitted(options)
         self._status = status
         self._stop = ""
         self._began_ns: int | None = None
@@ -85,6 +87,7 @@ class Session:
             self._kernel = Kernel(self.options, self._watch.chosen.groups)
             try:
                 self._unless_stopped()
+                self._guard = guard.Guard(self._asked, self.options, self._kernel)
                 self._spool = spool.SpoolWriter(self.options.spool)
             except OSError as error:
                 self._kernel.close()
@@ -113,6 +116,7 @@ class Session:
         finally:
             status = self._current()
             self._spool.close()
+            self._guard.close()
             self._kernel.close()
         return Result(self.options.spool, exit_code, self._stop, status)
 
@@ -213,7 +217,7 @@ class Session:
         self._spool.write_json(spool.CLOCK, host.clock_pair())
 
     def _counters(self) -> None:
-        totals = self._kernel.totals() | self._recorder_counts
+        totals = self._kernel.totals() | self._recorder_counts | self._guard.counts
         counted = {name: amount for name, amount in totals.items() if amount}
         self._spool.write_json(spool.COUNTERS, {"monotonic_ns": time.monotonic_ns(), "totals": counted})
 
@@ -244,8 +248,10 @@ class Session:
             elif end is not None and now >= end:
                 self.stop("duration reached")
             self._kernel.ring.drain(self._write_events)
+            self._guard.poll(now)
             if now >= next_counters:
                 next_counters = now + COUNTERS_INTERVAL_NS
+                self._within_limits(now)
                 self._counters()
                 if self._status:
                     self._status(self._current())
@@ -260,16 +266,28 @@ class Session:
                 time.sleep(DRAIN_INTERVAL_S)
         return _end_command(command)
 
+    def _within_limits(self, now_ns: int) -> None:
+        if over := self._guard.look(now_ns, self._kernel.totals(), self._spool.bytes_written):
+            self.stop(over)
+        if rows := self._guard.new_rows():
+            self._table("limits", rows)
+
     def _write_events(self, span: memoryview) -> None:
+        start = time.monotonic_ns()
         try:
+            if len(span) > self._guard.room(self._spool.bytes_written) - ENDING_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._spool.write(spool.EVENTS, span)
         except OSError as error:
             if spool.is_disk_full(error):
                 with contextlib.suppress(OSError):
-                    whole = records_within(span, self._spool.room() - ENDING_BYTES)
+                    room = self._guard.room(self._spool.bytes_written)
+                    whole = records_within(span, room - ENDING_BYTES)
                     self._spool.write(spool.EVENTS, span[:whole])
                     self._kept_bytes = whole
             raise
+        finally:
+            self._guard.wrote(time.monotonic_ns() - start)
 
     def _finish(self) -> None:
         if self.options.scope.by_cgroup:
@@ -293,19 +311,21 @@ class Session:
         """What is in the ring is lost and counted; the room of the chunk that did not fit serves for the
         end.
         """
-        self._stop = DISK_FULL
+        self._stop = self._guard.why_full(self._spool.bytes_written)
         self._kernel.detach()
         lost = 0
         while self._kernel.ring.pending():
             lost += self._kernel.ring.discard()
         self._recorder_counts["disk_full_bytes"] = lost - self._kept_bytes
         with contextlib.suppress(OSError):
+            if rows := self._guard.new_rows():
+                self._table("limits", rows)
             self._counters()
             self._clock()
             self._spool.write_json(spool.CLOSING, {"reason": self._stop})
 
     def _current(self) -> Status:
-        totals = self._kernel.totals() | self._recorder_counts
+        totals = self._kernel.totals() | self._recorder_counts | self._guard.counts
         counters = load.counters()
         prefix = "recorded_"
         return Status(

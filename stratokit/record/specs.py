@@ -66,6 +66,11 @@ def select(text: str) -> frozenset[int]:
     return frozenset(chosen)
 
 
+def owner_calls() -> frozenset[int]:
+    """Numbers of OWNER_CALLS."""
+    return frozenset(number for number, call in load.syscalls().items() if call.name in OWNER_CALLS)
+
+
 def pack(call: Syscall, wanted: bool = True, unfiltered: bool = False) -> bytes:
     """`struct syscall_spec` for one call; `unfiltered` where others are named by what it did."""
     fd = path = path2 = address = data = NONE

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stratokit.render import units
+from stratokit.render.limits import limit_lines
 from stratokit.schema import load
 
 # Files that another program wrote may have lost anything without a word.
@@ -40,6 +41,7 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("to", f"{units.moment(facts['last_ts'])} UTC, {units.duration(facts['duration_ns'])}"))
     rows = ", ".join(f"{units.number(count)} {kind}" for kind, count in facts["rows"].items())
     lines.append(("rows", rows or "none"))
+    lines += [("limits", text) for text in limit_lines(facts.get("limits") or [])]
     if facts.get("where"):
         lines.append(("where", facts["where"]))
     return lines

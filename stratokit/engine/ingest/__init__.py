@@ -17,6 +17,7 @@ from stratokit.engine.ingest import (
     descriptors,
     folders,
     interfaces,
+    limits,
     losses,
     owners,
     packets,
@@ -58,6 +59,7 @@ def _metadata(found: Survey) -> dict[str, str]:
         "options": json.dumps(found.opening["options"]),
         "programs": json.dumps(found.opening["programs"]),
         "has_btf": json.dumps(found.opening["has_btf"]),
+        **({"limits": json.dumps(steps)} if (steps := limits.steps(found)) else {}),
         "ended": json.dumps((found.closing or {}).get("reason", "killed")),
     }
 
