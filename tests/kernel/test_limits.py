@@ -74,12 +74,12 @@ def test_a_storm_of_calls_is_left_out_and_counted(tmp_path):
 def test_payload_goes_as_the_disk_fills(tmp_path):
     """Half of --max-disk is used: packets are headers from then on, and all of them are there."""
     with nginx.nginx() as site:
-        options = ("--max-disk", "4M", "--syscalls", "none")
+        options = ("--max-disk", "16M", "--syscalls", "none")
         with recording(tmp_path / "a.parquet", *options) as made:
             end = time.monotonic() + 30
             while time.monotonic() < end and b"packet payload" not in made.spool.read_bytes():
                 web.browse(site)
-            for _ in range(20):
+            for _ in range(5):
                 web.browse(site)
     steps = info(made.path)["limits"]
     assert steps[0]["step"] == "packet payload"
