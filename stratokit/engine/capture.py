@@ -94,10 +94,9 @@ class Capture:
     @functools.cached_property
     def secrets(self) -> Secrets:
         """Secrets of TLS by the client's random, from the key log and from the files themselves."""
-        file = self.packet_file
         # A plain pcap carries nothing, and need not be walked through to say so.
-        carriers = [] if file is not None and file.form.name == "pcap" else self.files
-        logs = [key_logs.carried(facts.carried) for facts in carriers]
+        carriers = [source for source in self._sources if _format(source) != "pcap"]
+        logs = [key_logs.carried(source.facts.carried) for source in carriers]
         return read_keylog(b"\n".join([*logs, self._keylog]))
 
     @property
@@ -126,13 +125,13 @@ class Capture:
     def scap_file(self) -> ScapSource | None:
         """The one scap file that this capture is, if it is."""
         source: Any = self._sources[0]
-        one = len(self._sources) == 1 and getattr(source, "form", None) is not None
-        return source if one and source.form.name == "scap" else None
+        return source if len(self._sources) == 1 and _format(source) == "scap" else None
 
     @property
     def is_mapped(self) -> bool:
         """Whether bytes of packets stay in the files until they are looked at."""
-        return all(getattr(source, "is_mapped", False) for source in self._sources)
+        mapped = all(getattr(source, "is_mapped", False) for source in self._sources)
+        return mapped and (len(self._sources) == 1 or scan.in_turn(self._sources))
 
     def has_at_most(self, packets: int) -> bool:
         """Whether there are no more packets; files are only walked through where their sizes do not tell."""
@@ -304,3 +303,9 @@ class Capture:
         ]
         flows = pl.concat(matching).drop_nulls().unique()
         return frame.join(flows, on="flow_id", how="semi", maintain_order="left")
+
+
+def _format(source: Any) -> str | None:
+    """The format of a file that is no capture.parquet."""
+    form = getattr(source, "form", None)
+    return None if form is None else str(form.name)

@@ -227,12 +227,14 @@ def _copy(
 
 def metadata_of(capture: Capture, choices: Choices = Choices()) -> dict[str, str]:
     """Metadata for the new file: those of the first input, which say where it was recorded."""
+    from stratokit.engine import key_logs
+
     facts = capture.files[0]
     found = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.extra.items()
     }
-    # What is carried names packets by their number in their file.
-    carried = facts.carried if len(capture.files) == 1 else {}
+    # What else is carried names packets by their number in their file.
+    carried = facts.carried if len(capture.files) == 1 else key_logs.joined(f.carried for f in capture.files)
     return choices.carried(found | {"host": json.dumps(facts.host)} | carried)
 
 

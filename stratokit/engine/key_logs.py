@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stratokit.errors import FormatError, UsageError
@@ -42,6 +42,16 @@ def carried(metadata: Mapping[str, str]) -> bytes:
             if kind == blocks.TLS_KEY_LOG:
                 found.append(block.body[8 : 8 + size])
     return b"\n".join(filter(None, found))
+
+
+def joined(captures: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Metadata with the secrets of several captures, as far as one capture carries so much."""
+    found: list[bytes] = []
+    for metadata in captures:
+        log = carried(metadata)
+        if log and sum(map(len, found)) + len(log) <= cold.BYTES_MAX:
+            found.append(log)
+    return {blocks.KEY_LOG: b"\n".join(found).decode("latin-1")} if found else {}
 
 
 def stripped(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -22,6 +23,7 @@ from stratokit.engine.packet_survey import Survey, nothing_read
 from stratokit.engine.packet_windows import Columns, columns_of
 from stratokit.engine.progress import reading
 from stratokit.formats.frames import Damage
+from stratokit.formats.merge import MergedReader, Part
 from stratokit.formats.registry import Format
 from stratokit.formats.source import MappedSource, open_source
 from stratokit.formats.views import spread
@@ -48,7 +50,7 @@ class PacketSource:
         """One walk over the records."""
         assert self.form.open_reader is not None
         survey = Survey()
-        with self.form.open_reader(self.path) as reader, reading(self.path, reader) as tell:
+        with self.form.open_reader(self.path) as reader, reading([self.path], reader) as tell:
             for batch in reader.batches():
                 survey.add(batch)
                 if tell:
@@ -82,37 +84,82 @@ class PacketSource:
         """See `Source`."""
         columns = load.capture().of_kind(kind)
         if kind == "packet":
-            scan: pl.LazyFrame = register_io_source(
-                self._scan, schema=polars_schema(columns), is_pure=True, validate_schema=False
-            )
-            return scan
+            return _scan_of(self._windows)
         if kind not in ("interface", "loss"):
             return conform(pl.LazyFrame(), columns)
         found = [pl.DataFrame(pl.from_arrow(table)) for name, table in self.survey.tables() if name == kind]
         return conform(found[0].lazy() if found else pl.LazyFrame(), columns)
 
-    def _scan(
-        self,
+    def _windows(self, names: Collection[str]) -> Iterator[Columns]:
+        assert self.form.open_reader is not None
+        with self.form.open_reader(self.path) as reader, reading([self.path], reader) as tell:
+            found = 0
+            for columns in columns_of(reader, names, progress=tell):
+                found += len(next(iter(columns.values())))
+                yield columns
+            self.ended(reader, found)
+
+    def ended(self, reader: Any, packets: int) -> None:
+        """Take note of where a reader that found so many packets had to end.
+
+        Raises:
+            FormatError: before it found any.
+        """
+        self.damage = reader.damage
+        if self.damage is not None and not packets:
+            raise nothing_read(self.path, self.damage)
+
+    @functools.cached_property
+    def begins_ns(self) -> int | None:
+        """The time of the first packet, 0 where it has none; None without packets.
+
+        Raises:
+            FormatError: nothing can be read.
+        """
+        assert self.form.open_reader is not None
+        with self.form.open_reader(self.path) as reader:
+            first = next(reader.batches(), None)
+            if first is None:
+                self.ended(reader, 0)
+                return None
+            return int(first.ts_ns[0])
+
+
+def merged_rows(files: Sequence[PacketSource]) -> pl.LazyFrame:
+    """Packets of several files as if one had recorded them: in order of time, numbered as one."""
+    return _scan_of(functools.partial(_merged_windows, files))
+
+
+def _merged_windows(files: Sequence[PacketSource], names: Collection[str]) -> Iterator[Columns]:
+    parts = [
+        Part(file.begins_ns, functools.partial(file.form.open_reader, file.path), file.ended)
+        for file in files
+        if file.begins_ns is not None and file.form.open_reader is not None
+    ]
+    with MergedReader(parts) as reader, reading([file.path for file in files], reader) as tell:
+        yield from columns_of(reader, names, progress=tell)
+
+
+def _scan_of(windows: Callable[[Collection[str]], Iterator[Columns]]) -> pl.LazyFrame:
+    """Packets as a LazyFrame; `windows` gives columns of these names, window by window."""
+    schema = polars_schema(load.capture().of_kind("packet"))
+
+    def scan(
         with_columns: list[str] | None,
         predicate: pl.Expr | None,
         n_rows: int | None,
-        batch_size: int | None,  # noqa: ARG002
+        batch_size: int | None,  # noqa: ARG001
     ) -> Iterator[pl.DataFrame]:
         """What polars calls: rows with the columns that a query needs, until it has enough of them.
 
         Only Arrow and numba run in threads of our own. polars waits for this generator in one of its
         threads, and would wait for ever if it needed that thread to filter what another one made.
         """
-        assert self.form.open_reader is not None
-        schema = polars_schema(load.capture().of_kind("packet"))
         shown = list(schema.names()) if with_columns is None else with_columns
         names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
-        read = names if names != {"kind"} else {"kind", "cap_len"}
-        with self.form.open_reader(self.path) as reader, reading(self.path, reader) as tell:
-            given = 0
-            found = 0
-            for columns in columns_of(reader, read, progress=tell):
-                found += len(next(iter(columns.values())))
+        given = 0
+        with contextlib.closing(windows(names if names != {"kind"} else {"kind", "cap_len"})) as parts:  # type: ignore[type-var]
+            for columns in parts:
                 frame = _frame(columns, names, schema)
                 if predicate is not None:
                     frame = frame.filter(predicate)
@@ -122,11 +169,11 @@ class PacketSource:
                 yield frame.select(shown)
                 if n_rows is not None and given >= n_rows:
                     return
-            self.damage = reader.damage
-            if self.damage is not None and not found:
-                raise nothing_read(self.path, self.damage)
-            if not given:
-                yield pl.DataFrame(schema={name: schema[name] for name in shown})
+        if not given:
+            yield pl.DataFrame(schema={name: schema[name] for name in shown})
+
+    found: pl.LazyFrame = register_io_source(scan, schema=schema, is_pure=True, validate_schema=False)
+    return found
 
 
 def _frame(columns: Columns, names: Collection[str], schema: pl.Schema) -> pl.DataFrame:

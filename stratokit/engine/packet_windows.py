@@ -66,7 +66,8 @@ def _windows(reader: Any, progress: Callable[[], None] | None) -> Iterator[_Wind
     processes: Sequence[tuple[int, str]] = ()
     for batch in reader.batches():
         known = getattr(reader, "processes", ())
-        if len(known) > len(processes):  # the reader's own list grows while windows are decoded
+        # The reader's own list grows while windows are decoded; of several files each batch has its own.
+        if isinstance(known, tuple) or len(known) > len(processes):
             processes = tuple(known)
         yield _Window(batch, before, reader.interfaces, processes)
         before += len(batch.offsets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ def watched(watcher: Watcher | None) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, reader: Any) -> Iterator[Callable[[], None] | None]:
-    """What a pass over a file calls as it goes on; None when nobody watches."""
+def reading(paths: Sequence[Path], reader: Any) -> Iterator[Callable[[], None] | None]:
+    """What a pass over files calls as it goes on; None when nobody watches."""
     if not _watchers:
         yield None
         return
-    watcher, size = _watchers[-1], path.stat().st_size
+    watcher, size = _watchers[-1], sum(path.stat().st_size for path in paths)
+    name = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
     try:
-        yield lambda: watcher(path.name, min(reader.position(), size - 1), size)
+        yield lambda: watcher(name, min(reader.position(), size - 1), size)
     finally:
-        watcher(path.name, size, size)
+        watcher(name, size, size)

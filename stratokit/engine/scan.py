@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,16 +23,20 @@ NUMBERED = {"frame": 1, "flow_id": 0}
 REFERRING = {"icmp_flow_id": "flow_id"}
 
 
-class Source(Protocol):
+class Rows(Protocol):
+    """What has rows."""
+
+    def rows(self, kind: str) -> pl.LazyFrame:
+        """Rows of one kind, with the columns that schemas/capture.toml gives it."""
+        ...
+
+
+class Source(Rows, Protocol):
     """An open file."""
 
     @property
     def facts(self) -> FileFacts:
         """What is known of the file without reading its rows."""
-        ...
-
-    def rows(self, kind: str) -> pl.LazyFrame:
-        """Rows of one kind, with the columns that schemas/capture.toml gives it."""
         ...
 
 
@@ -77,23 +83,59 @@ def open_source(path: Path) -> Source:
     return PacketSource(path, form)
 
 
-def joined_rows(sources: tuple[Source, ...], kind: str) -> pl.LazyFrame:
-    """Rows of all sources under one numbering of frames and conversations."""
+def joined_rows(sources: Sequence[Source], kind: str) -> pl.LazyFrame:
+    """Rows of all sources under one numbering of frames and conversations.
+
+    Packet files are read as one: what began in one of them goes on in the next. Other captures come behind
+    each other, with conversations of their own.
+    """
     schema = polars_schema(load.capture().of_kind(kind))
+    found: Sequence[Rows] = _packet_files_as_one(sources) if kind == "packet" else sources
     offsets = dict.fromkeys((name for name in NUMBERED if name in schema), 0)
     parts = []
-    for number, source in enumerate(sources):
+    for number, source in enumerate(found):
         rows = source.rows(kind)
         referring = {name: offsets[of] for name, of in REFERRING.items() if name in schema}
         shifts = (offsets | referring).items()
         parts.append(rows.with_columns(pl.col(name) + offset for name, offset in shifts if offset))
-        if offsets and number + 1 < len(sources):
+        if offsets and number + 1 < len(found):
             used = _used(source, kind, offsets)
             offsets = {name: offset + used[name] for name, offset in offsets.items()}
     return pl.concat(parts) if len(parts) > 1 else parts[0]
 
 
-def _used(source: Source, kind: str, names: Iterable[str]) -> dict[str, int]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _AsOne:
+    """Packet files as a source of packets."""
+
+    packets: pl.LazyFrame
+
+    def rows(self, kind: str) -> pl.LazyFrame:
+        """Their packets."""
+        assert kind == "packet"
+        return self.packets
+
+
+def _packet_files_as_one(sources: Sequence[Rows]) -> Sequence[Rows]:
+    if len(sources) == 1:
+        return sources
+    from stratokit.engine.packet_files import PacketSource, merged_rows
+
+    files = [source for source in sources if isinstance(source, PacketSource)]
+    if len(files) < 2:
+        return sources
+    others = [source for source in sources if not isinstance(source, PacketSource)]
+    return [_AsOne(merged_rows(files)), *others]
+
+
+def in_turn(sources: Iterable[Source]) -> bool:
+    """Whether of the files each ends before the next one begins."""
+    facts = (source.facts for source in sources)
+    spans = sorted((f.first_ns, f.last_ns) for f in facts if f.first_ns is not None and f.last_ns is not None)
+    return all(one[1] < other[0] for one, other in itertools.pairwise(spans))
+
+
+def _used(source: Rows, kind: str, names: Iterable[str]) -> dict[str, int]:
     """How many numbers of each sequence a file uses."""
     row = collect(source.rows(kind).select(pl.col(list(names)).max()))
     highest = {name: row[name][0] for name in names}

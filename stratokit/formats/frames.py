@@ -59,7 +59,8 @@ class FrameBatch:
     `data` may be kept as long as it is needed. `interfaces` are indexes of the reader's `interfaces`. The
     rest is of pcapng: `blocks` is the type of the block that a frame stood in; `options_at` and `options_end`
     bound its options in `data`, both zero without any; `big`: they are in big-endian order; `drops`: packets
-    lost before it, as an obsolete packet block says, -1 where it does not.
+    lost before it, as an obsolete packet block says, -1 where it does not; `processes` (n, 2): from where to
+    where those of its file stand among the reader's, None where all frames are of one file.
     """
 
     data: np.ndarray
@@ -74,3 +75,4 @@ class FrameBatch:
     big: np.ndarray
     blocks: np.ndarray
     drops: np.ndarray
+    processes: np.ndarray | None = None

@@ -10,6 +10,7 @@ import pytest
 from helpers import frames
 
 from stratokit.engine.capture import Capture
+from stratokit.engine.convert import convert_files
 from stratokit.engine.losses import loss_totals
 from stratokit.formats import pcap
 
@@ -74,11 +75,12 @@ def test_fragments_that_stay_alone_are_counted(capture: Capture) -> None:
     assert rows == [("fragment_alone", 1)]
 
 
-def test_several_files_shift_both_numbers_of_conversations(capture: Capture) -> None:
+def test_captures_behind_each_other_shift_both_numbers_of_conversations(capture: Capture) -> None:
     path = capture.paths[0]
-    copy = path.with_name("y.pcap")
-    copy.write_bytes(path.read_bytes())
-    rows = Capture.open([path, copy]).rows("packet").select("flow_id", "icmp_flow_id").collect()
+    copies = [path.with_name(name) for name in ("x.parquet", "y.parquet")]
+    for copy in copies:
+        convert_files([path], copy)
+    rows = Capture.open(copies).rows("packet").select("flow_id", "icmp_flow_id").collect()
     both = rows.filter(pl.col("icmp_flow_id").is_not_null())["icmp_flow_id"].to_list()
     flows = rows["flow_id"].max() // 2 + 1
     assert both[2:] == [number + flows for number in both[:2]]

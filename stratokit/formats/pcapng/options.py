@@ -156,7 +156,11 @@ def packet_options(batch: FrameBatch, processes: Sequence[tuple[int, str]]) -> d
     }
     known = np.zeros(len(processes) + 1, np.uint32)
     known[:-1] = [pid for pid, _ in processes]
-    process = np.minimum(found["process"], len(processes))
+    process = found["process"].astype(np.int64)
+    if batch.processes is not None:
+        first, end = batch.processes.T
+        process = np.where(process < end - first, process + first, len(processes))
+    process = np.minimum(process, len(processes))
     named = ((has & HAS_PROCESS) != 0) & (process < len(processes))
     own = (has & HAS_PID) != 0
     columns["pid"] = pa.array(np.where(own, found["pid"], known[process]), mask=~(own | named))
