@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from stratokit.engine import key_logs, scan
+from stratokit.engine import key_logs, packet_analysis, scan
 from stratokit.engine.facts import FileFacts, merged
-from stratokit.engine.fields import catalogue, elsewhere, known_names, uses, with_joined
+from stratokit.engine.fields import catalogue, elsewhere, from_elsewhere, known_names, uses, with_joined
 from stratokit.engine.frames import collect, once
 from stratokit.engine.inputs import PathLike, resolve
 from stratokit.engine.tables import Entry, entries, entry, packet_fields
@@ -252,7 +252,10 @@ class Capture:
             frame = self._restricted(found, frame, self._where)
         if where is not None:
             frame = self._filtered(found, frame, Where.parsed(where))
-        return frame.select(list(found.columns if columns is None else columns))
+        shown = list(found.columns if columns is None else columns)
+        if name == "packets" and not found.columns.keys() >= set(shown):
+            frame = packet_analysis.with_analysis(frame, self._whole)
+        return frame.select(shown)
 
     def where(self: _C, text: str) -> _C:
         """The same capture, each table restricted to what matches.
@@ -283,8 +286,16 @@ class Capture:
 
     def _filtered(self, found: Entry, frame: pl.LazyFrame, where: Where) -> pl.LazyFrame:
         name = found.table.name
-        condition = compile_tree(where.test, where.text, catalogue(name), elsewhere(name))
-        return with_joined(self._whole, name, frame, where.fields).filter(condition)
+        fields, unknown = catalogue(name), elsewhere(name)
+        # What costs nothing decides first, and goes into the scan: columns of other tables are for the rest.
+        own: list[pl.Expr] = []
+        others: list[pl.Expr] = []
+        for test in tree.conjuncts(where.test):
+            (others if from_elsewhere(name, tree.fields(test)) else own).append(
+                compile_tree(test, where.text, fields, unknown)
+            )
+        frame = frame.filter(own) if own else frame
+        return with_joined(self._whole, name, frame, where.fields).filter(others) if others else frame
 
     def _restricted(self, found: Entry, frame: pl.LazyFrame, where: Where) -> pl.LazyFrame:
         if where.fields <= uses(found.table.name).keys() or "flow_id" not in found.columns:

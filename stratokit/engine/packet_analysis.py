@@ -86,8 +86,16 @@ class _Found:
         return found.select(pl.struct(*_FOUND)).to_series()
 
 
+NAMES = frozenset(field.name for field in FIELDS)
+
+
 def with_analysis(rows: pl.LazyFrame, capture: Capture) -> pl.LazyFrame:
-    """Rows of packets with what was found about them."""
+    """Rows of packets with what was found about them, unless they have it.
+
+    Filters on other columns belong in front of it: polars takes none past it into the scan.
+    """
+    if COLUMNS[0].name in rows.collect_schema():
+        return rows
     dtype = pl.Struct({column: dtype for column, (_, dtype) in _FOUND.items()})
     # Not told to be elementwise: a filter on it would go into the scan, which waits for other scans here.
     found = pl.struct(*_KEY).map_batches(_Found(capture).of, return_dtype=dtype)

@@ -85,8 +85,6 @@ RAW_TABLES = {
 def wide_rows(capture: Capture, kind: str) -> pl.LazyFrame:
     """Rows of a raw table with every column that a filter may ask for, beyond those that the table shows."""
     rows = capture.rows(kind)
-    if kind == "packet":
-        return packet_analysis.with_analysis(rows, capture)
     if kind == "syscall":
         return rows.with_columns(syscall_text.arguments().alias("args"))
     if kind == "process":

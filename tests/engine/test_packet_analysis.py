@@ -102,3 +102,27 @@ def _only_packets(built):  # type: ignore[no-untyped-def]
 def test_bits_are_in_the_order_of_their_names() -> None:
     assert (FLAG_NAMES[0], FLAG_NAMES[6]) == ("retransmission", "duplicate_ack")
     assert (RETRANSMISSION, DUPLICATE_ACK) == (1, 1 << 6)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "tcp.srcport == 40000 && tcp.analysis.flags",
+        "tcp.analysis.flags && tcp.srcport == 40000",
+        "tcp && (tcp.srcport == 40000 and (ip.addr == 10.0.0.1 and tcp.analysis.flags))",
+    ],
+)
+def test_what_else_a_filter_asks_goes_into_the_scan(troubled: Capture, where: str) -> None:
+    found = troubled.table("packets", where, columns=["frame"])
+    plan = found.explain()
+    assert "SELECTION" in plan
+    assert "src_port" in plan[plan.index("SELECTION") :]
+    flagged = troubled.table("packets", columns=["frame", "src_port", "tcp_analysis"]).filter(
+        pl.col("src_port") == 40000, pl.col("tcp_analysis") != 0
+    )
+    assert found.collect()["frame"].to_list() == flagged.collect()["frame"].to_list() != []
+
+
+def test_a_choice_of_fields_from_both_stays_whole(troubled: Capture) -> None:
+    frames = troubled.table("packets", "udp || tcp.analysis.retransmission", columns=["frame"]).collect()
+    assert frames["frame"].to_list() == [1, 8]
