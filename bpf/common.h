@@ -14,6 +14,22 @@
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 
+/* The recorder, and the process that converts for it, are not recorded. */
+#ifdef OWN_CHILD
+#define OWN_CHILD_NEXT 0xffffffff /* the next process that the recorder starts is it */
+BPF_ARRAY(own_child, u32, 1);
+
+static __always_inline bool is_own(u32 pid)
+{
+	int zero = 0;
+	u32 *child = own_child.lookup(&zero);
+
+	return pid == SELF_PID || (child && pid == *child);
+}
+#else
+#define is_own(pid) ((pid) == SELF_PID)
+#endif
+
 static __always_inline void count(int which)
 {
 	u64 *value = counters.lookup(&which);

@@ -14,7 +14,7 @@ static __always_inline int owner(struct bpf_sock *sk, u64 cookie, u64 netns_cook
 	u64 *named = owner_named.lookup(&cookie);
 	struct owner_event event = {};
 
-	if ((u32)(thread >> 32) == SELF_PID)
+	if (is_own(thread >> 32))
 		return 1;
 #ifdef SCOPE_SOCKETS
 	if (!task_in_scope())

@@ -68,6 +68,15 @@ int process_fork(struct bpf_raw_tracepoint_args *ctx)
 	READ_KERNEL(pid, child, OFF_task_struct_tgid);
 	if (pid != tid)
 		return 0; /* a thread, not a process */
+#ifdef OWN_CHILD
+	int zero = 0;
+	u32 *own = own_child.lookup(&zero);
+
+	if (own && *own == OWN_CHILD_NEXT && (u32)(bpf_get_current_pid_tgid() >> 32) == SELF_PID) {
+		*own = pid;
+		return 0;
+	}
+#endif
 #ifdef SCOPED
 	if (!task_in_scope())
 		return 0;
@@ -101,6 +110,10 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 #ifdef SCOPED
 	scope_exec();
 	if (!task_in_scope())
+		return 0;
+#endif
+#ifdef OWN_CHILD
+	if (is_own(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 #endif
 	record = process_record(ctx->args[0], PROCESS_EXEC);
@@ -173,6 +186,10 @@ int process_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!task_in_scope())
 		return 0;
 	scope_exit();
+#endif
+#ifdef OWN_CHILD
+	if (is_own(thread >> 32))
+		return 0;
 #endif
 	record = process_record(task, PROCESS_EXIT);
 	if (!record)

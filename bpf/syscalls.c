@@ -397,7 +397,7 @@ int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 	bool left_out;
 
 	start = syscall_starts.lookup(&tid);
-	left_out = !spec || (u32)(thread >> 32) == SELF_PID || OUT_OF_SCOPE();
+	left_out = !spec || is_own(thread >> 32) || OUT_OF_SCOPE();
 	if (!left_out && spec->wanted == SHED_CALL) {
 		count(COUNT_SYSCALL_SHED);
 		left_out = true;
@@ -444,7 +444,7 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 		*start = NOT_IN_CALL;
 	}
 #endif
-	if ((u32)(thread >> 32) == SELF_PID || bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]))
+	if (is_own(thread >> 32) || bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]))
 		return 0;
 	spec = wanted_call(regs.orig_ax);
 	if (!spec || (!began && OUT_OF_SCOPE()))

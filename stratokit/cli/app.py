@@ -17,6 +17,7 @@ from stratokit.cli.info import info
 from stratokit.cli.record import record
 from stratokit.cli.report import report
 from stratokit.cli.table import table
+from stratokit.cli.trigger import trigger
 from stratokit.errors import StratokitError, UsageError
 
 FAILED, USAGE = 1, 2
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (record, report, diff, info, table, follow, convert, fields, doctor):
+for verb in (record, trigger, report, diff, info, table, follow, convert, fields, doctor):
     app.command()(verb)
 
 

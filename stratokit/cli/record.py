@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from stratokit.cli.rolling import keep as window
+from stratokit.cli.rolling import rotation, span_ns
 from stratokit.cli.values import (
     duration_ns,
     free_output,
+    one_of,
     processor_share,
     size_bytes,
     size_or_none_bytes,
@@ -26,7 +29,8 @@ from stratokit.cli.values import (
 from stratokit.errors import StratokitError, UsageError
 
 if TYPE_CHECKING:
-    from stratokit.record.options import Filter, RecordOptions
+    from stratokit.cli.status import StatusLine
+    from stratokit.record.options import Filter, RecordOptions, Result
 
 
 def record(
@@ -81,6 +85,40 @@ def record(
     namespace: list[str] | None = typer.Option(
         None, metavar="NAME", help="Only the pods of this Kubernetes namespace."
     ),
+    rotate_time: int | None = typer.Option(
+        None,
+        metavar="TIME",
+        parser=duration_ns,
+        help="A new file after this time: OUT-000001-TIME.parquet, ...",
+    ),
+    rotate_size: int | None = typer.Option(
+        None, metavar="SIZE", parser=size_bytes, help="A new file after so many bytes, before compression."
+    ),
+    rotate_count: int | None = typer.Option(None, metavar="N", min=1, help="Of these files keep the last N."),
+    keep: int | None = typer.Option(
+        None,
+        metavar="TIME",
+        parser=duration_ns,
+        help="Flight recorder: hold the last TIME, and write a file only when triggered.",
+    ),
+    keep_size: int | None = typer.Option(
+        None, metavar="SIZE", parser=size_bytes, help="Hold at most this.  [default: 2G, in memory 256M]"
+    ),
+    keep_in: str | None = typer.Option(
+        None, metavar="disk|memory", callback=one_of("disk", "memory"), help="Where.  [default: disk]"
+    ),
+    before: int | None = typer.Option(
+        None, metavar="TIME", parser=duration_ns, help="From before the trigger.  [default: all that is held]"
+    ),
+    after: int | None = typer.Option(
+        None, metavar="TIME", parser=span_ns, help="From after the trigger.  [default: 5s]"
+    ),
+    trigger: list[str] | None = typer.Option(
+        None, metavar="EXPR", help="What triggers by itself: exit, the end of the recording."
+    ),
+    trigger_limit: int | None = typer.Option(
+        None, metavar="N", min=1, help="At most so many files by --trigger.  [default: 20]"
+    ),
     whole_host: bool = typer.Option(
         False, "--whole-host", help="With COMMAND: record everything while it runs, not it alone."
     ),
@@ -130,6 +168,8 @@ def record(
       stratokit record -o now.scap                   for sysdig and Stratoshark
       stratokit record --syscalls network,openat --buffer 256M
       stratokit record --max-cpu 20% --max-disk 2G   on a host that must not suffer
+      stratokit record --rotate-time 5m --rotate-count 12 -o day.parquet
+      stratokit record --keep 10m --keep-size 1G -o flight.parquet
     """
     from stratokit.cli.status import StatusLine
     from stratokit.record.options import Limits, RecordOptions, Scope
@@ -141,22 +181,13 @@ def record(
     if explain:
         _explain(filter_)
         return
-    output = output or Path(f"{platform.node()}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.parquet")
-    if output.suffix not in (".parquet", ".scap"):
-        raise UsageError(
-            f"a recording is a .parquet or .scap file, not {output.name}; convert makes others of it"
-        )
-    free_output(output, force)
-    spool = output.with_suffix(".spool")
-    if spool.exists():
-        from stratokit.formats.spool import is_being_written
-
-        if is_being_written(spool):
-            raise StratokitError(f"{spool} is being written by another recording; choose another -o")
-        raise StratokitError(
-            f"{spool} is left from an earlier recording; "
-            f"save it with 'stratokit convert {spool} OUT.parquet', or remove it"
-        )
+    rotated = rotation(rotate_size, rotate_time, rotate_count)
+    kept = window(keep, keep_size, keep_in, before, after, trigger or [], trigger_limit)
+    if rotated and kept:
+        raise UsageError("--rotate-... writes everything, --keep only what is triggered: choose one")
+    if kept and max_disk is not None:
+        raise UsageError("of a window --keep-size is the limit, not --max-disk")
+    output, spool = _files(output, force, bool(rotated or kept))
     chosen = _planned(filter_, syscalls)
     options = RecordOptions(
         output=output,
@@ -169,6 +200,8 @@ def record(
         sockets=sockets and chosen.sockets,
         filter=dataclasses.replace(chosen.filter, dns_errors_only=dns_errors_only),
         buffer_bytes=buffer,
+        rotation=rotated,
+        keep=kept,
         command=tuple(command or ()),
         limits=Limits(max_cpu, max_memory, max_disk, min_free),
         scope=Scope(
@@ -186,7 +219,10 @@ def record(
     from stratokit.record.session import record as run
 
     with StatusLine(sys.stderr, quiet, _began(options)) as line:
-        result = run(options, line.update)
+        result = run(options, line.update, line.say)
+    if result.spool is None:
+        _rolled(result, line)
+        return
     _convert(result.spool, output, force)
     if not quiet:
         line.summary(result.status, output)
@@ -194,6 +230,37 @@ def record(
             line.say(f"{options.command[0]} ended with exit code {result.exit_code}.")
     if sections := _sections(filter_, dns_errors_only, latency):
         _report(output, sections)
+    if sentence := ENDED_EARLY.get(result.reason):
+        raise StratokitError(f"{sentence}: the recording ended before its time")
+
+
+def _files(output: Path | None, force: bool, several: bool) -> tuple[Path, Path]:
+    """The capture, of `several` what their names begin with, and the spool."""
+    stamp = "" if several else f"-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}"
+    output = output or Path(f"{platform.node()}{stamp}.parquet")
+    if output.suffix not in (".parquet", ".scap"):
+        raise UsageError(
+            f"a recording is a .parquet or .scap file, not {output.name}; convert makes others of it"
+        )
+    free_output(output, force or several)
+    spool = output.with_suffix(".spool")
+    if spool.exists() and not several:
+        from stratokit.formats.spool import is_being_written
+
+        if is_being_written(spool):
+            raise StratokitError(f"{spool} is being written by another recording; choose another -o")
+        raise StratokitError(
+            f"{spool} is left from an earlier recording; "
+            f"save it with 'stratokit convert {spool} OUT.parquet', or remove it"
+        )
+    return output, spool
+
+
+def _rolled(result: Result, line: StatusLine) -> None:
+    """The end of a recording in segments."""
+    from stratokit.record.guard import ENDED_EARLY
+
+    line.rolled(result.status, result.outputs)
     if sentence := ENDED_EARLY.get(result.reason):
         raise StratokitError(f"{sentence}: the recording ended before its time")
 
@@ -276,6 +343,8 @@ def _began(options: RecordOptions) -> str:
 
     ends = [f"{units.duration(options.duration_ns)} have passed"] if options.duration_ns else []
     ends += [f"{options.command[0]} ends"] if options.command else []
+    if options.keep:
+        return f"holding what happens until {' or '.join([*ends, 'Ctrl-C'])}; stratokit trigger writes it"
     until = f"until {' or '.join(ends)}, or Ctrl-C" if ends else "until Ctrl-C"
     return f"recording {until}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -54,15 +55,29 @@ class StatusLine:
         self._stream.flush()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
-        self._stream.write(f"{text}\n")
+        """A line that stays, and can come while the other one is rewritten."""
+        if not self._quiet:
+            self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+            self._stream.flush()
+
+    def rolled(self, status: Status, outputs: Sequence[Path]) -> None:
+        """As `summary`, of a recording in several files, or in none."""
+        events = sum(status.counts.values())
+        files = f"{outputs[0]} and {len(outputs) - 1} more" if outputs[1:] else f"{(*outputs, 'no file')[0]}"
+        self.say(f"{units.number(events)} events in {units.duration(status.elapsed_ns)}: {files}")
+        self._lost(status)
+        if outputs:
+            self.say(f"Next: stratokit report {' '.join(map(str, outputs[:1]))}")
+
+    def _lost(self, status: Status) -> None:
+        for name, amount in status.lost.items():
+            self.say(f"lost: {units.number(amount)} {_sentence(name)}")
 
     def summary(self, status: Status, output: Path) -> None:
         """What was recorded, what was lost, and what to do next."""
         events = sum(status.counts.values())
         self.say(f"{units.number(events)} events in {units.duration(status.elapsed_ns)}: {output}")
-        for name, amount in status.lost.items():
-            self.say(f"lost: {units.number(amount)} {_sentence(name)}")
+        self._lost(status)
         self.say(f"Next: stratokit report {output}")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
     from stratokit.engine.packet_files import PacketSource
     from stratokit.engine.scap.source import ScapSource
+    from stratokit.formats.spool import SpoolChain
 
 Progress = Callable[[int, int], None]
 _BATCH_ROWS = 1 << 17
@@ -38,12 +39,14 @@ class Choices:
     `with_events`: system-call and socket events among the packets of a pcapng file.
     `embed_keys`: a key log whose secrets the new file shall carry.
     `strip_keys`: it shall carry no others.
+    `since_ns`: of a spool only the rows since then (CLOCK_MONOTONIC).
     """
 
     scap_profile: str | None = None
     with_events: bool = False
     embed_keys: Path | None = None
     strip_keys: bool = False
+    since_ns: int | None = None
 
     def carried(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """Metadata of the input as the output shall have them."""
@@ -78,30 +81,40 @@ def convert_files(
         from stratokit.engine.capture import Capture
 
         return convert(Capture.open(paths), output, progress, choices)
-    if len(inputs) > 1:
-        raise UsageError(f"{spools[0]} is a spool: convert it alone")
+    chain = _chain(inputs, spools, choices.since_ns)
     if form.name == "scap":
-        return _by_parquet(spools[0], output, progress, choices)
+        return _by_parquet(chain, output, progress, choices)
     if form.name != "parquet":
         raise UsageError(f"{spools[0]} is a spool: make a .parquet file of it first")
-    return _ingest(spools[0], output, progress)
+    return _ingest(chain, output, progress)
 
 
-def _ingest(path: Path, output: Path, progress: Progress | None) -> dict[str, int]:
+def _chain(inputs: Sequence[Path], spools: list[Path], since_ns: int | None) -> SpoolChain:
+    """Segments of one recording, which are converted together."""
+    from stratokit.formats.spool import SpoolChain, SpoolReader, segment_of
+
+    if len(spools) < len(inputs):
+        raise UsageError(f"{spools[0]} is a spool: convert it without files of other kinds")
+    recordings = {segment_of(SpoolReader(path))[0] for path in spools} if len(spools) > 1 else {""}
+    if len(spools) > 1 and (len(recordings) > 1 or "" in recordings):
+        raise UsageError(f"{spools[0]} and {spools[1]} are not segments of one recording: convert each alone")
+    return SpoolChain(spools, since_ns)
+
+
+def _ingest(chain: SpoolChain, output: Path, progress: Progress | None) -> dict[str, int]:
     """A spool to a capture; what the filter of the recording leaves out is taken out again."""
     from stratokit.engine.ingest import ingest
     from stratokit.engine.ingest.survey import recording_filter
-    from stratokit.formats.spool import SpoolReader
 
-    text, errors_only = recording_filter(SpoolReader(path))
+    text, errors_only = recording_filter(chain)
     if not text:
-        return ingest(path, output, progress)
+        return ingest(chain, output, progress)
     from stratokit.engine.capture import Capture
     from stratokit.engine.kept import write_kept
 
     with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
         whole = Path(folder) / "capture.parquet"
-        lost = ingest(path, whole, progress)
+        lost = ingest(chain, whole, progress)
         write_kept(Capture.open(whole), text, output, errors_only)
     return lost
 
@@ -118,13 +131,15 @@ def _packet_format(path: Path) -> registry.Format | None:
     return form if form.name == "pcap" else None
 
 
-def _by_parquet(spool: Path, output: Path, progress: Progress | None, choices: Choices) -> dict[str, int]:
+def _by_parquet(
+    chain: SpoolChain, output: Path, progress: Progress | None, choices: Choices
+) -> dict[str, int]:
     """A spool to another format, by way of a capture that nobody keeps."""
     from stratokit.engine.capture import Capture
 
     with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
         between = Path(folder) / "capture.parquet"
-        lost = _ingest(spool, between, progress)
+        lost = _ingest(chain, between, progress)
         convert(Capture.open(between), output, progress, choices)
     return lost
 

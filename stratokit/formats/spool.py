@@ -32,7 +32,7 @@ from stratokit.errors import FormatError
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MAGIC = b"SPK1"
 VERSION = 1
@@ -47,17 +47,23 @@ CLOCK = 3  # one pair of clock readings
 TABLE = 4  # {"table": name, "rows": [...]}: processes, sockets, descriptors, interfaces, cgroups
 COUNTERS = 5  # totals so far, by name
 CLOSING = 6  # why and when it ended: last in the file
+BEGIN = 7  # counters so far; the rows of this segment begin here, see SpoolChain
 
 
 class SpoolWriter:
     """Appends chunks to a new file. A chunk that does not fit on the disk is taken back whole."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self.path = path
+    def __init__(self, path: pathlib.Path, in_memory: bool = False) -> None:
+        """`in_memory`: no file is made; `path` is then what another process of the same user opens."""
         import fcntl  # not where there is no recorder either
 
-        self._fd = os.open(path, flags, 0o600)
+        if in_memory:
+            self._fd = os.memfd_create(path.name)
+            path = path.__class__(f"/proc/{os.getpid()}/fd/{self._fd}")
+        else:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.path = path
+        self.in_memory = in_memory
         with contextlib.suppress(OSError):  # some file systems have no locks
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._sequence = 0
@@ -105,17 +111,23 @@ class SpoolWriter:
         return found.f_bavail * found.f_frsize
 
     def close(self) -> None:
-        """Close the file. Call it once."""
-        os.close(self._fd)
+        """Close the file; what is in memory is gone then."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk whose checksums hold: `payload` is a view into the mapped file."""
+    """A chunk whose checksums hold: `payload` is a view into the mapped file.
+
+    `lead`: it only helps to understand what follows, and its events are no rows.
+    """
 
     type: int
     offset: int
     payload: memoryview
+    lead: bool = False
 
     def json(self) -> dict[str, Any]:
         """The JSON object of a chunk that is not EVENTS."""
@@ -127,13 +139,14 @@ class Chunk:
 
 @dataclasses.dataclass(slots=True)
 class Damage:
-    """What could not be read: chunks left out by a bad checksum, bytes cut at the end, whether an end was
-    written.
+    """What could not be read: chunks left out by a bad checksum, bytes cut at the end, segments missing in a
+    chain, whether an end was written.
     """
 
     chunks: int = 0
     cut_bytes: int = 0
     finished: bool = False
+    segments: int = 0
 
 
 def is_being_written(path: pathlib.Path) -> bool:
@@ -211,6 +224,87 @@ class SpoolReader:
                 return offset
             offset += 1
         return None
+
+
+class SpoolChain:
+    """Segments of one recording, read as one spool.
+
+    The recorder writes a segment from before its rows begin: while it notes what is there (processes,
+    descriptors, sockets), events go to the segment before and to this one. So a segment can be read alone:
+    what was there when its first row was made stands in its tables and in the events that lead to BEGIN. In a
+    chain only the first segment needs these; of the others all before BEGIN is passed over but what is new.
+    """
+
+    # Tables that grow; the others say what there was before the first row.
+    _GROWING = frozenset(("cgroups", "containers", "interfaces", "triggers"))
+
+    def __init__(self, paths: Sequence[pathlib.Path], since_ns: int | None = None) -> None:
+        """`since_ns` (CLOCK_MONOTONIC): rows begin at the first sample of counters from then on."""
+        self._readers = [SpoolReader(path) for path in paths]
+        self._since_ns = since_ns
+        if len(paths) > 1:
+            self._readers.sort(key=lambda reader: segment_of(reader)[1])
+        self.path = self._readers[0].path
+        self.size = sum(reader.size for reader in self._readers)
+        self.damage = Damage()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """As those of one spool; offsets count through all segments."""
+        self.damage = Damage()
+        offset = 0
+        before: int | None = None
+        for reader in self._readers:
+            first, last = reader is self._readers[0], reader is self._readers[-1]
+            number = None
+            for chunk in self._of_segment(reader, first):
+                if chunk.type == OPENING:
+                    number = chunk.json().get("segment", {}).get("number", 0)
+                    if not first:
+                        continue
+                if not last and (chunk.type == CLOSING or _is_table(chunk, "open_calls")):
+                    continue
+                yield dataclasses.replace(chunk, offset=offset + chunk.offset)
+            if before is not None and number is not None:
+                self.damage.segments += max(number - before - 1, 0)
+            before = before if number is None else number
+            offset += reader.size
+            self.damage.chunks += reader.damage.chunks
+            self.damage.cut_bytes += reader.damage.cut_bytes
+            self.damage.finished = reader.damage.finished
+
+    def _of_segment(self, reader: SpoolReader, first: bool) -> Iterator[Chunk]:
+        lead = False
+        waits = first and self._since_ns is not None
+        for chunk in reader.chunks():
+            if chunk.type == OPENING:
+                lead = bool(chunk.json().get("segment", {}).get("leads"))
+            elif chunk.type == BEGIN:
+                lead = False
+                if first:
+                    yield dataclasses.replace(chunk, lead=waits)
+                continue
+            if waits and not lead and chunk.type == COUNTERS:
+                sample = chunk.json()
+                if sample["monotonic_ns"] >= (self._since_ns or 0):
+                    waits = False
+                    yield dataclasses.replace(chunk, type=BEGIN)
+                    continue
+            if lead and not first:
+                growing = chunk.type == TABLE and chunk.json()["table"] in self._GROWING
+                if chunk.type not in (OPENING, CLOCK) and not growing:
+                    continue
+            yield dataclasses.replace(chunk, lead=lead or waits)
+
+
+def _is_table(chunk: Chunk, name: str) -> bool:
+    return chunk.type == TABLE and chunk.json()["table"] == name
+
+
+def segment_of(reader: SpoolReader) -> tuple[str, int]:
+    """Which recording a spool belongs to, and its number there; an empty name for one that stands alone."""
+    opening = next((chunk.json() for chunk in reader.chunks() if chunk.type == OPENING), {})
+    found = opening.get("segment") or {}
+    return str(found.get("recording", "")), int(found.get("number", 0))
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -39,6 +39,7 @@ BCC_FOLDERS = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages
 _BPF_LINK_CREATE = 28
 _SCOPE_TREE, _SCOPE_NAMED = 1, 2  # as in bpf/scope.c
 _SHED_CALL = 2  # as in bpf/limits.c
+_ARMED = 0xFFFFFFFF  # as in bpf/common.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -126,10 +127,12 @@ class Kernel:
             **self.offsets,
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
+            **({"OWN_CHILD": 1} if options.rolling else {}),
             **scope_settings(options.scope),
             **filter_settings(options.filter),
             **({"LIMITED": 1} if options.limits.shed else {}),
         }
+        self._settings = settings
         first = ["limits", *(["scope"] if options.scope else [])]
         first += ["filter"] if options.filter.text else []
         self._bpf = self._compile(program_text(first + self.names, settings))
@@ -359,6 +362,21 @@ class Kernel:
         table = self._bpf[b"counters"]
         names = load.kernel_counters()
         return {name: sum(table[ctypes.c_int(index)]) for index, name in enumerate(names)}
+
+    def total(self, name: str) -> int:
+        """One of `totals`."""
+        return sum(self._bpf[b"counters"][ctypes.c_int(load.kernel_counters().index(name))])
+
+    def own_child(self, begins: bool) -> None:
+        """The next process that this one starts is as little recorded as this one is (True), or it has ended
+        (False).
+        """
+        if "OWN_CHILD" in self._settings:
+            self._bpf[b"own_child"][ctypes.c_int(0)] = ctypes.c_uint32(_ARMED if begins else 0)
+
+    def own_child_pid(self) -> int:
+        """The process of which `own_child` was told, 0 for none."""
+        return int(self._bpf[b"own_child"][ctypes.c_int(0)].value) if "OWN_CHILD" in self._settings else 0
 
     def open_since(self, tid: int) -> int:
         """CLOCK_MONOTONIC when the thread entered the call in which it is: 0 when that was before the

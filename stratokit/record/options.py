@@ -84,6 +84,52 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Rotation:
+    """A row of captures: a new one begins after so many bytes of the spool or so much time, and of all of
+    them the last `count` are kept.
+    """
+
+    size_bytes: int | None = None
+    time_ns: int | None = None
+    count: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.size_bytes or self.time_ns)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keep:
+    """A flight recorder: a window of so much time and so many bytes, of which a trigger makes a capture.
+
+    A capture has what was `before_ns` before the trigger (None: the whole window) until `after_ns` after it.
+    """
+
+    keep_ns: int | None = None
+    size_bytes: int = 0
+    in_memory: bool = False
+    before_ns: int | None = None
+    after_ns: int = 0
+    triggers: tuple[Trigger, ...] = ()
+    limit: int = 0  # so many captures by expressions
+
+    def __bool__(self) -> bool:
+        return self.size_bytes > 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trigger:
+    """`text` as it was written; `counter` is what is watched, which grows by more than `more_than` within
+    `within_ns`; `test` is C for the programs where an event has to be tested (see `filters.trigger`).
+    """
+
+    text: str
+    counter: str
+    more_than: int = 0
+    within_ns: int = 0
+    test: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RecordOptions:
     """Settings of one recording.
 
@@ -104,6 +150,13 @@ class RecordOptions:
     scope: Scope = Scope()
     filter: Filter = Filter()
     limits: Limits = Limits()
+    rotation: Rotation = Rotation()
+    keep: Keep = Keep()
+
+    @property
+    def rolling(self) -> bool:
+        """Whether the spool is a row of segments."""
+        return bool(self.rotation or self.keep)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -118,9 +171,12 @@ class Status:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """A finished recording: its spool, the command's exit code, why it ended, and totals."""
+    """A finished recording: its spool (None where its segments were converted while it went on), the
+    command's exit code, why it ended, totals, and the captures that were made of segments.
+    """
 
-    spool: pathlib.Path
+    spool: pathlib.Path | None
     exit_code: int | None
     reason: str
     status: Status
+    outputs: tuple[pathlib.Path, ...] = ()

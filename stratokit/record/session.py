@@ -8,16 +8,23 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError, UsageError
 from stratokit.formats import spool
-from stratokit.record import guard, host, netns, open_calls, pidns, procfs, scope
+from stratokit.record import guard, host, scope
+from stratokit.record.alarms import Alarms
+from stratokit.record.command import end_command, urgent
 from stratokit.record.loader import Kernel
 from stratokit.record.options import IO_BYTES_MOST, SNAPLEN_MOST, RecordOptions, Result, Status
 from stratokit.record.ring import records_within
-from stratokit.record.watch import Watch, sockets_of
+from stratokit.record.rotation import Rotate
+from stratokit.record.segments import Segments
+from stratokit.record.surroundings import Surroundings
+from stratokit.record.watch import Watch
+from stratokit.record.window import Window
 from stratokit.schema import load
 
 if TYPE_CHECKING:
@@ -28,7 +35,9 @@ COUNTERS_INTERVAL_NS = 1_000_000_000
 CLOCK_INTERVAL_NS = 10_000_000_000
 # A ring this full is drained again at once instead of after the interval.
 BUSY_SHARE = 8
-NICE = -15
+RETRY_NS = 5_000_000_000
+# A thread that looks around the host gives way to the one that drains.
+SWITCH_INTERVAL_S = 0.0005
 # Left free for the last counters and the closing chunk when the disk is full.
 ENDING_BYTES = 64 << 10
 
@@ -68,16 +77,24 @@ def layouts() -> dict[str, Any]:
 class Session:
     """A recording that is under way."""
 
-    def __init__(self, options: RecordOptions, status: Callable[[Status], None] | None) -> None:
-        self._asked = options
+    def __init__(
+        self,
+        options: RecordOptions,
+        status: Callable[[Status], None] | None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._wanted = options
         self.options = guard.fitted(options)
         self._status = status
+        self._say = say
         self._stop = ""
+        self._asked = False  # by SIGUSR1
         self._began_ns: int | None = None
         self._recorder_counts: dict[str, int] = {}
-        self._known_groups: set[tuple[int, str]] = set()
-        self._known_interfaces: list[dict[str, Any]] = []
         self._kept_bytes = 0  # of the span that did not fit on the disk
+        self._roll: Rotate | Window | None = None
+        self._retry_ns = 0
+        self._alarms: Alarms | None = None
 
     def run(self) -> Result:
         """Record until duration, command's end, signal, or a full disk."""
@@ -87,8 +104,11 @@ class Session:
             self._kernel = Kernel(self.options, self._watch.chosen.groups)
             try:
                 self._unless_stopped()
-                self._guard = guard.Guard(self._asked, self.options, self._kernel)
-                self._spool = spool.SpoolWriter(self.options.spool)
+                self._guard = guard.Guard(self._wanted, self.options, self._kernel)
+                self._roll = self._rolling()
+                path_of = self._roll.path_of if self._roll else lambda _: self.options.spool
+                keep = self.options.keep
+                self._segments = Segments(path_of, self.options.rolling, keep.in_memory)
             except OSError as error:
                 self._kernel.close()
                 raise RecordError(f"cannot write {self.options.spool}: {error.strerror}") from error
@@ -97,28 +117,50 @@ class Session:
                 raise
             return self._record()
 
+    def _rolling(self) -> Rotate | Window | None:
+        if self.options.rolling:
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
+        if self.options.rotation:
+            return Rotate(self.options, self._say, self._kernel.own_child)
+        if self.options.keep:
+            self._alarms = Alarms(self.options.keep.triggers, self._kernel.total)
+            return Window(self.options, self._say, self._kernel.own_child, self._put)
+        return None
+
+    def _put(self, name: str, at_ns: int, rows: list[Any]) -> None:
+        self._segments.table(name, at_ns, rows)
+
     def _record(self) -> Result:
         exit_code: int | None = None
         try:
             self._open()
             self._unless_stopped()
             command = self._start_command()
-            with _urgent():
+            with urgent():
                 exit_code = self._loop(command)
                 self._finish()
         except RecordError:
-            self.options.spool.unlink()  # it holds nothing but snapshots
+            self._segments.current.path.unlink(missing_ok=True)  # it holds nothing but snapshots
+            if isinstance(self._roll, Window):
+                self._roll.close()
             raise
         except OSError as error:
             if not spool.is_disk_full(error):
-                raise RecordError(f"cannot write {self.options.spool}: {error.strerror}") from error
+                raise RecordError(f"cannot write {self._segments.current.path}: {error.strerror}") from error
             self._disk_full()
         finally:
+            self._segments.settle()
             status = self._current()
-            self._spool.close()
+            last = self._segments.end(time.monotonic_ns())
             self._guard.close()
-            self._kernel.close()
-        return Result(self.options.spool, exit_code, self._stop, status)
+            self._kernel.detach()
+            if self._roll is None:
+                self._kernel.close()
+        if self._roll is None:
+            return Result(self.options.spool, exit_code, self._stop, status)
+        self._roll.finish(last, self._stop)
+        self._kernel.close()
+        return Result(None, exit_code, self._stop, status, tuple(self._roll.outputs))
 
     def stop(self, reason: str) -> None:
         """Let the recording end soon; the first reason counts."""
@@ -135,17 +177,21 @@ class Session:
             number: signal.signal(number, lambda n, _: self.stop(handled[signal.Signals(n)]))
             for number in handled
         }
+        if self.options.keep:
+            before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: self._ask())
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _ask(self) -> None:
+        self._asked = True
+
     def _open(self) -> None:
         """Opening chunk, attach, then the snapshots: what begins between both is in the events."""
         options = dataclasses.asdict(self.options) | {"output": None, "spool": None}
-        self._spool.write_json(
-            spool.OPENING,
+        self._segments.open(
             {
                 "tool": "stratokit",
                 "host": host.facts(),
@@ -155,71 +201,29 @@ class Session:
                 "events": layouts(),
                 "has_btf": bool(self._kernel.offsets),
                 "self_pid": self._kernel.pid,
-            },
+            }
         )
-        self._clock()
         self._kernel.attach()
-        self._proc_agrees = pidns.proc_agrees(self._kernel.pid)
-        members = self._watch.begin(self._kernel, self._proc_agrees)
-        seen = procfs.ProcSnapshot()
-        if self._proc_agrees:
-            seen = procfs.snapshot(self._kernel.pid, only=members)
-            self._recorder_counts |= {"process_gone": seen.gone, "process_unreadable": seen.unreadable}
-            self._table("processes", seen.processes)
-            self._table("descriptors", seen.descriptors)
-        else:
-            self._recorder_counts["proc_foreign"] = 1
-        networks = netns.snapshot()
-        self._recorder_counts["namespace_unreadable"] = networks.unreadable
-        self._sockets(networks.sockets, seen)
-        self._interfaces(networks.interfaces)
-        self._groups(members)
+        self._surroundings = Surroundings(self._watch, self._kernel, self._put)
+        self._count(self._surroundings.begin())
 
-    def _sockets(self, rows: list[dict[str, Any]], seen: procfs.ProcSnapshot) -> None:
-        """Note sockets, of a scope those that its processes hold."""
-        if self.options.scope:
-            rows = sockets_of(rows, seen)
-            self._kernel.choose_sockets(row["socket_cookie"] for row in rows)
-        self._table("sockets", rows)
-
-    def _groups(self, members: set[int] | None) -> None:
-        """Note containers and cgroups that are not noted yet."""
-        if boxes := self._watch.container_rows(members):
-            self._table("containers", boxes)
-        rows = self._watch.cgroup_rows(members)
-        if (new := [row for row in rows if row not in self._known_groups]) or not self._known_groups:
-            self._table("cgroups", new)
-        self._known_groups.update(rows)
-
-    def _follow(self, now_ns: int) -> None:
-        """Containers come and go: attach to those that are chosen, and note who was in them already."""
-        newcomers = self._watch.look_again(self._kernel, now_ns)
-        if newcomers is None:
-            return
-        if newcomers:
-            seen = procfs.snapshot(self._kernel.pid, only=newcomers)
-            self._table("processes", [row | {"at_ns": now_ns} for row in seen.processes])
-            self._table("descriptors", seen.descriptors)
-            self._sockets(netns.snapshot().sockets, seen)
-        self._groups(self._watch.members(self._kernel))
-
-    def _interfaces(self, rows: list[dict[str, Any]]) -> None:
-        """Note those that are new or have changed."""
-        if new := [row for row in rows if row not in self._known_interfaces]:
-            self._known_interfaces += new
-            self._table("interfaces", new)
-
-    def _table(self, name: str, rows: list[Any]) -> None:
-        now = time.monotonic_ns()
-        self._spool.write_json(spool.TABLE, {"table": name, "monotonic_ns": now, "rows": rows})
+    def _count(self, counts: dict[str, int]) -> None:
+        for name, amount in counts.items():
+            self._recorder_counts[name] = self._recorder_counts.get(name, 0) + amount
 
     def _clock(self) -> None:
-        self._spool.write_json(spool.CLOCK, host.clock_pair())
+        self._segments.current.write_json(spool.CLOCK, host.clock_pair())
 
-    def _counters(self) -> None:
+    def _sample(self) -> dict[str, Any]:
         totals = self._kernel.totals() | self._recorder_counts | self._guard.counts
         counted = {name: amount for name, amount in totals.items() if amount}
-        self._spool.write_json(spool.COUNTERS, {"monotonic_ns": time.monotonic_ns(), "totals": counted})
+        return {"monotonic_ns": time.monotonic_ns(), "totals": counted}
+
+    def _counters(self) -> None:
+        sample = self._sample()
+        self._segments.current.write_json(spool.COUNTERS, sample)
+        if self._roll is not None:
+            self._roll.sampled(sample["monotonic_ns"])
 
     def _start_command(self) -> subprocess.Popen[bytes] | None:
         if not self.options.command:
@@ -258,60 +262,110 @@ class Session:
             if now >= next_clock:
                 next_clock = now + CLOCK_INTERVAL_NS
                 self._clock()
-                self._interfaces(netns.snapshot(with_sockets=False).interfaces)
+                self._surroundings.interfaces()
             if next_look is not None and now >= next_look:
                 next_look = now + scope.INTERVAL_NS
-                self._follow(now)
+                self._surroundings.follow(now)
+            if self._roll is not None:
+                self._turn(self._roll, now)
             if not self._stop and self._kernel.ring.pending() < busy:
                 time.sleep(DRAIN_INTERVAL_S)
-        return _end_command(command)
+        return end_command(command)
+
+    def _turn(self, roll: Rotate | Window, now: int) -> None:
+        """What a recording in segments does beside: triggers, and the change to the next segment."""
+        if isinstance(roll, Window):
+            if self._asked:
+                self._asked = False
+                roll.trigger("SIGUSR1", "")
+            for text in self._alarms.due(now) if self._alarms else ():
+                roll.by_expression(text, now)
+        roll.tick(now)
+        if self._segments.ready:
+            self._change(roll)
+        elif now >= self._retry_ns and not self._segments.changing and roll.is_due(self._segments, now):
+            try:
+                self._segments.prepare(self._surroundings, roll.with_calls)
+            except OSError as error:
+                self._not_changed(error)
+
+    def _change(self, roll: Rotate | Window) -> None:
+        self._kernel.ring.drain(self._write_events)
+        if not self._segments.ready:
+            return  # given up while writing, because the disk is full
+        try:
+            old, counts = self._segments.change(self._surroundings, self._sample())
+        except Exception as error:  # noqa: BLE001 the recording goes on in the segment that there is
+            self._not_changed(error)
+            return
+        self._count(counts)
+        roll.completed(old)
+
+    def _not_changed(self, error: Exception) -> None:
+        self._retry_ns = time.monotonic_ns() + RETRY_NS
+        self._say(f"the segment could not be changed ({error}); it goes on")
 
     def _within_limits(self, now_ns: int) -> None:
-        if over := self._guard.look(now_ns, self._kernel.totals(), self._spool.bytes_written):
+        if over := self._guard.look(now_ns, self._kernel.totals(), self._segments.bytes_written):
             self.stop(over)
         if rows := self._guard.new_rows():
-            self._table("limits", rows)
+            self._put("limits", now_ns, rows)
+
+    def _room(self) -> int:
+        """Bytes that may still be written, but for those that the end takes."""
+        if self.options.keep.in_memory:
+            return 1 << 62
+        return self._guard.room(self._segments.bytes_written) - ENDING_BYTES
 
     def _write_events(self, span: memoryview) -> None:
         start = time.monotonic_ns()
         try:
-            if len(span) > self._guard.room(self._spool.bytes_written) - ENDING_BYTES:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._spool.write(spool.EVENTS, span)
-        except OSError as error:
-            if spool.is_disk_full(error):
-                with contextlib.suppress(OSError):
-                    room = self._guard.room(self._spool.bytes_written)
-                    whole = records_within(span, room - ENDING_BYTES)
-                    self._spool.write(spool.EVENTS, span[:whole])
-                    self._kept_bytes = whole
-            raise
+            self._write(span)
         finally:
             self._guard.wrote(time.monotonic_ns() - start)
 
+    def _write(self, span: memoryview) -> None:
+        while True:
+            try:
+                if len(span) > self._room():
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._segments.events(span)
+            except OSError as error:
+                if not spool.is_disk_full(error):
+                    raise
+                if self._segments.abandon():
+                    continue  # two segments at once were too much
+                if self._roll is None or not self._roll.make_room():
+                    with contextlib.suppress(OSError):
+                        whole = records_within(span, self._room())
+                        self._segments.current.write(spool.EVENTS, span[:whole])
+                        self._kept_bytes = whole
+                    raise
+            else:
+                return
+
     def _finish(self) -> None:
+        self._segments.settle()
+        surroundings = self._surroundings
         if self.options.scope.by_cgroup:
-            self._follow(time.monotonic_ns())
-        members = self._watch.members(self._kernel)
-        waiting = open_calls.waiting(only=members) if self._proc_agrees else []
+            surroundings.follow(time.monotonic_ns())
+        members = surroundings.members()
+        waiting = surroundings.waiting(members)
         self._kernel.detach()
         while self._kernel.ring.pending():
             self._kernel.ring.drain(self._write_events)
-        self._table(
-            "open_calls",
-            open_calls.rows(waiting, self._kernel.open_since, lambda: netns.snapshot().sockets),
-        )
-        self._interfaces(netns.snapshot(with_sockets=False).interfaces)
-        self._groups(members)
+        surroundings.open_calls(waiting)
+        surroundings.interfaces()
+        surroundings.groups(members)
         self._counters()
         self._clock()
-        self._spool.write_json(spool.CLOSING, {"reason": self._stop})
+        self._segments.current.write_json(spool.CLOSING, {"reason": self._stop})
 
     def _disk_full(self) -> None:
         """What is in the ring is lost and counted; the room of the chunk that did not fit serves for the
         end.
         """
-        self._stop = self._guard.why_full(self._spool.bytes_written)
+        self._stop = self._guard.why_full(self._segments.bytes_written)
         self._kernel.detach()
         lost = 0
         while self._kernel.ring.pending():
@@ -319,10 +373,10 @@ class Session:
         self._recorder_counts["disk_full_bytes"] = lost - self._kept_bytes
         with contextlib.suppress(OSError):
             if rows := self._guard.new_rows():
-                self._table("limits", rows)
+                self._put("limits", time.monotonic_ns(), rows)
             self._counters()
             self._clock()
-            self._spool.write_json(spool.CLOSING, {"reason": self._stop})
+            self._segments.current.write_json(spool.CLOSING, {"reason": self._stop})
 
     def _current(self) -> Status:
         totals = self._kernel.totals() | self._recorder_counts | self._guard.counts
@@ -331,47 +385,22 @@ class Session:
         return Status(
             0 if self._began_ns is None else time.monotonic_ns() - self._began_ns,
             {name.removeprefix(prefix): n for name, n in totals.items() if name.startswith(prefix)},
-            self._spool.bytes_written,
+            self._segments.bytes_written,
             {name: n for name, n in totals.items() if n and name in counters and counters[name].loss},
         )
 
 
-@contextlib.contextmanager
-def _urgent() -> Iterator[None]:
-    """Ahead of other programs where that is permitted: the ring buffer must not overflow because the host is
-    busy, and a busy host is what recordings are made for.
-    """
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, min(before, NICE))
-    except PermissionError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, before)
-
-
-def _end_command(command: subprocess.Popen[bytes] | None) -> int | None:
-    """Exit code of the command; one that still runs gets SIGTERM, and after five seconds SIGKILL."""
-    if command is None:
-        return None
-    if command.poll() is None:
-        command.terminate()
-    try:
-        return command.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        command.kill()
-        return command.wait()
-
-
-def record(options: RecordOptions, status: Callable[[Status], None] | None = None) -> Result:
-    """Record as `options` say and leave the spool; `status` is called about once a second.
+def record(
+    options: RecordOptions,
+    status: Callable[[Status], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Record as `options` say and leave the spool; `status` is called about once a second, `say` when a
+    recording in segments has something to tell.
 
     Raises:
         UsageError: an option is out of range.
         RecordError: recording cannot start here, with what to do.
     """
     check(options)
-    return Session(options, status).run()
+    return Session(options, status, say).run()

@@ -23,10 +23,7 @@ _SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
 
 
 class Watch:
-    """Who is in scope; without a scope everybody is.
-
-    `containers` are those of the recording that are known by now, in the order in which they were found.
-    """
+    """Who is in scope; without a scope everybody is."""
 
     def __init__(self, wanted: Scope) -> None:
         """Find what is chosen.
@@ -40,7 +37,6 @@ class Watch:
         self.scope = dataclasses.replace(wanted, pids=(*wanted.pids, *sorted(self.chosen.pids)))
         self._groups: dict[int, str] = {}
         self._settled_ns = 0
-        self._told: list[dict[str, Any]] = []
 
     def begin(self, kernel: Kernel, proc_agrees: bool) -> set[int] | None:
         """Tell the programs, which are attached, who is chosen; returns processes in scope, None for all.
@@ -107,7 +103,7 @@ class Watch:
         return [(n, p) for n, p in groups.items() if p in of_members or any(holds(c, p) for c in chosen)]
 
     def container_rows(self, members: Iterable[int] | None) -> list[dict[str, Any]]:
-        """Containers in scope that were not told yet, or of which more is known."""
+        """Containers in scope, with what is known of them."""
         boxes = self.chosen.containers
         if members is None or self.scope.by_task:
             processes = procfs.briefs()
@@ -122,9 +118,7 @@ class Watch:
                 for box in boxes
                 if box.container_id in chosen or any(holds(box.cgroup, path) for path in inside)
             )
-        new = [row for row in (box.row() for box in boxes) if row not in self._told]
-        self._told += new
-        return new
+        return [box.row() for box in boxes]
 
 
 def sockets_of(sockets: list[dict[str, Any]], seen: ProcSnapshot) -> list[dict[str, Any]]:

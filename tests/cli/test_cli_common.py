@@ -13,7 +13,7 @@ import pytest
 import stratokit as package
 
 REPOSITORY = Path(__file__).parents[2]
-VERBS = ("record", "report", "diff", "info", "table", "follow", "convert", "fields", "doctor")
+VERBS = ("record", "trigger", "report", "diff", "info", "table", "follow", "convert", "fields", "doctor")
 READERS = (("info",), ("report",), ("table", "packets"))
 
 

@@ -18,7 +18,7 @@ def recorder(monkeypatch):
     """A recorder that only notes what it was asked, and what commands the conversion was."""
     asked = {"exit_code": None, "convert": [], "convert_code": 0}
 
-    def record(options, status):
+    def record(options, status, _say):
         asked["options"] = options
         options.spool.write_bytes(b"spool")
         status(STATUS)

@@ -50,5 +50,5 @@ def syscall_rows(folder, calls, tables=(), clock=((0, 0), (10**9, 10**9))):
         writer.write_json(spool.TABLE, {"table": name, "monotonic_ns": 0, "rows": rows})
     writer.write(spool.EVENTS, b"".join(calls))
     writer.close()
-    ingest(path, folder / "made.parquet")
+    ingest(spool.SpoolChain([path]), folder / "made.parquet")
     return sk.open(folder / "made.parquet").rows("syscall").collect().sort("ts")

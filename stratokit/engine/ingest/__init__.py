@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 
 def ingest(
-    path: pathlib.Path, out: pathlib.Path, progress: Callable[[int, int], None] | None = None
+    chain: spool.SpoolChain, out: pathlib.Path, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, int]:
-    """Convert the spool at `path` to `out`, and return what was lost, by counter.
+    """Convert a spool, or segments of one recording, to `out`, and return what was lost, by counter.
 
     Raises:
-        FormatError: `path` is no spool, or was cut before its first events.
+        FormatError: it was cut before its first events.
         StratokitError: `out` cannot be written.
     """
-    reader = Reader(spool.SpoolReader(path), progress)
+    reader = Reader(chain, progress)
     found = survey(reader)
     with CaptureWriter(out, _metadata(found)) as writer:
         context, call_rows = _small_tables(found, writer)
@@ -54,7 +54,11 @@ def ingest(
 
 
 def _metadata(found: Survey) -> dict[str, str]:
+    segment = found.opening.get("segment")
+    triggers = [_trigger(row, found) for row in found.tables.get("triggers", {"rows": []})["rows"]]
     return {
+        **({"segment": json.dumps(segment)} if segment else {}),
+        **({"triggers": json.dumps(triggers)} if triggers else {}),
         "host": json.dumps(found.opening["host"]),
         "options": json.dumps(found.opening["options"]),
         "programs": json.dumps(found.opening["programs"]),
@@ -64,10 +68,15 @@ def _metadata(found: Survey) -> dict[str, str]:
     }
 
 
+def _trigger(row: dict[str, Any], found: Survey) -> dict[str, Any]:
+    return {"ts": int(found.clock.utc_ns(row["monotonic_ns"])), "by": row["by"], "reason": row["reason"]}
+
+
 def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context, syscalls.Syscalls]:
     """Write everything but packets, system calls and losses; return what makes those."""
     paths = {int(key): path for key, path in found.tables.get("cgroups", {"rows": []})["rows"]}
     process_rows = processes.processes(found, paths)
+    begin_ns = None if found.begin is None else int(found.clock.utc_ns(found.begin["monotonic_ns"]))
     places = folders.Folders(found, process_rows)
     process_rows = processes.with_full_paths(process_rows, places)
     groups = containers.containers(found, process_rows["cgroup"].drop_nulls().to_list())
@@ -83,8 +92,8 @@ def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context
     named = process_rows.join(kept, on="cgroup", how="left", maintain_order="left").rename(
         {"netns_inode": "netns"}
     )
-    writer.write("process", _arrow(named))
-    located = owners.with_owner(socket_rows, evidence)
+    writer.write("process", _arrow(processes.from_begin(named, begin_ns)))
+    located = owners.with_owner(socket_rows.filter(~pl.col("lead")), evidence)
     writer.write("socket", _arrow(context.process(located, "owner_ts")))
     writer.write("container", _arrow(_boxes(found, groups, process_rows)))
     writer.write("interface", _arrow(interfaces.rows(found)))
@@ -133,7 +142,7 @@ def _bulk(
     """Second pass; returns the number of unreadable records."""
     unreadable = 0
     for chunk in reader.chunks(1):
-        if chunk.type != spool.EVENTS:
+        if chunk.type != spool.EVENTS or chunk.lead:
             continue
         batches, bad = events.split(chunk.payload, found.layouts)
         unreadable += bad

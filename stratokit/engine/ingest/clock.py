@@ -15,8 +15,10 @@ class Clock:
     that shows it.
     """
 
-    def __init__(self, pairs: list[dict[str, int]]) -> None:
-        """`pairs` hold monotonic_ns, real_ns, boot_ns, in order of time; at least one."""
+    def __init__(self, pairs: list[dict[str, int]], first: dict[str, int] | None = None) -> None:
+        """`pairs` hold monotonic_ns, real_ns, boot_ns, in order of time; at least one. `first` is the first
+        of the recording, so that a process has the same start in all its segments.
+        """
         at: list[int] = []
         offset: list[int] = []
         for pair in pairs:
@@ -29,7 +31,8 @@ class Clock:
         self._base = offset[0]
         self._at = np.array(at, np.int64)
         self._change = np.array(offset, np.int64) - self._base
-        self._boot_offset = pairs[0]["real_ns"] - pairs[0]["boot_ns"]
+        first = first or pairs[0]
+        self._boot_offset = first["real_ns"] - first["boot_ns"]
 
     def utc_ns(self, monotonic_ns: Any) -> Any:
         """UTC nanoseconds (int64) of monotonic times; outside the readings the nearest offset holds."""

@@ -17,8 +17,9 @@ SCHEMA = {"ts": pl.Int64, "counter": pl.String, "amount": pl.UInt64, "span_ns": 
 def losses(found: Survey, unreadable: int) -> pl.DataFrame:
     """What the kernel and the recorder counted, and what this conversion found missing."""
     rows: list[tuple[int, str, int, int]] = []
-    before: dict[str, int] = {}
-    start = found.clock_pairs[0]["monotonic_ns"]
+    # A segment counts from where its rows begin.
+    before: dict[str, int] = dict(found.begin["totals"]) if found.begin else {}
+    start = found.begin["monotonic_ns"] if found.begin else found.clock_pairs[0]["monotonic_ns"]
     known = load.counters()
     at = start
     for sample in found.counters:
@@ -31,9 +32,10 @@ def losses(found: Survey, unreadable: int) -> pl.DataFrame:
         before |= sample["totals"]
         start = at
     damage = found.damage
-    # The kernel's own count of what it handed over, sampled after the last drain.
+    # The kernel's own count of what it handed over, sampled after the last drain. Where a segment ends, the
+    # kernel goes on between the drain and the sample.
     missing = 0
-    if damage.finished:
+    if damage.finished and not found.begin and not (found.closing or {}).get("continues"):
         missing = sum(
             max(before.get(f"recorded_{name}", 0) - found.read.get(name, 0), 0) for name in found.layouts
         )
@@ -42,6 +44,7 @@ def losses(found: Survey, unreadable: int) -> pl.DataFrame:
         ("chunk_damaged", damage.chunks),
         ("spool_cut_bytes", damage.cut_bytes),
         ("spool_unfinished", int(not damage.finished)),
+        ("segment_missing", damage.segments),
         ("event_unreadable", unreadable),
         ("event_missing", max(missing - unreadable, 0)),
     ):

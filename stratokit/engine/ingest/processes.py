@@ -56,7 +56,8 @@ def _snapshot(found: Survey) -> pl.DataFrame:
 
 def _events(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
     parts = []
-    for batch in found.processes:
+    lead = len(found.lead_processes)
+    for number, batch in enumerate([*found.lead_processes, *found.processes]):
         fixed = batch.fixed
         texts = {}
         for name in ("path", "cmdline"):
@@ -77,6 +78,7 @@ def _events(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
                     "path": texts["path"].str.strip_chars_end("\0"),
                     "cmdline": texts["cmdline"],
                     "cgroup": pl.Series(ids, dtype=pl.String),
+                    "lead": np.full(fixed.size, number < lead),
                 },
                 schema_overrides={"start_ns": pl.UInt64, "exit_code": pl.UInt32},
             )
@@ -88,12 +90,20 @@ def processes(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
     """Rows of kind `process` without container columns; `process_start` is UTC nanoseconds.
 
     Only a snapshot row knows its `cwd`; a fork row has the parent's program until an exec row says
-    another.
+    another. Rows with `lead` say what there was before a segment began: see `from_begin`.
     """
     frame = pl.concat([_snapshot(found), _events(found, paths)], how="diagonal_relaxed").sort("ts")
-    missing = {"exit_code": pl.UInt32} if "exit_code" not in frame.columns else {}
+    missing = {
+        name: kind
+        for name, kind in (("exit_code", pl.UInt32), ("lead", pl.Boolean))
+        if name not in frame.columns
+    }
     frame = frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in missing.items())
-    start = found.clock.boot_to_utc_ns(frame["start_ns"].fill_null(0).to_numpy())
+    start_ns = frame["start_ns"].fill_null(0)
+    if found.opening.get("segment"):
+        # A process that one segment saw begin is in the snapshot of the next, and is to have one start.
+        start_ns = start_ns // TICK_NS * TICK_NS
+    start = found.clock.boot_to_utc_ns(start_ns.to_numpy())
     code = pl.col("exit_code")
     signal = code & 0x7F
     exit_code = (
@@ -104,8 +114,27 @@ def processes(found: Survey, paths: dict[int, str]) -> pl.DataFrame:
         pl.when(pl.col("event") == "exit").then(exit_code).alias("exit_code"),
         pl.col("path").replace("", None),
         _shell_words(pl.col("cmdline")).alias("cmdline"),
+        pl.col("lead").fill_null(False),
     )
     return _one_start(frame).drop("start_ns")
+
+
+def from_begin(frame: pl.DataFrame, begin_ns: int | None) -> pl.DataFrame:
+    """The rows that a segment has which begins at `begin_ns`: of what came before one row of event `snapshot`
+    for every process that was still there. None: the recording begins where its rows do.
+    """
+    if begin_ns is None:
+        return frame.drop("lead")
+    # Processes of a container that came later are noted later.
+    first = (pl.col("event") == "snapshot") & (pl.col("ts") <= begin_ns)
+    before = frame.filter(pl.col("lead") | first)
+    # A process may be in the snapshot and have executed another program since; a fork says less than either.
+    known = before.sort(pl.col("event") == "fork", "ts", descending=[True, False], maintain_order=True)
+    known = known.unique(["pid", "process_start"], keep="last", maintain_order=True)
+    ended = before.filter(pl.col("event") == "exit").select("pid", "process_start").unique()
+    known = known.join(ended, on=["pid", "process_start"], how="anti", nulls_equal=True)
+    known = known.with_columns(pl.lit("snapshot").alias("event"))
+    return pl.concat([known, frame.filter(~pl.col("lead") & ~first)]).sort("ts").drop("lead")
 
 
 def with_full_paths(frame: pl.DataFrame, folders: Folders) -> pl.DataFrame:

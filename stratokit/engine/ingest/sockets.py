@@ -33,9 +33,10 @@ _STATE_NAMES = dict(enumerate(STATES))
 
 
 def sockets(found: Survey) -> pl.DataFrame:
-    """All socket rows with UTC times, without owners, sorted by ts."""
+    """All socket rows with UTC times, sorted by ts, without owners. Rows with `lead` are not for the file."""
     frames = [_snapshot(found)]
-    for batch in found.sockets:
+    numbered = [(True, batch) for batch in found.lead_sockets] + [(False, batch) for batch in found.sockets]
+    for lead, batch in numbered:
         fixed = batch.fixed
         rtt = fixed["srtt_us"].astype(np.uint64) * np.uint64(1000)
         frames.append(
@@ -63,6 +64,7 @@ def sockets(found: Survey) -> pl.DataFrame:
                     "congestion_window": fixed["congestion_window"],
                     "bytes_acked": fixed["bytes_acked"],
                     "bytes_received": fixed["bytes_received"],
+                    "lead": np.full(fixed.size, lead),
                 }
             ).with_columns(pl.col("src_ip", "dst_ip").cast(pl.String))
         )
@@ -92,5 +94,6 @@ def _snapshot(found: Survey) -> pl.DataFrame:
             "netns": pl.Series([row.get("netns_cookie") for row in rows], dtype=pl.UInt64),
             "old_state": pl.Series(state, dtype=pl.String),
             "new_state": pl.Series(state, dtype=pl.String),
+            "lead": pl.Series([False] * len(rows), dtype=pl.Boolean),
         }
     )

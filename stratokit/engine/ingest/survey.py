@@ -59,6 +59,10 @@ class Survey:
     closes: pl.DataFrame  # pid, fd, ts of the first close
     folders: pl.DataFrame  # pid, ts, name, identity: chdir by name, fchdir by open file
     homes: pl.DataFrame  # socket_cookie, ts, netns: cookie of the socket's network namespace
+    # Of a segment: {monotonic_ns, totals} where its rows begin; what is before only says what there was.
+    begin: dict[str, Any] | None = None
+    lead_processes: list[Batch] = dataclasses.field(default_factory=list)
+    lead_sockets: list[Batch] = dataclasses.field(default_factory=list)
 
 
 class Reader:
@@ -66,7 +70,7 @@ class Reader:
     frames of a few rows cost as much time as frames of many.
     """
 
-    def __init__(self, reader: spool.SpoolReader, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, reader: spool.SpoolChain, progress: Callable[[int, int], None] | None) -> None:
         self.spool = reader
         self._progress = progress
 
@@ -74,26 +78,28 @@ class Reader:
         """All chunks; `part` is 0 for the first pass and 1 for the second, each half of the progress."""
         held: list[memoryview] = []
         size = 0
+        lead = False
         for chunk in self.spool.chunks():
             if self._progress:
                 self._progress((part * self.spool.size + chunk.offset) // 2, self.spool.size)
+            if held and (size >= WINDOW_BYTES or chunk.lead != lead):
+                yield _window(held, lead)
+                held, size = [], 0
+            lead = chunk.lead
             if chunk.type != spool.EVENTS or not events.is_whole(chunk.payload):
                 yield chunk
                 continue
             held.append(chunk.payload)
             size += len(chunk.payload)
-            if size >= WINDOW_BYTES:
-                yield _window(held)
-                held, size = [], 0
         if held:
-            yield _window(held)
+            yield _window(held, lead)
 
 
-def _window(payloads: list[memoryview]) -> spool.Chunk:
-    return spool.Chunk(spool.EVENTS, 0, memoryview(b"".join(payloads)))
+def _window(payloads: list[memoryview], lead: bool) -> spool.Chunk:
+    return spool.Chunk(spool.EVENTS, 0, memoryview(b"".join(payloads)), lead)
 
 
-def recording_filter(reader: spool.SpoolReader) -> tuple[str, bool]:
+def recording_filter(reader: spool.SpoolChain) -> tuple[str, bool]:
     """The filter that the recording was made with, empty for none, and whether of DNS only errors count."""
     opening = next((chunk.json() for chunk in reader.chunks() if chunk.type == spool.OPENING), {})
     found = opening.get("options", {}).get("filter") or {}
@@ -106,65 +112,86 @@ def survey(reader: Reader) -> Survey:
     Raises:
         FormatError: the spool has no opening chunk, so nothing in it can be understood.
     """
-    opening: dict[str, Any] | None = None
-    closing = None
-    known: dict[str, Layout] = {}
-    pairs: list[dict[str, int]] = []
-    tables: dict[str, dict[str, Any]] = {}
-    counters: list[dict[str, Any]] = []
-    batches: dict[str, list[Batch]] = {"process": [], "socket": []}
+    seen = _Seen()
     gathered = _Gathered()
+    known: dict[str, Layout] = {}
+    rows: dict[str, list[Batch]] = {"process": [], "socket": []}
+    lead: dict[str, list[Batch]] = {"process": [], "socket": []}
     unreadable = 0
     read: dict[str, int] = {}
     for chunk in reader.chunks(0):
-        if chunk.type == spool.OPENING:
-            opening = chunk.json()
-            known = events.layouts(opening)
-        elif chunk.type == spool.CLOCK:
-            pairs.append(chunk.json())
-        elif chunk.type == spool.TABLE:
-            table = chunk.json()
-            tables.setdefault(table["table"], {"monotonic_ns": table["monotonic_ns"], "rows": []})
-            tables[table["table"]]["rows"] += table["rows"]
-        elif chunk.type == spool.COUNTERS:
-            counters.append(chunk.json())
-        elif chunk.type == spool.CLOSING:
-            closing = chunk.json()
-        elif chunk.type == spool.EVENTS and known:
-            found, bad = events.split(chunk.payload, known)
-            unreadable += bad
-            for name, kept in batches.items():
-                if name in found:
-                    kept.append(found[name])
+        if chunk.type != spool.EVENTS:
+            seen.take(chunk)
+            continue
+        known = known or (events.layouts(seen.opening) if seen.opening else {})
+        found, bad = events.split(chunk.payload, known)
+        for name, kept in (lead if chunk.lead else rows).items():
+            if name in found:
+                kept.append(found[name])
+        if not chunk.lead:
+            unreadable += bad if known else 0
             for name, batch in found.items():
                 read[name] = read.get(name, 0) + batch.fixed.size
-            gathered.look(found)
-    if opening is None or not pairs:
+        gathered.look(found)
+    if seen.opening is None or not seen.pairs:
         raise FormatError(
             f"{reader.spool.path} was cut before the recording began; there is nothing to convert"
         )
-    clock = Clock(pairs)
+    clock = Clock(seen.pairs, (seen.opening.get("segment") or {}).get("clock"))
     owners, files, users, closes, folders, homes = gathered.frames(clock)
     return Survey(
-        opening,
-        known,
+        seen.opening,
+        known or events.layouts(seen.opening),
         clock,
-        pairs,
-        tables,
-        counters,
-        closing,
+        seen.pairs,
+        seen.tables,
+        seen.counters,
+        seen.closing,
         reader.spool.damage,
         unreadable,
         read,
-        batches["process"],
-        batches["socket"],
+        rows["process"],
+        rows["socket"],
         owners,
         files,
         users,
         closes,
         folders,
         homes,
+        seen.begin,
+        lead["process"],
+        lead["socket"],
     )
+
+
+@dataclasses.dataclass
+class _Seen:
+    """What chunks other than events say."""
+
+    opening: dict[str, Any] | None = None
+    closing: dict[str, Any] | None = None
+    begin: dict[str, Any] | None = None
+    pairs: list[dict[str, int]] = dataclasses.field(default_factory=list)
+    tables: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    counters: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def take(self, chunk: spool.Chunk) -> None:
+        value = chunk.json()
+        if chunk.type == spool.OPENING:
+            self.opening = value
+        elif chunk.type == spool.CLOCK:
+            self.pairs.append(value)
+        elif chunk.type == spool.TABLE:
+            table = self.tables.setdefault(
+                value["table"], {"monotonic_ns": value["monotonic_ns"], "rows": []}
+            )
+            table["rows"] += value["rows"]
+        elif chunk.type == spool.CLOSING:
+            self.closing = value
+        elif chunk.type == spool.COUNTERS and not chunk.lead:
+            self.counters.append(value)
+        elif chunk.type == spool.BEGIN and not chunk.lead:
+            self.begin = value
 
 
 class _Gathered:

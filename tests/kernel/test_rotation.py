@@ -1,0 +1,102 @@
+"""Recordings in segments: nothing is lost or doubled at a border, each file stands alone, nothing grows."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from recording import STRATOKIT
+
+from stratokit.formats import spool
+
+pytestmark = pytest.mark.kernel
+
+# A steady number of calls a second, each with its number: what is lost or doubled shows.
+COUNTING = """
+import os, signal, sys, time
+fd = os.open("/dev/null", os.O_WRONLY)
+kept = open(sys.argv[2])
+os.kill(os.getpid(), signal.SIGSTOP)  # its descriptors are to be older than the recording
+for i in range(int(sys.argv[1])):
+    os.write(fd, b"%d" % i)
+    if i % 100 == 0:
+        time.sleep(0.001)
+    if i % 1000 == 0:
+        os.pread(kept.fileno(), 1, 0)
+"""
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def watching(process: subprocess.Popen, pattern: str, folder: Path) -> None:
+    """Wait until the first segment has all that a recording begins with."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert process.poll() is None, process.communicate()[1]
+        for path in folder.glob(pattern):
+            chunks = spool.SpoolReader(path).chunks() if path.stat().st_size > 64 else ()
+            if any(c.type == spool.TABLE and c.json()["table"] == "cgroups" for c in chunks):
+                return
+        time.sleep(0.02)
+    raise AssertionError("the recorder did not start")
+
+
+def rows(paths, kind: str) -> pl.DataFrame:
+    return pl.concat(
+        [pl.scan_parquet(path).filter(pl.col("kind") == kind) for path in paths], how="diagonal"
+    ).collect()
+
+
+def test_rotation_loses_and_doubles_nothing(tmp_path):
+    count = 200_003
+    old = tmp_path / "older-than-the-recording"
+    old.write_text("x")
+    command = [*STRATOKIT, "record", "-o", tmp_path / "a.parquet", "--syscalls", "write,pread64"]
+    command += ["--no-packets", "--rotate-time", "1s"]
+    work = subprocess.Popen([sys.executable, "-c", COUNTING, str(count), old])
+    os.waitid(os.P_PID, work.pid, os.WSTOPPED | os.WNOWAIT)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as recorder:
+        watching(recorder, "*.spool", tmp_path)
+        work.send_signal(signal.SIGCONT)
+        sizes, open_files = [], []
+        while work.poll() is None:
+            time.sleep(0.5)
+            sizes.append(resident_bytes(recorder.pid))
+            open_files.append(descriptors(recorder.pid))
+        recorder.send_signal(signal.SIGINT)
+        errors = recorder.communicate()[1]
+    assert recorder.returncode == 0, errors
+    assert not list(tmp_path.glob("*.spool"))
+    paths = sorted(tmp_path.glob("a-*.parquet"))
+    assert len(paths) >= 3
+    assert paths == sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+
+    calls = rows(paths, "syscall").filter(pl.col("pid") == work.pid)
+    written = calls.filter(pl.col("syscall") == "write")["data"].cast(pl.String).cast(pl.Int64)
+    assert written.sort().to_list() == list(range(count))
+    # Which file was read, by a descriptor that is older than all segments, is known in each of them.
+    read = calls.filter(pl.col("syscall") == "pread64")
+    assert set(read["fd_name"]) == {str(old)}
+    for path in paths:
+        named = rows([path], "process").filter(pl.col("pid") == work.pid)
+        assert named["event"][0] == "snapshot"
+        assert COUNTING.strip().splitlines()[0] in named["cmdline"][0]
+    starts = rows(paths, "syscall").filter(pl.col("pid") == work.pid)["process_start"]
+    assert starts.n_unique() == 1
+    losses = rows(paths, "loss")
+    assert not set(losses["counter"]) & {"event_missing", "syscall_no_space", "segment_missing"}
+    # The process that converts is not recorded.
+    assert not rows(paths, "process")["cmdline"].str.contains("convert_jobs").any()
+
+    assert max(open_files[2:]) - min(open_files[2:]) <= 6
+    assert max(sizes) < 1.2 * min(sizes[2:])
