@@ -28,7 +28,8 @@ def test_sysdig_shows_of_a_recording_what_our_tables_say(tmp_path, name):
     convert.convert_files([source], tmp_path / "x.scap")
     rows = Capture.open(source).rows("syscall").collect()
     both = sysdig.compared(rows, sysdig.events(tmp_path / "x.scap", *sysdig.FIELDS))
-    sysdig.equal(both, Capture.open(source).rows("process").collect())
+    capture = Capture.open(source)
+    sysdig.equal(both, capture.rows("process").collect(), sysdig.served(capture))
 
 
 @needs_sysdig

@@ -3,6 +3,7 @@
 import polars as pl
 
 from stratokit.engine.ingest.clock import Clock
+from stratokit.engine.ingest.datagrams import Datagrams
 from stratokit.engine.ingest.survey import Survey
 from stratokit.formats.spool import Damage
 
@@ -52,5 +53,6 @@ def survey(tables=None, **rows):
         read={},
         processes=[],
         sockets=[],
+        datagrams=Datagrams(),
         **frames,
     )

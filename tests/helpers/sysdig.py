@@ -6,11 +6,17 @@ import posixpath
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+from helpers.sysdig_args import differences
 
+from stratokit.engine.capture import Capture
 from stratokit.schema import scap
+
+EXECVEAT = 330
 
 SYSDIG = shutil.which("sysdig")
 _MARK = "\x1f"
@@ -52,11 +58,9 @@ def compared(rows: pl.DataFrame, theirs: pl.DataFrame) -> pl.DataFrame:
     return both
 
 
-def chisel(path: Path, name: str) -> dict[tuple[str, ...], str]:
-    """A chisel's table: its first column, which is an amount of bytes, by all others."""
-    command = ["sysdig", "-r", str(path), "-c", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    cells = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()[2:] if line.strip()]
+def amounts(printed: str) -> dict[tuple[str, ...], str]:
+    """A chisel's table: its first column, which is an amount, by all others."""
+    cells = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()[2:] if line.strip()]
     return {tuple(rest): first for first, *rest in cells}
 
 
@@ -68,20 +72,38 @@ def amount(size: int) -> str:
     return f"{size}B"
 
 
+def served(capture: Capture) -> set[int]:
+    """Ports that somebody listened on: there the other end is the client, whom sysdig writes first."""
+    listens = capture.rows("socket").filter(pl.col("new_state") == "LISTEN")
+    return set(listens.select("src_port").collect()["src_port"])
+
+
+def entered(rows: pl.DataFrame, theirs: pl.DataFrame) -> pl.DataFrame:
+    """Rows of kind syscall beside the entries that sysdig shows."""
+    ours = rows.filter(pl.col("duration_ns").is_not_null())
+    ours = ours.with_columns(pl.col("tid").cast(pl.Int64), start=pl.col("ts").cast(pl.Int64))
+    enters = theirs.filter(pl.col("evt.dir") == ">")
+    both = ours.join(enters, left_on=["tid", "start"], right_on=["thread.tid", "evt.rawtime"])
+    assert both.height == ours.height
+    return both
+
+
 FIELDS = (
     "evt.dir", "evt.type", "evt.rawtime", "evt.latency", "evt.rawres", "evt.args", "thread.tid", "proc.pid",
-    "proc.name", "proc.cmdline", "fd.num", "fd.name", "fd.sip", "fd.sport",
+    "proc.name", "proc.cmdline", "fd.num", "fd.name", "fd.sip", "fd.sport", "fd.l4proto",
 )  # fmt: skip
 # How sysdig 0.29.3 names what it knows under an older type; it does not know the last ones.
 OLDER = {
     "pread64": "pread", "pwrite64": "pwrite", "prlimit64": "prlimit", "dup2": "dup", "dup3": "dup",
     "pipe2": "pipe", "accept4": "accept", "eventfd2": "eventfd", "signalfd4": "signalfd",
-    "inotify_init1": "inotify_init",
+    "inotify_init1": "inotify_init", "umount2": "umount",
 }  # fmt: skip
 UNKNOWN = "<unknown>"
 
 
-def equal(both: pl.DataFrame, processes: pl.DataFrame, latency: bool = True) -> None:
+def equal(
+    both: pl.DataFrame, processes: pl.DataFrame, served: Collection[int] = (), latency: bool = True
+) -> None:
     """What our tables say and what sysdig shows are the same, event by event."""
     name = pl.col("syscall").replace(OLDER)
     told = both.filter((name != pl.col("evt.type")) & (pl.col("syscall") != pl.col("evt.type")))
@@ -92,8 +114,8 @@ def equal(both: pl.DataFrame, processes: pl.DataFrame, latency: bool = True) -> 
     if latency:
         _same(both, pl.col("duration_ns").fill_null(0).cast(pl.Int64), pl.col("evt.latency"))
     _command_lines(both, processes)
-    _files(both)
-    _sockets(both)
+    _names(both, served)
+    assert differences(with_types(both, 1)) == []
 
 
 def _same(both: pl.DataFrame, ours: pl.Expr, theirs: pl.Expr) -> None:
@@ -119,38 +141,66 @@ def _command_lines(both: pl.DataFrame, processes: pl.DataFrame) -> None:
     assert shown.height > 3
 
 
-def _files(both: pl.DataFrame) -> None:
-    """Names of files; sysdig resolves them from the working directory and writes single slashes."""
-    files = both.filter(
-        pl.col("fd_kind").is_in(["file", "directory"]), pl.col("fd_name").str.contains("^[^\\[:]*$")
-    )
-    # The generic event of all other calls does not say on which descriptor they work.
-    own = [name for name, call in scap.calls().items() if call.known]
-    files = files.filter(pl.col("syscall").is_in(own))
-    # Of a call on two descriptors sysdig shows the one that is written to or made, we the one it is from.
-    other = files.filter(pl.col("fd").cast(pl.Int64).ne_missing(pl.col("fd.num")))
-    assert set(other["syscall"]) <= {"copy_file_range", "splice", "sendfile", "fcntl"}, other[
-        "syscall"
-    ].unique()
-    files = files.filter(pl.col("fd").cast(pl.Int64) == pl.col("fd.num"))
-    names = files.select("fd_name", "fd.name", "pid", "fd", "syscall").unique(["fd_name", "fd.name"])
-    for ours, theirs, *where in names.iter_rows():
-        plain = posixpath.normpath(ours.removeprefix("./"))
-        if ours.startswith("/"):
-            assert theirs == plain.replace("//", "/"), (ours, theirs, where)
-        elif not ours.startswith(".."):
-            assert theirs is not None
-            assert theirs == plain or theirs.endswith("/" + plain) or plain == ".", (ours, theirs, where)
+def with_types(frame: pl.DataFrame, exit_: int) -> pl.DataFrame:
+    """Rows with the `type` that sysdig 0.29.3 knows of their event; without programs that were run."""
+    types = {name: call.known + exit_ for name, call in scap.calls().items()}
+    typed = frame.with_columns(type=pl.col("syscall").replace_strict(types, default=0, return_dtype=pl.Int64))
+    return typed.filter(~pl.col("type").is_in([1, EXECVEAT + 1]))
 
 
-def _sockets(both: pl.DataFrame) -> None:
-    """Both ends of a socket once it is connected; sysdig writes the client first. The server is fd.sip."""
-    moved = both.filter(
-        pl.col("fd_name").str.contains("->"),
-        pl.col("syscall").is_in(["connect", "accept4", "sendto", "recvfrom", "writev", "write", "read"]),
-        pl.col("ret") >= 0, pl.col("fd_kind") == "socket",
-    )  # fmt: skip
-    for ours, theirs, server, port in moved.select("fd_name", "fd.name", "fd.sip", "fd.sport").iter_rows():
-        ends = ours.replace("[", "").replace("]", "").split("->")
-        assert theirs in ("->".join(ends), "->".join(reversed(ends))), (ours, theirs)
-        assert theirs.split("->")[1] == f"{server}:{port}", (theirs, server, port)
+def _names(both: pl.DataFrame, served: Collection[int]) -> None:
+    """Descriptors of all calls on which sysdig shows one, unless it is another one than ours.
+
+    Of a call on two descriptors it shows the one that is written to or made, we the one it is from.
+    """
+    chosen = both.filter(pl.col("fd.num").is_not_null()).sort("end")
+    other = chosen.filter(pl.col("fd").is_not_null() & (pl.col("fd").cast(pl.Int64) != pl.col("fd.num")))
+    copies = {"copy_file_range", "splice", "sendfile", "fcntl", "setsockopt"}
+    assert set(other["syscall"]) <= copies, other["syscall"].unique()
+    connected: set[tuple[int, int]] = set()
+    wrong = []
+    for row in chosen.filter(
+        pl.col("fd").is_null() | (pl.col("fd").cast(pl.Int64) == pl.col("fd.num"))
+    ).iter_rows(named=True):
+        place = row["pid"], row["fd"]
+        if row["syscall"] == "socket":
+            connected.discard(place)
+        elif row["syscall"] in ("bind", "connect", "accept", "accept4") and row["errno"] in (
+            None,
+            "EINPROGRESS",
+        ):
+            connected.add(place)
+        if not _is_name(row, row["fd.name"] or "", served, place in connected):
+            wrong.append((row["syscall"], *place, row["fd_name"], row["fd.name"]))
+    assert not wrong, wrong[:5]
+
+
+def _is_name(row: dict[str, Any], theirs: str, served: Collection[int], connected: bool) -> bool:
+    """Whether sysdig means the descriptor that we do."""
+    ours = row["fd_name"]
+    if ours is None:  # of what could not be opened it shows what was to be
+        return theirs in ("", "NULL") or (row["ret"] < 0 and theirs == _plain(row["path"] or ""))
+    if not ours.startswith("/") and row["fd_kind"] != "socket":
+        # It has names of pipes and the like only where a list has them, and knows no memfd_create.
+        return theirs in ("", ours) or theirs.endswith("/" + _plain(ours))
+    if row["fd_kind"] != "socket":
+        return theirs == _plain(ours)
+    if theirs == "" and not connected:
+        return True  # its ends came later
+    pair = ours.replace("[", "").replace("]", "")
+    if "->" in pair:
+        ends = pair.split("->")
+        right = "->".join(reversed(ends)) if row["src_port"] in served else pair
+        if row["fd.l4proto"] == "udp":  # whoever spoke last
+            return set(theirs.split("->")) == set(ends)
+        server = f"{row['fd.sip']}:{row['fd.sport']}"
+        return theirs == right and (not connected or theirs.split("->")[1] == server)
+    if row["src_port"] is not None:
+        # Datagrams to many: it shows one of them, and after recvfrom on a bound one two strangers.
+        return pair in theirs.split("->") or row["syscall"] == "recvfrom"
+    return theirs in ("", "NULL", ours, f"0->0 {ours}") or ours.startswith("socket:[")
+
+
+def _plain(path: str) -> str:
+    """sysdig resolves names and writes single slashes."""
+    return posixpath.normpath(path.removeprefix("./")).replace("//", "/")

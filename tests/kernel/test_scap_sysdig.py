@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 from helpers import sysdig
+from helpers.sysdig_args import differences
 from recording import recording
-from workloads import nginx
+from workloads import descriptors, nginx
 
 from stratokit.engine import convert
 from stratokit.engine.capture import Capture
@@ -19,6 +24,7 @@ pytestmark = [
     pytest.mark.skipif(not sysdig.SYSDIG, reason="sysdig is not installed"),
 ]
 
+SLOW_NS = 10_000_000
 SCRIPT = r"""
 cd "$1"; echo hello > a.txt; cat a.txt > b.txt; mv b.txt c.txt; mkdir d; cd d
 cat ../a.txt ../c.txt > e.txt; ls -l . | grep e.txt; rm e.txt; cd ..; rmdir d
@@ -30,52 +36,91 @@ exec true
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """`shown`: sysdig's rows. `pids`: processes of our own, as others on the machine may be of any kind."""
+
+    path: Path
+    scap: Path
+    server: descriptors.Serving
+    shown: pl.DataFrame
+    pids: list[int]
+
+    def rows(self, kind: str) -> pl.DataFrame:
+        return Capture.open(self.path).rows(kind).collect()
+
+    def calls(self) -> pl.DataFrame:
+        return self.rows("syscall").filter(pl.col("pid").is_in(self.pids))
+
+    def chisel(self, name: str, *arguments: str) -> str:
+        """What it prints for our processes; netstat takes no filter."""
+        ours = " or ".join(f"proc.pid={pid}" for pid in self.pids)
+        command = ["sysdig", "-r", str(self.scap), "-c", " ".join([name, *arguments])]
+        command += [ours] * (name != "netstat")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def made(tmp_path_factory) -> Made:
     folder = tmp_path_factory.mktemp("scap")
-    work = folder / "work"
-    work.mkdir()
-    with nginx.nginx() as site, recording(folder / "a.parquet", "--syscalls", "all") as record:
-        command = ["bash", "-c", SCRIPT, "bash", str(work), str(site.port)]
-        subprocess.run(command, check=True, capture_output=True)
-    assert not record.losses().keys() & {"syscall_no_space", "process_no_space"}
-    convert.convert_files([record.path], folder / "a.scap")
-    return record.path
+    path, out = folder / "a.parquet", folder / "a.scap"
+    work = [folder / name for name in ("script", "program")]
+    work[0].mkdir()
+    with nginx.nginx() as site, descriptors.serving() as server:
+        with recording(path, "--syscalls", "all") as record:
+            command = ["bash", "-c", SCRIPT, "bash", str(work[0]), str(site.port)]
+            subprocess.run(command, check=True, capture_output=True)
+            descriptors.use(server, work[1])
+            server.talk()
+        assert not record.losses().keys() & {"syscall_no_space", "process_no_space"}
+    convert.convert_files([path], out)
+    return Made(path, out, server, sysdig.events(out, *sysdig.FIELDS), descendants(path))
 
 
-def of_script(made: Path) -> pl.Expr:
-    """Our own processes: others on the machine may be of any kind."""
-    rows = Capture.open(made).rows("process").collect()
-    root = rows.filter(pl.col("cmdline").str.starts_with("bash -c")).sort("ts")["pid"].to_list()[-1:]
-    pids = set(root)
-    for _ in range(4):
-        pids |= set(rows.filter(pl.col("parent_pid").is_in(list(pids)))["pid"].to_list())
-    return pl.col("pid").is_in(list(pids)) | (pl.col("comm") == "nginx")
+def descendants(path: Path) -> list[int]:
+    """Those of this process, without the recorder."""
+    rows = Capture.open(path).rows("process").select("pid", "parent_pid").drop_nulls().collect()
+    pids, found = {os.getpid()}, set[int]()
+    while pids := set(rows.filter(pl.col("parent_pid").is_in(list(pids)))["pid"]) - found:
+        found |= pids
+    return sorted(found)
 
 
 def test_every_event_is_what_our_tables_say(made):
-    theirs = sysdig.events(made.with_suffix(".scap"), *sysdig.FIELDS)
-    both = sysdig.compared(Capture.open(made).rows("syscall").collect(), theirs)
-    chosen = both.filter(of_script(made))
-    assert {"openat", "read", "write", "connect", "execve", "clone", "dup2", "rename"} & set(
-        chosen["syscall"]
-    )
-    assert chosen.filter(pl.col("fd_kind") == "file", pl.col("fd_name").is_not_null()).height > 100
-    sysdig.equal(chosen, Capture.open(made).rows("process").collect())
+    both = sysdig.compared(made.rows("syscall"), made.shown).filter(pl.col("pid").is_in(made.pids))
+    assert {"openat", "read", "write", "connect", "execve", "clone", "dup2", "rename"} & set(both["syscall"])
+    assert both.filter(pl.col("fd_kind") == "file", pl.col("fd_name").is_not_null()).height > 100
+    sysdig.equal(both, made.rows("process"), sysdig.served(Capture.open(made.path)))
 
 
 def test_arguments_are_those_of_the_calls(made):
-    theirs = sysdig.events(made.with_suffix(".scap"), *sysdig.FIELDS)
-    both = sysdig.compared(Capture.open(made).rows("syscall").collect(), theirs).filter(of_script(made))
-    opened = both.filter(pl.col("syscall") == "openat", pl.col("ret") >= 0)
-    for row in opened.select("path", "arg2", "evt.args").iter_rows(named=True):
-        assert f"name={row['path']}" in row["evt.args"]
-        assert ("O_CREAT" in row["evt.args"]) == bool(row["arg2"] & 0o100), row
-        assert ("O_CLOEXEC" in row["evt.args"]) == bool(row["arg2"] & 0o2000000), row
-    written = both.filter(pl.col("syscall") == "write", pl.col("ret") > 0)
-    assert written.height
-    for row in written.select("ret", "evt.args").iter_rows(named=True):
-        assert row["evt.args"].startswith(f"res={row['ret']} data=")
+    """Of entries too: of exits `equal` has looked at every parameter."""
+    both = sysdig.entered(made.calls(), made.shown)
+    assert differences(sysdig.with_types(both, 0)) == []
+    # Not only that nothing differs: of what is compared there is something.
+    opened = both.filter(pl.col("syscall") == "openat", pl.col("arg2") & 0o100 > 0)
+    assert opened.filter(pl.col("evt.args").str.contains(r"flags=\d+\(.*O_CREAT")).height == opened.height > 5
+
+
+def test_both_ends_of_datagrams_are_known(made):
+    """Without an event that tells them, from packets and from connect."""
+    rows = made.calls().filter(syscall="sendto", fd_kind="socket", ret=2, comm="python")
+    assert rows["fd_name"].str.contains(rf"^127.0.0.1:\d+->127.0.0.1:{made.server.udp}$").sum() == 1
+    bound = made.calls().filter(syscall="bind", dst_ip="127.0.0.1", dst_port=0).sort("ts")
+    assert bound.height == 2  # of datagrams and of a stream
+    assert bound["fd_name"].str.contains(r"^127.0.0.1:\d+$").all()
+    told = made.shown.filter(pl.col("evt.dir") == "<", pl.col("evt.type") == "bind")["evt.args"].to_list()
+    assert {f"res=0 addr={name}" for name in bound["fd_name"]} <= {text.strip() for text in told}
+
+
+def test_netstat_shows_connections_and_listeners_that_are_older(made):
+    """As ss does: also of a listener that made no call."""
+    server = made.server
+    lines = [re.split(r"\s+", line)[:4] for line in made.chisel("netstat").splitlines()]
+    kept = ["tcp", f"127.0.0.1:{server.quiet}", f"127.0.0.1:{server.quiet_client}", "ESTABLISHED"]
+    assert lines.count(kept) == 2
+    for address in (f"127.0.0.1:{server.tcp}", f"::1:{server.tcp}", f"127.0.0.1:{server.quiet}"):
+        assert ["tcp", address, "0.0.0.0:*", "LISTEN"] in lines
 
 
 _IO = (
@@ -84,39 +129,58 @@ _IO = (
 )  # fmt: skip
 
 
-def moved(made: Path, *kinds: str) -> pl.LazyFrame:
+def moved(made: Made, *kinds: str) -> pl.DataFrame:
     """Calls that moved bytes."""
-    rows = Capture.open(made).rows("syscall")
+    rows = made.calls()
     return rows.filter(pl.col("fd_kind").is_in(kinds), pl.col("syscall").is_in(_IO), pl.col("ret") > 0)
 
 
-def told(shown: dict[tuple[str, ...], str], ours: pl.DataFrame) -> None:
-    """What a chisel shows (its thirty largest) are our amounts; last column of `ours`."""
+def told(made: Made, chisel: str, ours: pl.DataFrame, write: Callable[[int], str] = sysdig.amount) -> None:
+    """What a chisel shows (its largest) are our amounts; last column of `ours`."""
+    shown = sysdig.amounts(made.chisel(chisel))
+    shown.pop((sysdig.UNKNOWN,), None)
     assert len(shown) > 3
-    amounts = {tuple(str(cell) for cell in key): sysdig.amount(size) for *key, size in ours.rows()}
+    amounts = {tuple(str(cell) for cell in key): write(size) for *key, size in ours.rows()}
     assert {key: amounts.get(key) for key in shown} == shown
 
 
 @pytest.mark.parametrize(
-    ("chisel", "keys"), [("topprocs_file", ["comm", "pid"]), ("topfiles_bytes", ["fd_name"])]
+    ("chisel", "keys", "kinds"),
+    [
+        ("topprocs_file", ["comm", "pid"], ["file", "char", "directory"]),
+        ("topfiles_bytes", ["fd_name"], ["file", "char", "directory"]),
+        ("topprocs_net", ["comm", "pid"], ["socket"]),
+    ],
 )
-def test_chisels_of_files_count_what_we_count(made, chisel, keys):
-    """Bytes of files that were read and written, by process and by file."""
-    totals = moved(made, "file", "char", "directory").group_by(keys).agg(pl.col("ret").sum()).collect()
-    told(sysdig.chisel(made.with_suffix(".scap"), chisel), totals)
+def test_chisels_of_bytes_count_what_we_count(made, chisel, keys, kinds):
+    """Bytes of files that were read and written, by process and by file, and those of sockets."""
+    rows = moved(made, *kinds)
+    if kinds == ["socket"]:
+        rows = rows.filter(pl.col("src_ip").is_not_null() | pl.col("dst_ip").is_not_null())
+    told(made, chisel, rows.group_by(keys).agg(pl.col("ret").sum()))
 
 
 def test_chisels_of_connections_count_what_we_count(made):
     """Bytes by connection: sysdig writes the client first."""
     both = moved(made, "socket").filter(pl.col("fd_name").str.contains("->"))
-    ends = pl.col("fd_name").str.replace_all(r"[\[\]]", "").str.split("->").list.sort().list.join("->")
-    totals = both.group_by(ends).agg(pl.col("ret").sum()).collect()
-    shown = sysdig.chisel(made.with_suffix(".scap"), "topconns")
-    tcp = {
-        ("->".join(sorted(pair.split("->"))),): size
-        for (proto, pair), size in shown.items()
-        if proto == "tcp"
-    }
-    assert len(tcp) >= 2
+    served = pl.col("src_port").is_in(list(sysdig.served(Capture.open(made.path))))
+    ends = pl.col("fd_name").str.replace_all(r"[\[\]]", "").str.split("->")
+    ordered = pl.when(served).then(ends.list.reverse()).otherwise(ends).list.join("->")
+    totals = both.group_by(ordered).agg(pl.col("ret").sum())
+    shown = sysdig.amounts(made.chisel("topconns"))
+    tcp = {(pair,): size for (proto, pair), size in shown.items() if proto == "tcp"}
+    assert len(tcp) >= 5
     amounts = {(name,): sysdig.amount(size) for name, size in totals.rows()}
     assert {key: amounts.get(key) for key in tcp} == tcp
+
+
+def test_chisels_of_calls_count_what_we_count(made):
+    """Calls by name, and how long the slow ones took."""
+    calls = made.calls().filter(pl.col("ret").is_not_null())
+    name = pl.col("syscall").replace(sysdig.OLDER)
+    # It counts entries too.
+    counts = calls.group_by(name).agg(pl.len() + pl.col("duration_ns").count())
+    told(made, "topscalls", counts, write=str)
+    slow = calls.filter(pl.col("duration_ns") > SLOW_NS)
+    shown = made.chisel("scallslower", str(SLOW_NS // 1_000_000)).splitlines()[2:]
+    assert len(shown) == slow.height > 0

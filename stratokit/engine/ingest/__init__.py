@@ -102,7 +102,8 @@ def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context
         "pid", "ts", pl.col("path").alias("program")
     )
     files = descriptors.file_names(found, process_rows, places.files)
-    ends = syscalls.endpoints(socket_rows)
+    known = pl.concat([socket_rows, found.datagrams.rows(socket_rows)], how="diagonal_relaxed")
+    ends = syscalls.endpoints(known)
     return context, syscalls.Syscalls(found, context, files, ends, programs, places)
 
 

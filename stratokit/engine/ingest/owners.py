@@ -47,17 +47,21 @@ def _waiting(found: Survey) -> pl.DataFrame:
     return frame.with_columns(pl.Series("ts", found.clock.utc_ns(starts), pl.Int64))
 
 
-def _older_sockets(found: Survey) -> pl.DataFrame:
-    sockets = found.tables.get("sockets", {"monotonic_ns": 0, "rows": []})
-    descriptors = found.tables.get("descriptors", {"rows": []})["rows"]
-    names = {row["pid"]: row["comm"] for row in found.tables.get("processes", {"rows": []})["rows"]}
-    by_inode: dict[int, int] = {}
-    for pid, _, link, *_ in descriptors:
-        match = _SOCKET_LINK.fullmatch(link)
-        if match:
+def holders(found: Survey) -> dict[int, tuple[int, int]]:
+    """By inode of a socket that was there at the start: a process that has it, and its descriptor there."""
+    result: dict[int, tuple[int, int]] = {}
+    for pid, fd, link, *_ in found.tables.get("descriptors", {"rows": []})["rows"]:
+        if match := _SOCKET_LINK.fullmatch(link):
             # A socket shared by parent and children is reported for the one that got it last.
             inode = int(match[1])
-            by_inode[inode] = max(by_inode.get(inode, 0), pid)
+            result[inode] = max(result.get(inode, (0, 0)), (pid, fd))
+    return result
+
+
+def _older_sockets(found: Survey) -> pl.DataFrame:
+    sockets = found.tables.get("sockets", {"monotonic_ns": 0, "rows": []})
+    names = {row["pid"]: row["comm"] for row in found.tables.get("processes", {"rows": []})["rows"]}
+    by_inode = {inode: pid for inode, (pid, _) in holders(found).items()}
     now = int(found.clock.utc_ns(sockets["monotonic_ns"]))
     rows = [
         (

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from stratokit.dissect.addresses import address_column, versions_of
+from stratokit.engine.ingest.owners import holders
 
 if TYPE_CHECKING:
     from stratokit.engine.ingest.survey import Survey
@@ -81,6 +82,8 @@ def _snapshot(found: Survey) -> pl.DataFrame:
     rows = table["rows"]
     state = [STATES[row["state"]] if row["state"] < len(STATES) else None for row in rows]
     now = int(found.clock.utc_ns(table["monotonic_ns"]))
+    held = holders(found)
+    fds = [held[row["inode"]][1] if row["inode"] in held else None for row in rows]
     return pl.DataFrame(
         {
             "ts": pl.Series([now] * len(rows), dtype=pl.Int64),
@@ -92,6 +95,7 @@ def _snapshot(found: Survey) -> pl.DataFrame:
             "src_port": pl.Series([row["local_port"] for row in rows], dtype=pl.UInt16),
             "dst_port": pl.Series([row["remote_port"] for row in rows], dtype=pl.UInt16),
             "netns": pl.Series([row.get("netns_cookie") for row in rows], dtype=pl.UInt64),
+            "fd": pl.Series(fds, dtype=pl.Int32),
             "old_state": pl.Series(state, dtype=pl.String),
             "new_state": pl.Series(state, dtype=pl.String),
             "lead": pl.Series([False] * len(rows), dtype=pl.Boolean),

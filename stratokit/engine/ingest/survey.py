@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from stratokit.engine.ingest.clock import Clock
+from stratokit.engine.ingest.datagrams import Datagrams
 from stratokit.engine.ingest.evidence import Evidence
 from stratokit.errors import FormatError
 from stratokit.formats import events, spool
@@ -59,6 +60,7 @@ class Survey:
     closes: pl.DataFrame  # pid, fd, ts of the first close
     folders: pl.DataFrame  # pid, ts, name, identity: chdir by name, fchdir by open file
     homes: pl.DataFrame  # socket_cookie, ts, netns: cookie of the socket's network namespace
+    datagrams: Datagrams
     # Of a segment: {monotonic_ns, totals} where its rows begin; what is before only says what there was.
     begin: dict[str, Any] | None = None
     lead_processes: list[Batch] = dataclasses.field(default_factory=list)
@@ -158,6 +160,7 @@ def survey(reader: Reader) -> Survey:
         closes,
         folders,
         homes,
+        gathered.datagrams,
         seen.begin,
         lead["process"],
         lead["socket"],
@@ -213,6 +216,7 @@ class _Gathered:
         self._homes = Evidence(
             ("socket_cookie",), {"socket_cookie": pl.UInt64, "ts": pl.Int64, "netns": pl.UInt64}
         )
+        self.datagrams = Datagrams()
         numbers = load.syscalls()
         by_name = {call.name: number for number, call in numbers.items()}
         self._close, self._connect, self._bind, self._chdir, self._fchdir = (
@@ -237,6 +241,8 @@ class _Gathered:
             if (batch := found.get(name)) is not None:
                 columns = _named("socket_cookie", ts="ts_ns", netns="netns_cookie")
                 self._homes.add({n: batch.fixed[s] for n, s in columns})
+        if (batch := found.get("packet")) is not None:
+            self.datagrams.packets(batch)
         if (batch := found.get("syscall")) is not None:
             self._syscalls(batch)
 
@@ -285,6 +291,10 @@ class _Gathered:
                 }
             )
         self._unix_sockets(batch, file, end)
+        connected = (fixed["syscall"] == self._connect) & (fixed["ret"] == 0) & (file["cookie"] != 0)
+        if connected.any():
+            start, length = (part[connected] for part in batch.sections["address"])
+            self.datagrams.connected(file["cookie"][connected], end[connected], batch.data, start, length)
         moved = (fixed["syscall"] == self._chdir) | (fixed["syscall"] == self._fchdir)
         moved &= fixed["ret"] == 0
         if moved.any():

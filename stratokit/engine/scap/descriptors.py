@@ -18,7 +18,7 @@ i64: Any = np.int64
 u64: Any = np.uint64
 
 RET, ARG0, ARG1, ARG2 = PLACE["ret"], PLACE["arg0"], PLACE["arg1"], PLACE["arg2"]
-INODE, DEVICE, FD1, FD2 = PLACE["inode"], PLACE["device"], PLACE["fd1"], PLACE["fd2"]
+INODE, DEVICE, FD1, FD2, HOW = (PLACE[n] for n in ("inode", "device", "fd1", "fd2", "how"))
 OPEN, DUP, FCNTL, SOCKET, CONNECT = (EFFECT[n] for n in ("open", "dup", "fcntl", "socket", "connect"))
 ACCEPT, BIND, SENDTO, RECVFROM = (EFFECT[n] for n in ("accept", "bind", "sendto", "recvfrom"))
 PIPE, SOCKETPAIR, CLOSE_RANGE = (EFFECT[n] for n in ("pipe", "socketpair", "close_range"))
@@ -169,6 +169,8 @@ def _opened_file(
         base = i64(state.fds[entry].name) if entry >= 0 else i64(-1)
     name = path_from(state, base, data, spans[PATH, 0], spans[PATH, 1]) if spans[PATH, 0] >= 0 else -1
     flags = values[ARG2] if mask >> ARG0 & 1 else values[ARG1]
+    if mask >> HOW & 1:
+        flags = values[HOW]
     kind = st.DIRECTORY if flags & O_DIRECTORY else st.FILE
     entry = opened(state, table, values[RET], kind, name)
     if entry >= 0 and mask >> INODE & 1 and values[INODE]:

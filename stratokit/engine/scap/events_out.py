@@ -23,6 +23,7 @@ CLONE, CLONE3, PROCEXIT, NOTIFICATION, CONTAINER_JSON = 222, 334, 186, 280, 324
 # libs takes such a file, so no enter event needs to be numbered.
 AMONG_PACKETS = "among packets"
 _THREAD = 0x10000 | 0x400
+_O_DIRECTORY, _AF_UNIX = 0o200000, 1
 COLUMNS = (
     "ts", "pid", "tid", "comm", "syscall", "duration_ns", "ret", "arg0", "arg1", "arg2", "arg3", "arg4",
     "arg5", "fd", "fd_kind", "fd_name", "path", "path2", "inode", "device", "src_ip", "src_port", "dst_ip",
@@ -30,13 +31,15 @@ COLUMNS = (
 )  # fmt: skip
 # Rows that are no system calls: what readers must know before the next one, and ends of processes.
 BORN, ENDED, GONE, RUNS = "@born", "@ended", "@gone", "@runs"
-FILE, PIPE, SOCKET, CONNECTED = "@file", "@pipe", "@socket", "@connected"
+FILE, PIPE, PAIR, ANON = "@file", "@pipe", "@pair", "@anon"
+SOCKET, CONNECTED, ACCEPTED = "@socket", "@connected", "@accepted"
 STATE, CONTAINER = "@state", "@container"
 _SPECIAL = {
     CONTAINER: CONTAINER_JSON, GONE: PROCEXIT, BORN: CLONE, ENDED: PROCEXIT, RUNS: EXECVE, FILE: 306,
-    PIPE: 60, SOCKET: 18, CONNECTED: 22, STATE: NOTIFICATION,
+    PIPE: 60, PAIR: 42, ANON: 62, SOCKET: 18, CONNECTED: 22, ACCEPTED: 246, STATE: NOTIFICATION,
 }  # fmt: skip
 _SHOWN = (ENDED, STATE, CONTAINER)
+_MAKES_NONE = ("", "generic")
 _TEXTS = ("path", "path2")
 _PAIR = r"^\[?([0-9a-fA-F.:]+?)\]?:(\d+)->\[?([0-9a-fA-F.:]+?)\]?:(\d+)$"
 
@@ -58,12 +61,22 @@ def _types(profile: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def makers(profile: str = "") -> list[str]:
+    """Calls that make a descriptor, or those of them that readers of a profile know to."""
+    calls = [call.name for call in load.syscalls("x86_64").values() if call.returns == "fd"]
+    if not profile:
+        return calls
+    known = dict(_types(profile).select("syscall", "type").iter_rows())
+    return [name for name in calls if name in known and scap.events()[known[name]].does not in _MAKES_NONE]
+
+
 @functools.cache
 def _arity() -> np.ndarray:
     """Parameters to write, by event type."""
     found = np.zeros(max(scap.events()) + 2, np.int64)
     for type_, event in scap.events().items():
-        found[type_] = len(event.enter)
+        # First versions do not say how many parameters they have: what old readers lack makes them give up.
+        found[type_] = len(event.enter) if event.known is None else event.known[0]
         found[type_ + 1] = min(event.safe, len(event.exit))
     return found
 
@@ -135,6 +148,13 @@ def with_ends(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _is_unix() -> pl.Expr:
+    """Calls that gave a UNIX socket the path that is its name."""
+    named = pl.col("fd_name").str.contains(r"^(socket:\[|$)").not_() & pl.col("src_ip").is_null()
+    called = pl.col("syscall").is_in(["bind", "connect"]) & (pl.col("fd_kind") == "socket")
+    return (called & named & pl.col("dst_ip").is_null()).fill_null(value=False)
+
+
 class Layout:
     """Lays rows out as events of a profile."""
 
@@ -159,9 +179,10 @@ class Layout:
         put("call", frame["code"])
         put("native", frame["native"])
         # Nobody recorded both ends that a call makes.
-        ends = pl.when(pl.col("syscall") == PIPE).then("fd").otherwise(-1)
+        ends = pl.when(pl.col("syscall").is_in([PIPE, PAIR])).then("fd").otherwise(-1)
         for name in ("fd1", "fd2"):
             put(name, frame.select(ends.cast(pl.Int64)).to_series())
+        put("how", frame.select(pl.when(pl.col("fd_kind") == "directory").then(_O_DIRECTORY)).to_series())
         put("clone_flags", self._clone_flags(frame))
         self._of_people(frame, put)
         blob = _Blob()
@@ -176,8 +197,14 @@ class Layout:
         spans[:, PLACE["comm"] - NUMBERS] = blob.column(frame["comm"])
         local, local_family = _addresses(frame["src_ip"])
         remote, remote_family = _addresses(frame["dst_ip"])
-        ports = frame.select(pl.col("src_port", "dst_port").fill_null(0).cast(pl.Int64)).to_numpy()
+        # Who binds to port 0 gets one, which is known where the socket was seen later.
+        chosen = pl.when(pl.col("syscall") == "bind", pl.col("dst_port") == 0).then("src_port")
+        both = frame.select("src_port", dst_port=pl.coalesce(chosen, "dst_port"))
+        ports = both.select(pl.all().fill_null(0).cast(pl.Int64)).to_numpy()
         family = np.where(remote_family > 0, remote_family, local_family)
+        is_unix = frame.select(_is_unix()).to_series().to_numpy()
+        family[is_unix] = _AF_UNIX
+        spans[is_unix, 0] = blob.column(frame["fd_name"])[is_unix]
         # A tuple has one family: an unknown end of it is zero.
         for end, own in ((local, local_family), (remote, remote_family)):
             end[own == 0] = 0

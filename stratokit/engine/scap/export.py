@@ -57,7 +57,7 @@ class Outgoing:
         rows = capture.rows("process").with_columns(pl.col("ts").cast(pl.Int64))
         self._processes = collect(rows.select(*_PEOPLE, "exit_code"))
         self._people = People(self._processes)
-        self._sightings = first_sightings(capture)
+        self._sightings = first_sightings(capture, profile)
         self._layout = eo.Layout(profile, self._people, self._sightings.threads)
         self._profile = profile
 

@@ -39,17 +39,20 @@ _KINDS = {
 class Sightings:
     """`threads`: the process of each thread. `names`: (ts, tid, pid, comm) where a thread has another name
     than before. `untold`: uses of descriptors that no call accounts for.
-    `execs`: spans (pid, ts, end) of the calls that ran a program.
+    `execs`: spans (pid, ts, end) of the calls that ran a program. `listening`: sockets (pid, fd, src_ip,
+    src_port) that waited for connections when the recording began. `served`: ports that anybody listened on.
     """
 
     threads: dict[int, int]
     names: pl.DataFrame
     untold: pl.DataFrame
     execs: pl.DataFrame
+    listening: pl.DataFrame
+    served: frozenset[int]
 
 
-def first_sightings(capture: Capture) -> Sightings:
-    """One look at all system calls before they are written.
+def first_sightings(capture: Capture, profile: str) -> Sightings:
+    """One look at all system calls before they are written to a profile of `events_out`.
 
     Memory: one narrow row a call.
     """
@@ -74,7 +77,12 @@ def first_sightings(capture: Capture) -> Sightings:
     names = names.filter("changed", ~pl.col("told")).select("ts", "tid", "pid", "comm", "unknown")
     end = pl.col("ts") + pl.col("duration_ns").cast(pl.Int64)
     execs = collect(calls.filter(executed).select("pid", "ts", end=end)).sort("ts")
-    return Sightings(dict(threads.iter_rows()), names, _untold(capture, calls), execs)
+    listens = capture.rows("socket").filter(pl.col("new_state") == "LISTEN", pl.col("src_port") > 0)
+    served = frozenset(collect(listens.select("src_port").unique())["src_port"])
+    there = listens.filter(pl.col("event") == "snapshot", pl.col("fd") >= 0)
+    listening = collect(there.select("pid", "fd", "src_ip", "src_port").drop_nulls())
+    untold = _untold(capture, calls, eo.makers(profile))
+    return Sightings(dict(threads.iter_rows()), names, untold, execs, listening, served)
 
 
 _DUPS = ("dup", "dup2", "dup3", "fcntl")
@@ -84,10 +92,14 @@ _USED = (
 )  # fmt: skip
 
 
-def _untold(capture: Capture, calls: pl.LazyFrame) -> pl.DataFrame:
-    """Uses of a descriptor that is not what earlier calls of its process made it; `first` ones among them."""
-    makers = [call.name for call in load.syscalls("x86_64").values() if call.returns == "fd"]
-    known = calls.filter(pl.col("fd") >= 0, pl.col("fd_kind").is_not_null(), pl.col("fd_name").is_not_null())
+def _untold(capture: Capture, calls: pl.LazyFrame, makers: Collection[str]) -> pl.DataFrame:
+    """Uses of a descriptor that is not what earlier calls of its process made it; `first` ones among them.
+    Readers know what `makers` make.
+    """
+    returned = pl.col("syscall").is_in(eo.makers()) & (pl.col("ret") == pl.col("fd"))
+    nameless = pl.when((pl.col("fd_kind") == "anon") | returned).then(pl.lit(""))
+    named = calls.with_columns(pl.coalesce("fd_name", nameless).alias("fd_name"))
+    known = named.filter(pl.col("fd") >= 0, pl.col("fd_kind").is_not_null(), pl.col("fd_name").is_not_null())
     made = pl.col("syscall").is_in(makers) & (pl.col("ret") == pl.col("fd"))
     closed = (pl.col("syscall") == "close") & (pl.col("ret") == 0)
     uses = known.select(*_USED, made=made, closed=closed)
@@ -109,7 +121,14 @@ def _untold(capture: Capture, calls: pl.LazyFrame) -> pl.DataFrame:
     return eo.with_ends(found).join(protocols, on="socket_cookie", how="left", maintain_order="left")
 
 
-def _descriptor(row: dict[str, Any]) -> md.Descriptor:
+def _listener(row: dict[str, Any]) -> md.Descriptor:
+    local, family = eo.packed(row["src_ip"])
+    kind = md.IPV4_SERVER if family == 2 else md.IPV6_SERVER
+    port = row["src_port"]
+    return md.Descriptor(row["pid"], row["fd"], 0, kind, local=local, local_port=port, l4=_L4[_TCP])
+
+
+def _descriptor(row: dict[str, Any], served: frozenset[int]) -> md.Descriptor:
     inode, name = row["inode"] or 0, row["fd_name"].encode()
     if row["fd_kind"] == "socket" and row["src_ip"] is not None:
         local, family = eo.packed(row["src_ip"])
@@ -122,18 +141,24 @@ def _descriptor(row: dict[str, Any]) -> md.Descriptor:
         remote, _ = eo.packed(row["dst_ip"])
         kind = md.IPV4 if family == 2 else md.IPV6
         ports = row["src_port"] or 0, row["dst_port"] or 0
+        if family != 2 and ports[0] in served:
+            # Readers put the client of IPv4 first, knowing who listens; of IPv6 they show what stands here.
+            local, remote, ports = remote, local, ports[::-1]
         return md.Descriptor(row["pid"], row["fd"], inode, kind, b"", local, remote, *ports, l4)
     kind = _KINDS.get(row["fd_kind"], _ANON.get(row["fd_name"], md.UNSUPPORTED))
     return md.Descriptor(row["pid"], row["fd"], inode, kind, name)
 
 
 def at_start(sightings: Sightings, pids: Collection[int]) -> dict[int, list[md.Descriptor]]:
-    """Descriptors that these processes had when they were first seen."""
+    """Descriptors that these processes had when they were first seen, and what they listened on."""
     found: dict[int, list[md.Descriptor]] = {}
-    for row in sightings.untold.filter(pl.col("first") & pl.col("pid").is_in(list(pids))).iter_rows(
-        named=True
-    ):
-        found.setdefault(row["pid"], []).append(_descriptor(row))
+    mine = pl.col("pid").is_in(list(pids))
+    used = sightings.untold.filter(pl.col("first") & mine)
+    for row in used.iter_rows(named=True):
+        found.setdefault(row["pid"], []).append(_descriptor(row, sightings.served))
+    unused = sightings.listening.filter(mine).join(used, on=["pid", "fd"], how="anti")
+    for row in unused.iter_rows(named=True):
+        found.setdefault(row["pid"], []).append(_listener(row))
     return found
 
 
@@ -218,24 +243,44 @@ def _opened(sightings: Sightings, people: People) -> Iterator[pl.DataFrame]:
     listed = pl.col("first") & pl.col("pid").is_in([person.pid for person in people.at_start])
     untold = sightings.untold.filter(~listed)
     kind, who = pl.col("fd_kind"), ("ts", "tid", "pid", "inode", "device")
-    fd = pl.col("fd").cast(pl.Int64)
-    files = untold.filter(kind.is_in(["file", "directory", "char", "block"]))
+    fd, path = pl.col("fd").cast(pl.Int64), pl.col("fd_name").str.starts_with("/")
+    # A pipe with a path is shown by it.
+    is_file = path & kind.is_in(["file", "directory", "char", "block", "pipe"])
+    files = untold.filter(is_file)
     flags = pl.when(kind == "directory").then(_O_DIRECTORY).otherwise(0).cast(pl.UInt64)
     here = pl.lit(_AT_FDCWD, pl.UInt64)
     yield files.select(*who, syscall=pl.lit(eo.FILE), ret=fd, path="fd_name", arg0=here, arg2=flags)
-    pipes = untold.filter(kind == "pipe")
+    pipes = untold.filter(~path, kind == "pipe")
     yield pipes.select(*who, "fd", syscall=pl.lit(eo.PIPE), ret=pl.lit(0, pl.Int64))
-    ends = ("src_ip", "src_port", "dst_ip", "dst_port")
-    sockets = untold.filter(kind == "socket", pl.col("src_ip").is_not_null())
+    sockets = untold.filter(kind == "socket")
+    unnamed = sockets.filter(pl.col("src_ip").is_null())
+    yield unnamed.select(*who, "fd", syscall=pl.lit(eo.PAIR), ret=pl.lit(0, pl.Int64))
+    yield from _ends_of(sockets.filter(pl.col("src_ip").is_not_null()), sightings.served)
+    # A number may mean something else to readers: they follow neither close_range nor close-on-exec.
+    others = untold.filter(~is_file, ~kind.is_in(["pipe", "socket"]))
+    yield others.select(*who, syscall=pl.lit(eo.ANON), ret=fd)
+
+
+def _ends_of(sockets: pl.DataFrame, served: frozenset[int]) -> Iterator[pl.DataFrame]:
+    """Sockets that have addresses. sysdig 0.29.3 takes the exit of accept alone, and shows its source as the
+    client; it makes nothing of an exit of socket alone, which tells other readers of datagrams.
+    """
+    who, fd = ("ts", "tid", "pid", "inode"), pl.col("fd").cast(pl.Int64)
+    stream = ((pl.col("ip_proto") == _TCP) & pl.col("dst_ip").is_not_null()).fill_null(value=False)
+    listens = pl.col("src_port").is_in(list(served))
+    near, far = ("src_ip", "src_port"), ("dst_ip", "dst_port")
+    ends = [
+        pl.when(listens).then(a).otherwise(b).alias(a) for a, b in zip(near + far, far + near, strict=True)
+    ]
+    yield sockets.filter(stream).select(*who, *ends, syscall=pl.lit(eo.ACCEPTED), ret=fd)
+    rest = sockets.filter(~stream)
     family = pl.when(pl.col("src_ip").str.contains(":", literal=True)).then(10).otherwise(2).cast(pl.UInt64)
     # Every TCP socket has a row of its own.
-    datagram = pl.when(pl.col("ip_proto") == _TCP).then(1).otherwise(2).cast(pl.UInt64)
-    yield sockets.select(*who, syscall=pl.lit(eo.SOCKET), ret=fd, arg0=family, arg1=datagram)
-    connected = sockets.filter(pl.col("dst_ip").is_not_null())
-    zero = pl.lit(0, pl.Int64)
-    yield connected.select(
-        *who, *ends, syscall=pl.lit(eo.CONNECTED), ret=zero, arg0=pl.col("fd").cast(pl.UInt64)
-    )
+    kind = pl.when(pl.col("ip_proto") == _TCP).then(1).otherwise(2).cast(pl.UInt64)
+    yield rest.select(*who, syscall=pl.lit(eo.SOCKET), ret=fd, arg0=family, arg1=kind)
+    connected = rest.filter(pl.col("dst_ip").is_not_null())
+    zero, arg0 = pl.lit(0, pl.Int64), pl.col("fd").cast(pl.UInt64)
+    yield connected.select(*who, *near, *far, syscall=pl.lit(eo.CONNECTED), ret=zero, arg0=arg0)
 
 
 def _schema() -> dict[str, Any]:

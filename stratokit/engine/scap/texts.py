@@ -60,13 +60,13 @@ def append(state: State, at: int, data: np.ndarray, start: int, size: int) -> An
 
 @kernel
 def text(state: State, data: np.ndarray, start: int, size: int) -> Any:
-    """Number of a text up to its NUL; -1 for none."""
+    """Number of a text up to its NUL; -1 for an empty one, which writers put for what they do not know."""
     if start < 0 or size <= 0:
         return -1
     length = 0
     while length < size and data[start + length]:
         length += 1
-    return kept(state, append(state, 0, data, start, length))
+    return kept(state, append(state, 0, data, start, length)) if length else -1
 
 
 @kernel

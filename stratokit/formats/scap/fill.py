@@ -134,13 +134,14 @@ def _socket(out: np.ndarray, at: int, rows: Rows, row: int, both: bool, inbound:
 
 @routine
 def _bytes(out: np.ndarray, at: int, rows: Rows, row: int, place: int, kind: int, write: bool) -> Any:
-    """Bytes, or text with its NUL; nothing for what is not known."""
-    if not NUMBERS <= place < NUMBERS + PLACES_OF_BYTES:
+    """Bytes, or text with its NUL, which stands alone where the text is not known."""
+    start, size = i64(-1), i64(0)
+    if NUMBERS <= place < NUMBERS + PLACES_OF_BYTES:
+        start, size = rows.spans[row, place - NUMBERS]
+    if start < 0 and kind == BYTES:
         return at
-    start, size = rows.spans[row, place - NUMBERS]
-    if start < 0:
-        return at
-    size = min(size, DATA_MAX if place - NUMBERS == _DATA else TEXT_MAX)
+    # sysdig 0.29.3 looks for the NUL of a text even where it has no bytes.
+    size = min(max(size, 0), DATA_MAX if place - NUMBERS == _DATA else TEXT_MAX)
     if write:
         for k in range(size):
             out[at + k] = rows.blob[start + k]

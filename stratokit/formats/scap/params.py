@@ -33,9 +33,9 @@ _NAMED = {
 # Where a capture row has a parameter; kernels know these by their position.
 PLACES = (
     "", "ret", "arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "inode", "device", "fd1", "fd2", "source",
-    "peer", "call", "native", "size", "clone_flags", "tid", "pid", "ptid", "uid", "gid", "vtid", "vpid",
-    "vpgid", "pgid", "path", "path2", "data", "exe", "args", "comm", "cgroups", "cwd", "env", "exepath",
-    "addr", "tuple",
+    "peer", "call", "native", "size", "how", "clone_flags", "tid", "pid", "ptid", "uid", "gid", "vtid",
+    "vpid", "vpgid", "pgid", "path", "path2", "data", "exe", "args", "comm", "cgroups", "cwd", "env",
+    "exepath", "addr", "tuple",
 )  # fmt: skip
 PLACE = {name: number for number, name in enumerate(PLACES)}
 NUMBERS = PLACE["pgid"] + 1  # places below are numbers, from here on bytes
@@ -46,7 +46,8 @@ EFFECTS = (
     "pidfd",
 )  # fmt: skip
 EFFECT = {name: number for number, name in enumerate(EFFECTS)}
-FLAGS = ("", "open", "clone", "mmap", "epoll", "fcntl")
+FLAGS = ("", "open", "clone", "mmap", "epoll", "fcntl", "sockopt_level", "ptrace", "execveat", "pidfd")
+PAIRS_MAX = 48
 PARAMS_MAX = 32
 
 
@@ -84,7 +85,7 @@ def tables() -> Tables:
         np.zeros(size, np.uint8),
         np.zeros(size, np.bool_),
         np.zeros(size, np.bool_),
-        np.zeros((len(FLAGS), 32, 2), np.int64),
+        np.zeros((len(FLAGS), PAIRS_MAX, 2), np.int64),
         np.zeros(len(FLAGS), np.int64),
         np.zeros(len(FLAGS), np.bool_),
     )
