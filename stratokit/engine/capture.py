@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from stratokit.engine import key_logs, packet_analysis, scan
+from stratokit.engine import key_logs, scan
 from stratokit.engine.facts import FileFacts, merged
-from stratokit.engine.fields import catalogue, elsewhere, from_elsewhere, known_names, uses, with_joined
-from stratokit.engine.frames import collect, once
+from stratokit.engine.fields import catalogue, elsewhere, known_names, uses, with_joined
+from stratokit.engine.frames import collect
 from stratokit.engine.inputs import PathLike, resolve
+from stratokit.engine.packet_analysis import with_analysis
 from stratokit.engine.tables import Entry, entries, entry, packet_fields
 from stratokit.errors import UsageError
 from stratokit.filters import tree
@@ -39,11 +40,10 @@ _C = TypeVar("_C", bound="Capture")
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """A filter: as it was written, taken apart, and the fields that it names."""
+    """A filter: as it was written, and taken apart."""
 
     text: str
     test: tree.Test
-    fields: frozenset[str]
 
     @classmethod
     def parsed(cls, text: str) -> Where:
@@ -52,9 +52,12 @@ class Where:
         Raises:
             FilterError: it breaks the grammar.
         """
-        test = parse(text)
-        # Other names are texts without quotation marks, or unknown: compiling tells.
-        return cls(text, test, tree.fields(test) & known_names())
+        return cls(text, parse(text))
+
+    @functools.cached_property
+    def fields(self) -> frozenset[str]:
+        """The fields that it names. Other names are texts without quotation marks, or unknown."""
+        return tree.fields(self.test) & known_names()
 
 
 class Capture:
@@ -206,20 +209,18 @@ class Capture:
         """A table from all rows, with columns that only filters use."""
         found = self._built.get(name)
         if found is None:
-            found = entry(name).build(self._source_of(name))
-            # What is smaller than the packets it was made of is kept; a row for each of them is not.
-            if entry(name).is_derived and "frame" not in entry(name).columns:
-                found = once(found)
-            self._built[name] = found
+            found = self._built[name] = entry(name).build(self._source_of(name))
         return found
 
     def messages(self, name: str) -> pl.LazyFrame:
         """What the packets of a protocol have fields of (see `PacketFields`)."""
-        key = f"{name}:messages"  # no table's name has a colon
-        found = self._built.get(key)
-        if found is None:
-            found = self._built[key] = once(packet_fields()[name].build(self._whole))
-        return found
+        return self.kept(f"{name}:messages", packet_fields()[name].build)
+
+    def kept(self, name: str, build: Callable[[Capture], pl.LazyFrame]) -> pl.LazyFrame:
+        """What is made of the whole capture, under a name that no table has."""
+        if name not in self._built:
+            self._built[name] = build(self._whole)
+        return self._built[name]
 
     def stream(self, flow_id: int) -> Stream:
         """Both directions of a TCP conversation, as Wireshark's "follow stream" reads them.
@@ -236,7 +237,8 @@ class Capture:
         names = list(names)
         self._whole.passes.expected.update(names)
         for name in names:
-            self._built[name] = collect(self.built(name)).lazy()
+            # That makes its rows, but nothing that only some ask for.
+            collect(self.built(name).select(pl.len()))
 
     def table(
         self, name: str, where: str | None = None, columns: Iterable[str] | None = None
@@ -253,9 +255,7 @@ class Capture:
         if where is not None:
             frame = self._filtered(found, frame, Where.parsed(where))
         shown = list(found.columns if columns is None else columns)
-        if name == "packets" and not found.columns.keys() >= set(shown):
-            frame = packet_analysis.with_analysis(frame, self._whole)
-        return frame.select(shown)
+        return self._widened(found, frame, shown).select(shown)
 
     def where(self: _C, text: str) -> _C:
         """The same capture, each table restricted to what matches.
@@ -286,16 +286,16 @@ class Capture:
 
     def _filtered(self, found: Entry, frame: pl.LazyFrame, where: Where) -> pl.LazyFrame:
         name = found.table.name
-        fields, unknown = catalogue(name), elsewhere(name)
-        # What costs nothing decides first, and goes into the scan: columns of other tables are for the rest.
-        own: list[pl.Expr] = []
-        others: list[pl.Expr] = []
-        for test in tree.conjuncts(where.test):
-            (others if from_elsewhere(name, tree.fields(test)) else own).append(
-                compile_tree(test, where.text, fields, unknown)
-            )
-        frame = frame.filter(own) if own else frame
-        return with_joined(self._whole, name, frame, where.fields).filter(others) if others else frame
+        own = {spec.name: spec for spec in found.fields}
+        if tree.fields(where.test) <= own.keys():  # then no other table need be known
+            condition = compile_tree(where.test, where.text, own)
+        else:
+            condition = compile_tree(where.test, where.text, catalogue(name), elsewhere(name))
+            frame = with_joined(self._whole, name, frame, where.fields)
+        return self._widened(found, frame, condition.meta.root_names()).filter(condition)
+
+    def _widened(self, found: Entry, frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
+        return with_analysis(frame, self._whole, names) if found.table.name == "packets" else frame
 
     def _restricted(self, found: Entry, frame: pl.LazyFrame, where: Where) -> pl.LazyFrame:
         if where.fields <= uses(found.table.name).keys() or "flow_id" not in found.columns:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from stratokit.engine import packet_analysis
 from stratokit.engine.tables import entries, field_spec, packet_fields
 from stratokit.filters.catalogue import FieldSpec
 from stratokit.schema.model import Column
@@ -104,14 +103,6 @@ def elsewhere(name: str) -> dict[str, str]:
     }
 
 
-def from_elsewhere(name: str, fields: frozenset[str]) -> bool:
-    """Whether any of the fields has values that the rows of a table do not hold themselves."""
-    if name == "packets" and not fields.isdisjoint(packet_analysis.NAMES):
-        return True
-    own = uses(name)
-    return any(field in own and own[field].table for field in fields)
-
-
 def with_joined(capture: Capture, name: str, frame: pl.LazyFrame, fields: frozenset[str]) -> pl.LazyFrame:
     """`frame` with the columns that `fields` take from other tables."""
     wanted = [use for field, use in uses(name).items() if field in fields and use.table]
@@ -128,8 +119,6 @@ def with_joined(capture: Capture, name: str, frame: pl.LazyFrame, fields: frozen
             values = [value.alias(_column(spec.name, i)) for i, value in enumerate(spec.values)]
             part = capture.built(use.table).select(_FLOW, *values)
         frame = frame.join(part, on=use.key, how="left", maintain_order="left")
-    if name == "packets" and not fields.isdisjoint(packet_analysis.NAMES):
-        frame = packet_analysis.with_analysis(frame, capture)
     return frame
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 
 import polars as pl
@@ -44,21 +43,6 @@ def conform(frame: pl.LazyFrame, columns: Iterable[Column]) -> pl.LazyFrame:
         elif have[name] != dtype:
             changes.append(pl.col(name).cast(dtype))
     return frame.with_columns(changes).select(want.names()) if changes else frame.select(want.names())
-
-
-def once(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """The same rows, made when they are first asked for and kept from then on."""
-    lock = threading.Lock()
-    kept: list[pl.DataFrame] = []
-
-    def rows() -> pl.DataFrame:
-        with lock:  # polars may ask in two threads at once
-            if not kept:
-                kept.append(collect(frame))
-        return kept[0]
-
-    found: pl.LazyFrame = pl.defer(rows, schema=frame.collect_schema())
-    return found
 
 
 def collect(frame: pl.LazyFrame) -> pl.DataFrame:

@@ -79,7 +79,7 @@ def plan(text: str) -> Plan:
         raise FilterError(reason, text, test.at, test.end)
     packet_part = None
     if not isinstance(packets, bool):
-        where = Where(text, packets, tree.fields(packets) & known_names())
+        where = Where(text, packets)
         fitting = [name for name in flow_tables() if where.fields <= uses(name).keys()]
         _check(packets, text, fitting or ["packets"])
         own = uses("packets")
@@ -89,7 +89,7 @@ def plan(text: str) -> Plan:
     call_part = None
     calls: dict[str, kernel.Bound] = {}
     if not isinstance(syscalls, bool):
-        where = Where(text, syscalls, tree.fields(syscalls) & known_names())
+        where = Where(text, syscalls)
         _check(syscalls, text, ["syscalls"])
         names = sorted(call.name for call in load.syscalls("x86_64").values())
         calls, bound = kernel.calls(syscalls, names)

@@ -156,13 +156,6 @@ Entity: TypeAlias = Field | Literal | Call | Slice | Arithmetic | Negative
 Test: TypeAlias = Compare | Member | Present | Not | Logic
 
 
-def conjuncts(test: Test) -> tuple[Test, ...]:
-    """The tests that all have to be true."""
-    if isinstance(test, Logic) and test.operator == "and":
-        return tuple(part for inner in test.tests for part in conjuncts(inner))
-    return (test,)
-
-
 def fields(node: Test | Entity | Range) -> frozenset[str]:
     """All names that the tree mentions: fields, and texts without quotation marks."""
     match node:

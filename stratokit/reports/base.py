@@ -67,11 +67,13 @@ SPREAD = (
 )
 
 
+SHARES = {"p50_ns": 0.5, "p90_ns": 0.9, "p99_ns": 0.99}
+
+
 def spread(duration: pl.Expr) -> list[pl.Expr]:
     """Values of the SPREAD columns; every one is a duration that occurred, none is interpolated."""
-    shares = {"p50_ns": 0.5, "p90_ns": 0.9, "p99_ns": 0.99}
     return [
-        *(duration.quantile(q, "equiprobable").cast(pl.Int64).alias(name) for name, q in shares.items()),
+        *(duration.quantile(q, "equiprobable").cast(pl.Int64).alias(name) for name, q in SHARES.items()),
         duration.max().cast(pl.Int64).alias("max_ns"),
     ]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import polars as pl
@@ -13,6 +15,7 @@ from stratokit.engine.frames import collect, polars_schema
 from stratokit.engine.losses import loss_totals
 from stratokit.engine.tables import entries
 from stratokit.errors import UsageError
+from stratokit.protocols.over_tcp import parsers
 from stratokit.reports.base import Options, Report, reports
 
 
@@ -43,20 +46,38 @@ def run(capture: Capture, only: Collection[str] = (), options: Options | None = 
         raise UsageError(f"there is no section {unknown[0]!r}; there are {', '.join(reports())}")
     options = options or Options()
     wanted = [report for name, report in reports().items() if (name in only if only else not report.extra)]
-    # Derived tables are small beside the packets they come from, and several sections ask for each.
-    needed = {name for report in wanted for name in (*report.needs, *report.uses())}
-    derived = [n for n, entry in entries().items() if entry.kind == "packet" and n != "packets"]
-    if capture.recorded("packets"):
-        capture.whole.keep(name for name in derived if name in needed)
     facts = capture.info()
     if capture.filter_text:
         facts["where"] = capture.filter_text
-    return Result(
-        facts,
-        loss_totals(capture),
-        all(file.is_recording for file in capture.files),
-        [section(capture, report, options) for report in wanted],
-    )
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="stratokit-report") as pool:
+        sections = _together(capture, wanted, options, pool)
+    return Result(facts, loss_totals(capture), all(file.is_recording for file in capture.files), sections)
+
+
+def _together(
+    capture: Capture, wanted: list[Report], options: Options, pool: ThreadPoolExecutor
+) -> list[Section]:
+    """Several sections at a time, after the derived tables, for which several of them ask.
+
+    These are small beside the packets they come from. Those that are made of others come last, and beside
+    them sections that need none.
+    """
+    derived = {n for n, e in entries().items() if e.kind == "packet" and e.is_derived}
+    asked = {report.name: {*report.needs, *report.uses()} for report in wanted}
+    needed = derived & set().union(*asked.values()) if capture.recorded("packets") else set()
+    joined = [n for n in needed if entries()[n].table.costly and not entries()[n].from_payload]
+    in_streams = {table for parser in parsers() for table in parser.tables}
+    first = [n for n in entries() if n in needed and n not in joined]
+    groups = [[n for n in first if n in in_streams], *([n] for n in first if n not in in_streams)]
+    for made in [pool.submit(capture.whole.keep, names) for names in groups]:
+        made.result()
+    last = pool.submit(capture.whole.keep, joined)
+    alone = [report for report in wanted if not needed & asked[report.name]]
+    pending = {report.name: pool.submit(section, capture, report, options) for report in alone}
+    last.result()
+    rest = [report for report in wanted if report.name not in pending]
+    pending |= {report.name: pool.submit(section, capture, report, options) for report in rest}
+    return [pending[report.name].result() for report in wanted]
 
 
 def section(capture: Capture, report: Report, options: Options) -> Section:

@@ -45,6 +45,7 @@ COLUMNS = (
     ),
     *("tcp_flags", "tcp_seq", "tcp_ack", "tcp_window", "payload_len", "tcp_window_scale"),
     *("tcp_sack_count", *_EDGES),
+    "socket_cookie",
 )
 _TURNED = (pl.col("src_ip") > pl.col("dst_ip")) | (
     (pl.col("src_ip") == pl.col("dst_ip")) & (pl.col("src_port") > pl.col("dst_port"))
@@ -80,6 +81,7 @@ class Connections:
     troubles: NDArray[Any]  # tcp_state.TROUBLE
     lives: NDArray[Any]  # lifecycle.LIFE
     resets: pl.DataFrame  # flow_id, frame of every RST whose direction is known
+    socket: NDArray[np.uint64]  # the last socket seen at that end; 0 where none was
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class Judge:
         self._pool, self._troubles = Pool(), Troubles()
         self._seed = secrets.randbits(64)  # so that nobody can choose addresses that collide
         self._resets: list[pl.DataFrame] = []
+        self._socket = np.zeros(0, np.uint64)
         self._is_over = False  # who has the records may keep them
 
     def feed(self, batch: pl.DataFrame) -> Findings:
@@ -141,6 +144,9 @@ class Judge:
         first = self._table.used
         placed = self._table.place(flow_id, side, seen_at, flags, (src_port, dst_port))
         self._make_room(batch, first, placed.new_flows)
+        cookie = column(batch, "socket_cookie", np.uint64)
+        known = np.flatnonzero(cookie)
+        self._socket[placed.connection[known]] = cookie[known]  # of several the last
         sacks = column(batch, "tcp_sack_count", np.uint8)
         edges = np.zeros((batch.height if sacks.any() else 0, 2 * SACK_RANGES), np.uint32)
         for k, name in enumerate(_EDGES if len(edges) else ()):
@@ -197,6 +203,7 @@ class Judge:
         _grow(self._state, used, new_connections(1))
         _grow(self._sides, 2 * used, new_sides(1))
         _grow(self._lives, used, lifecycle.new_lives(1))
+        _grow(self._socket, used, np.zeros(1, np.uint64))
         self._state["reused"][first:used] = self._table.reused_from(first)
         self._pool.make_room(batch.height)
         self._troubles.make_room(batch.height)
@@ -218,6 +225,7 @@ class Judge:
             self._troubles.records,
             lives,
             pl.concat([empty, *self._resets]).unique(),
+            self._socket[:used],
         )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from stratokit.schema.model import Column
-from stratokit.streams.flows import TCP
-from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, with_sides
+from stratokit.streams.sides import CLIENT, SERVER
 
 if TYPE_CHECKING:
+    from stratokit.streams.connections import Connections
     from stratokit.streams.source import PacketSource
 
 KERNEL_COLUMNS = (
@@ -42,32 +43,26 @@ def _measured(capture: PacketSource) -> pl.DataFrame:
     )
 
 
-def with_kernel(connections: pl.DataFrame, capture: PacketSource) -> pl.DataFrame:
-    """`connections` with KERNEL_COLUMNS: null unless one of their sockets was recorded."""
+def with_kernel(rows: pl.DataFrame, found: Connections, capture: PacketSource) -> pl.DataFrame:
+    """Rows of `tcp` with KERNEL_COLUMNS: null unless one of their sockets was recorded."""
     measured = _measured(capture)
     if measured.is_empty():
-        return connections.with_columns(
+        return rows.with_columns(
             pl.lit(None, pl.Int64 if column.type == "s64" else pl.UInt32).alias(column.name)
             for column in KERNEL_COLUMNS
         )
-    is_tcp = (pl.col("ip_proto") == TCP) & pl.col("flow_id").is_not_null()
-    seen = capture.rows("packet").filter(is_tcp).select(*SIDE_COLUMNS, "socket_cookie").collect()
-    sockets = (
-        with_sides(seen)
-        .filter(pl.col("socket_cookie").is_not_null(), pl.col("socket_cookie") != 0)
-        .group_by("flow_id", "view")
-        .agg(pl.col("socket_cookie").last())
-        .join(measured, on="socket_cookie")
-    )
+    sockets = pl.DataFrame(
+        {"flow_id": found.flow_id.astype(np.uint64), "view": found.view, "socket_cookie": found.socket}
+    ).join(measured, on="socket_cookie")
     for view, way in ((CLIENT, "c2s"), (SERVER, "s2c")):
         end = (
             sockets.filter(pl.col("view") == view)
             .select("flow_id", "srtt", "retransmits")
             .rename({"srtt": f"srtt_{way}", "retransmits": f"kernel_retransmits_{way}"})
         )
-        connections = connections.join(end, on="flow_id", how="left", maintain_order="left")
+        rows = rows.join(end, on="flow_id", how="left", maintain_order="left")
     c2s, s2c = pl.col("kernel_retransmits_c2s"), pl.col("kernel_retransmits_s2c")
-    return connections.with_columns(
+    return rows.with_columns(
         kernel_srtt_ns=pl.coalesce("srtt_c2s", "srtt_s2c"),
         kernel_retransmits=pl.when(c2s.is_null() & s2c.is_null())
         .then(None)

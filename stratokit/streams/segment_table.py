@@ -83,4 +83,4 @@ def _known(values: NDArray[np.int64]) -> pl.Series:
 
 def build(capture: PacketSource) -> pl.LazyFrame:
     """Rows of `segments`, in capture order."""
-    return deferred(frame_schema(TABLE), lambda: _segments(capture))
+    return deferred(frame_schema(TABLE), lambda: _segments(capture), kept=False)

@@ -65,7 +65,21 @@ def shaped(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     return frame.select(exprs)
 
 
-def deferred(schema: pl.Schema, build: Callable[[], pl.DataFrame]) -> pl.LazyFrame:
-    """A LazyFrame of `schema` whose rows are made when it is collected."""
-    frame: pl.LazyFrame = pl.defer(lambda: shaped(build(), schema), schema=schema)
+def deferred(schema: pl.Schema, build: Callable[[], pl.DataFrame], *, kept: bool = True) -> pl.LazyFrame:
+    """A LazyFrame of `schema` whose rows are made when it is first collected, and kept from then on.
+
+    Two threads that ask at once both make them. A lock would be worse: a thread of polars that waits inside
+    of what it computes takes up other work meanwhile, which may ask for the same rows.
+    """
+    made: list[pl.DataFrame] = []
+
+    def rows() -> pl.DataFrame:
+        if made:
+            return made[0]
+        found = shaped(build(), schema)
+        if kept and not made:
+            made.append(found)
+        return found
+
+    frame: pl.LazyFrame = pl.defer(rows, schema=schema)
     return frame

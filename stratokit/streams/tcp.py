@@ -244,7 +244,8 @@ def frame_of(found: Connections) -> pl.DataFrame:
 
 
 def _connections(capture: PacketSource) -> pl.DataFrame:
-    return with_kernel(frame_of(judged(capture)), capture)
+    found = judged(capture)
+    return with_kernel(frame_of(found), found, capture)
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:

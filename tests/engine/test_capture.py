@@ -9,11 +9,12 @@ from synthetic import MS, T0, Network, Side
 
 import stratokit as sk
 from stratokit.engine.capture import Capture
-from stratokit.engine.frames import once, polars_schema
+from stratokit.engine.frames import polars_schema
 from stratokit.engine.tables import entries
 from stratokit.errors import StratokitError, UsageError
 from stratokit.filters.errors import FilterError
 from stratokit.schema import load
+from stratokit.streams.source import deferred
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_what_is_asked_for_again_is_not_made_again():
         made.append(1)
         return pl.DataFrame({"a": [1, 2]})
 
-    frame = once(pl.defer(rows, schema={"a": pl.Int64}))
+    frame = deferred(pl.Schema({"a": pl.Int64}), rows)
     assert made == []
     assert frame.filter(pl.col("a") > 1).collect().height == frame.select("a").head(1).collect().height == 1
     assert made == [1]

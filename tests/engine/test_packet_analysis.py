@@ -126,3 +126,12 @@ def test_what_else_a_filter_asks_goes_into_the_scan(troubled: Capture, where: st
 def test_a_choice_of_fields_from_both_stays_whole(troubled: Capture) -> None:
     frames = troubled.table("packets", "udp || tcp.analysis.retransmission", columns=["frame"]).collect()
     assert frames["frame"].to_list() == [1, 8]
+
+
+def test_numbers_of_conversations_count_all_of_them_beside_other_conditions(troubled: Capture) -> None:
+    streams = troubled.table("packets", "tcp.stream == 0 || tcp.analysis.flags", columns=["frame"])
+    both = troubled.table(
+        "packets", "tcp.dstport == 40000 && (tcp.stream == 0 || tcp.analysis.flags)", columns=["frame"]
+    )
+    ports = troubled.table("packets", "tcp.dstport == 40000", columns=["frame"]).collect()["frame"]
+    assert both.collect()["frame"].to_list() == [f for f in streams.collect()["frame"] if f in set(ports)]

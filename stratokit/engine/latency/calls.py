@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.engine.latency import running
 from stratokit.streams.sides import CLIENT, SERVER
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ def socket_calls(capture: Capture) -> pl.DataFrame:
 
 def on_streams(calls: pl.DataFrame, passing: Passing) -> pl.DataFrame:
     """Calls on TCP sockets: `flow_id`, `view`, `from_client`, and `position`, the byte behind."""
-    known = calls.join(passing.sockets, on="socket_cookie").filter(
-        pl.col("several").any().over("socket_cookie", "reads").not_()
+    unknown = calls.filter("several").select("socket_cookie", "reads").unique()
+    known = calls.join(passing.sockets.with_row_index("socket"), on="socket_cookie").join(
+        unknown, on=["socket_cookie", "reads"], how="anti"
     )
     known = known.with_columns(
         # What a client writes, and what a server reads, are the client's bytes.
@@ -66,7 +68,8 @@ def on_streams(calls: pl.DataFrame, passing: Passing) -> pl.DataFrame:
         at=pl.when("reads").then("end").otherwise("begin"),
     ).sort("at", maintain_order=True)
     stream = ["flow_id", "view", "from_client"]
-    known = known.with_columns(added=pl.col("size").cum_sum().over(stream))
+    of_stream = known.select(pl.col("socket").cast(pl.Int64) * 2 + pl.col("reads")).to_series()
+    known = known.with_columns(added=running.sums(of_stream, known["size"]))
     base = pl.concat([_base_of_reads(known, passing), _base_of_writes(known, passing)])
     base = base.join(passing.began, on=stream)
     zero = pl.lit(0, pl.Int64)
@@ -110,14 +113,9 @@ def stream_call(
     calls: pl.DataFrame, wanted: pl.DataFrame, position: str, view: int, *, reads: bool, prefix: str
 ) -> pl.DataFrame:
     """The call by which the byte before `position` was read or written at an end: `prefix` + at, pid, tid."""
-    some = calls.filter(pl.col("reads") == reads, view=view).sort("position")
-    some = some.select("flow_id", "position", "at", "pid", "tid")
-    rows = wanted.select("flow_id", pl.col(position).alias("position")).with_row_index("row")
-    found = rows.drop_nulls().sort("position").join_asof(
-        some, on="position", by="flow_id", strategy="forward", check_sortedness=False
-    )  # fmt: skip
-    found = rows.select("row").join(found, on="row", how="left", maintain_order="left")
-    return found.select(pl.col(name).alias(prefix + name) for name in ("at", "pid", "tid"))
+    some = calls.filter(pl.col("reads") == reads, view=view).sort("flow_id", "position")
+    row = running.reaching(some["flow_id"], some["position"], wanted["flow_id"], wanted[position])
+    return some.select(pl.col(name).gather(row).alias(prefix + name) for name in ("at", "pid", "tid"))
 
 
 def datagram_call(

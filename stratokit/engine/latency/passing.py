@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from stratokit.engine.latency.running import highest, reaching, stream_key
 from stratokit.streams.flows import ACK, SYN, TCP
 from stratokit.streams.segments import NOWHERE, grouped, stream_offsets
 from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
@@ -29,7 +30,7 @@ class Passing:
 
     Attributes:
         bytes: per sighting of a stream and segment with payload: `position` of its end in the stream, `ts`
-            in ns at which all up to there had passed; ordered by position within a stream.
+            in ns at which all up to there had passed; ordered by `key` (running.stream_key) and position.
         frames: per flow and frame `from_client`, `begin` and `end`, its payload's place in the stream.
         sockets: per flow and view the `socket_cookie`.
         began: per sighting whether the stream's first byte is known (its SYN was seen).
@@ -46,16 +47,13 @@ class Passing:
         self, wanted: pl.DataFrame, position: str, view: int, *, from_client: bool, name: str
     ) -> pl.Series:
         """When the byte before `position` had passed at an end; a plain capture counts as the client's."""
-        views = (view, WIRE) if view == CLIENT else (view,)
-        seen = self.bytes.filter(pl.col("view").is_in(views), from_client=from_client).sort("position")
-        rows = wanted.select("flow_id", pl.col(position).alias("position")).with_row_index("row")
-        found = rows.drop_nulls().sort("position").join_asof(
-            seen.select("flow_id", "position", "ts"), on="position", by="flow_id", strategy="forward",
-            check_sortedness=False,
-        )  # fmt: skip
-        return rows.join(found.select("row", "ts"), on="row", how="left", maintain_order="left")["ts"].alias(
-            name
-        )
+        rows = []
+        for seen_at in (view, WIRE) if view == CLIENT else (view,):
+            key = wanted.select(stream_key(pl.lit(seen_at), pl.lit(from_client))).to_series()
+            rows.append(reaching(self.bytes["key"], self.bytes["position"], key, wanted[position]))
+        here, *on_wire = rows
+        row = here if not on_wire else pl.select(pl.coalesce(here, *on_wire)).to_series()
+        return self.bytes["ts"].gather(row).alias(name)
 
 
 def passing(capture: Capture, requests: pl.DataFrame) -> Passing:
@@ -68,7 +66,7 @@ def passing(capture: Capture, requests: pl.DataFrame) -> Passing:
     packets = with_sides(packets).drop("src_ip", "dst_ip", "src_port", "dst_port")
     packets = packets.filter((pl.col("payload_len") > 0) | (flags & SYN != 0))
     packets = packets.with_columns(pl.col("ts").to_physical(), pl.col("payload_len").cast(pl.Int64))
-    key = (packets["flow_id"].cast(pl.Int64) * VIEWS + packets["view"]) * 2 + ~packets["from_client"]
+    key = packets.select(stream_key(pl.col("view"), pl.col("from_client"))).to_series()
     keys, stream = np.unique(key.to_numpy(), return_inverse=True)
     order, bounds = grouped(stream, keys.size)
     offsets, began, *_ = stream_offsets(
@@ -91,7 +89,9 @@ def passing(capture: Capture, requests: pl.DataFrame) -> Passing:
     names = [name for name in requests.columns if name.endswith("_frame")]
     frames = pl.concat([requests[name].alias("frame") for name in names]).drop_nulls().unique()
     return Passing(
-        _in_order(places.select("stream", *STREAM, "position", "ts")),
+        _in_order(
+            places.select(pl.Series(keys).gather(places["stream"]).alias("key"), *STREAM, "position", "ts")
+        ),
         places.filter(pl.col("frame").is_in(frames.implode()))
         .select("flow_id", "frame", "from_client", "begin", end="position")
         .unique(["flow_id", "frame"], keep="first"),
@@ -103,11 +103,12 @@ def passing(capture: Capture, requests: pl.DataFrame) -> Passing:
 
 def _in_order(places: pl.DataFrame) -> pl.DataFrame:
     """By place in the stream, each at the first time, and no place earlier than those before it."""
-    places = places.sort("stream", "position", maintain_order=True)
+    places = places.sort("key", "position", maintain_order=True)
     again = pl.all_horizontal(
-        (pl.col(c) == pl.col(c).shift(1)).fill_null(value=False) for c in ("stream", "position")
+        (pl.col(c) == pl.col(c).shift(1)).fill_null(value=False) for c in ("key", "position")
     )
-    return places.filter(~again).with_columns(pl.col("ts").cum_max().over("stream")).drop("stream")
+    places = places.filter(~again)
+    return places.with_columns(highest(places["key"], places["ts"]).alias("ts"))
 
 
 def _handshakes(flow: pl.DataFrame) -> pl.DataFrame:

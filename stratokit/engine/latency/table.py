@@ -11,6 +11,7 @@ from stratokit.engine.latency.passing import Passing, passing
 from stratokit.engine.latency.requests import ENDS, requests
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
+from stratokit.streams.conversations import TABLE as TABLE_OF_FLOWS
 from stratokit.streams.ends import END_COLUMNS
 from stratokit.streams.sides import CLIENT, SERVER
 from stratokit.streams.source import deferred, frame_schema
@@ -130,7 +131,9 @@ def _on_streams(rows: pl.DataFrame, seen: Passing, made: pl.DataFrame) -> pl.Dat
         ("response_end", "response_last_frame", pl.col("end")),
     ):
         places = seen.frames.select("flow_id", pl.col("frame").alias(frame), place.alias(name))
-        rows = rows.join(places, on=["flow_id", frame], how="left", maintain_order="left")
+        key = ["flow_id", frame]
+        found = rows.select(key).join(places, on=key, how="left", maintain_order="left")
+        rows = rows.with_columns(found[name])
     rows = rows.filter(pl.col("request_begin").is_not_null())
     points = [
         seen.at(rows, position, view, from_client=from_client, name=name)
@@ -190,8 +193,8 @@ def _in_datagrams(rows: pl.DataFrame, capture: Capture, made: pl.DataFrame) -> p
 
 def _handshakes(capture: Capture, seen: Passing) -> pl.DataFrame:
     """TCP handshakes that one of both ends, or a plain capture, saw begin."""
-    flows = capture.built("flows").collect()
-    ends = flows.select("flow_id", *(name for name in ENDS if name in flows.columns))
+    known = frame_schema(TABLE_OF_FLOWS)
+    ends = capture.built("flows").select("flow_id", *(name for name in ENDS if name in known)).collect()
     return (
         seen.handshakes.join(ends, on="flow_id")
         .with_columns(
@@ -286,4 +289,5 @@ def _with_upstream(rows: pl.DataFrame, capture: Capture) -> pl.DataFrame:
     own = upstream.waited(work, upstream.exchanges(capture, work["pid"]))
     known = pl.col("begin").is_not_null() & pl.col("end").is_not_null() & pl.col("pid").is_not_null()
     found = work.with_columns(own).select("row", upstream_ns=pl.when(known).then(pl.col("own").fill_null(0)))
-    return rows.join(found, on="row", how="left", maintain_order="left")
+    upstream_ns = rows.select("row").join(found, on="row", how="left", maintain_order="left")["upstream_ns"]
+    return rows.with_columns(upstream_ns)

@@ -26,13 +26,21 @@ def find(capture: Capture) -> pl.LazyFrame:
     given = pl.col("ret") >= 0
     late = pl.col("number") >= pl.col("number").max() * 3 // 4
     early = pl.col("number") < pl.col("number").max() // 4
-    return (
+    process = ["pid", "process_start"]
+    calls = (
         capture.table("syscalls")
         .filter(pl.col("syscall").is_in(names), given | pl.col("errno").is_in(_FULL))
-        .select("pid", "process_start", "comm", "ts", "ret", given=given)
+        .select(*process, "comm", "ts", "ret", given=given)
+        .collect()
+        .lazy()
+    )
+    # Most processes open few: only the calls of the others are put in order.
+    many = calls.group_by(process).agg(count=pl.col("given").sum()).filter(pl.col("count") >= _LEAST)
+    return (
+        calls.join(many, on=process, how="semi", nulls_equal=True)
         .sort("ts")
-        .with_columns(number=pl.col("given").cast(pl.Int64).cum_sum().over("pid", "process_start"))
-        .group_by("pid", "process_start")
+        .with_columns(number=pl.col("given").cast(pl.Int64).cum_sum().over(process))
+        .group_by(process)
         .agg(
             *evidence(pl.col("given"), "ts"),
             pl.col("comm").last(),

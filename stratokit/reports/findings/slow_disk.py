@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.reports.findings.base import Rule, evidence, finding, quoted
+from stratokit.reports.findings.base import Rule, finding, quoted
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -17,18 +17,22 @@ _LEAST, _SHARE = 3, 0.01
 
 def find(capture: Capture) -> pl.LazyFrame:
     """At least 3 calls of a program on files, and one in a hundred, took 50 ms or more."""
-    name = pl.coalesce("fd_name", "path")
-    slow = (pl.col("duration_ns") >= _SLOW_NS).fill_null(value=False)
+    calls = capture.table("syscalls").filter(pl.col("fd_kind") == "file", pl.col("unfinished").is_null())
+    every = calls.group_by("comm").agg(of=pl.len().cast(pl.UInt64))
+    # Slow ones are few; to gather the others by program would take most of the time.
     return (
-        capture.table("syscalls")
-        .filter(pl.col("fd_kind") == "file", pl.col("unfinished").is_null())
+        calls.filter(pl.col("duration_ns") >= _SLOW_NS)
         .group_by("comm")
         .agg(
-            *evidence(slow, "ts"),
+            since=pl.col("ts").min(),
+            until=pl.col("ts").max(),
+            count=pl.len().cast(pl.UInt64),
+            frames=pl.lit(None, pl.String),
             worst=pl.col("duration_ns").max() // 1_000_000,
-            call=pl.col("syscall").filter(slow).mode().sort().first(),
-            file=name.filter(slow).drop_nulls().mode().sort().first(),
+            call=pl.col("syscall").mode().sort().first(),
+            file=pl.coalesce("fd_name", "path").drop_nulls().mode().sort().first(),
         )
+        .join(every, on="comm", nulls_equal=True)
         .filter(pl.col("count") >= _LEAST, pl.col("count") >= _SHARE * pl.col("of"))
         .select(
             finding(
