@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from stratokit.engine import key_logs, scan
+from stratokit.engine import scan
 from stratokit.engine.facts import FileFacts, merged
 from stratokit.engine.fields import catalogue, elsewhere, known_names, uses, with_joined
 from stratokit.engine.frames import collect
@@ -91,12 +91,16 @@ class Capture:
         """
         capture = cls(tuple(scan.open_source(path) for path in resolve(source)))
         if keylog is not None:
+            from stratokit.engine import key_logs
+
             capture._keylog = key_logs.read_file(keylog)
         return capture
 
     @functools.cached_property
     def secrets(self) -> Secrets:
         """Secrets of TLS by the client's random, from the key log and from the files themselves."""
+        from stratokit.engine import key_logs
+
         # A plain pcap carries nothing, and need not be walked through to say so.
         carriers = [source for source in self._sources if _format(source) != "pcap"]
         logs = [key_logs.carried(source.facts.carried) for source in carriers]

@@ -50,7 +50,7 @@ def _is_capture(file: Path) -> bool:
     from stratokit.formats import registry
     from stratokit.formats.source import read_head
 
-    form = registry.by_head(read_head(file, registry.HEAD_BYTES))
+    form = registry.by_head(read_head(file, registry.HEAD_BYTES), os.fspath(file))
     return form is not None and form.open_reader is not None
 
 

@@ -62,9 +62,10 @@ def formats() -> tuple[Format, ...]:
     return tuple(load_format(name) for name in MODULES)
 
 
-def by_head(head: bytes) -> Format | None:
-    """The format of a file that begins with `head`, or None."""
-    return next((form for name in MODULES if (form := load_format(name)).sniff(head)), None)
+def by_head(head: bytes, name: str = "") -> Format | None:
+    """The format of a file that begins with `head`, or None; that of the file's name is asked first."""
+    modules = sorted(MODULES, key=lambda module: not name.lower().endswith(MODULES[module]))
+    return next((form for module in modules if (form := load_format(module)).sniff(head)), None)
 
 
 def by_content(path: str | os.PathLike[str]) -> Format:
@@ -72,7 +73,7 @@ def by_content(path: str | os.PathLike[str]) -> Format:
     head = read_head(path, HEAD_BYTES)
     if not head:
         raise FormatError(f"{os.fspath(path)} is empty")
-    form = by_head(head)
+    form = by_head(head, os.fspath(path))
     if form is not None:
         return form
     names = ", ".join(f.name for f in formats() if f.open_reader)
