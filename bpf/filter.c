@@ -42,10 +42,29 @@ static __always_inline bool may_be_http(u8 *head, bool begins)
 	return head[0] == 0 && head[3] < 16 && head[5] < 128;
 }
 
+/* A number for the segment's connection: its socket, or at a device, where none is known, the same for both directions. */
+static __always_inline u64 connection(struct __sk_buff *skb, struct packet_facts *p)
+{
+#ifdef WITH_DEVICES
+	u64 ends[2] = {p->sport + 1, p->dport + 1};
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		ends[0] = (ends[0] ^ p->src[i]) * 0x9e3779b97f4a7c15ULL;
+		ends[1] = (ends[1] ^ p->dst[i]) * 0x9e3779b97f4a7c15ULL;
+		ends[0] ^= ends[0] >> 29;
+		ends[1] ^= ends[1] >> 29;
+	}
+	return ends[0] + ends[1];
+#else
+	return bpf_get_socket_cookie(skb);
+#endif
+}
+
 /* The verdict on a segment's connection; the bits of conversation_seen that hold for this segment. */
 static __always_inline u8 look_at_stream(struct __sk_buff *skb, struct packet_facts *p, u32 payload_at)
 {
-	u64 cookie = bpf_get_socket_cookie(skb);
+	u64 cookie = connection(skb, p);
 	u8 *before = conversation_seen.lookup(&cookie), state = before ? *before : 0, head[HEAD_BYTES_READ] = {};
 
 	if (p->flags & 2) {
@@ -88,29 +107,37 @@ static __always_inline void look_at_payload(struct __sk_buff *skb, struct packet
 }
 #endif
 
-/* False where the headers are none that are known here: fragments, extension headers, tunnels. */
-static __always_inline bool read_facts(struct __sk_buff *skb, u32 direction, struct packet_facts *p)
+/*
+ * False where the headers are none that are known here: fragments, extension headers, tunnels. The IP header is at `base`;
+ * behind a packet of a frame may stand bytes that only fill the frame up.
+ */
+static __always_inline bool read_facts(struct __sk_buff *skb, u32 base, u32 direction, u32 bytes,
+				       struct packet_facts *p)
 {
 	u8 ip[40], transport[20] = {};
-	u32 at, header;
+	u32 at, header, whole = skb->len;
 
-	if (bpf_skb_load_bytes(skb, 0, ip, 20))
+	if (bpf_skb_load_bytes(skb, base, ip, 20))
 		return false;
 	p->version = ip[0] >> 4;
 	p->direction = direction;
-	p->bytes = skb->len;
+	p->bytes = bytes;
 	if (p->version == 4) {
-		at = (ip[0] & 15) * 4;
+		at = base + (ip[0] & 15) * 4;
 		p->proto = ip[9];
+		if (base && (ip[2] || ip[3]))
+			whole = base + (ip[2] << 8 | ip[3]);
 		p->src[3] = *(u32 *)&ip[12];
 		p->dst[3] = *(u32 *)&ip[16];
 		if ((ip[6] & 0x3f) || ip[7])
 			return false;
 	} else if (p->version == 6) {
-		if (bpf_skb_load_bytes(skb, 0, ip, 40))
+		if (bpf_skb_load_bytes(skb, base, ip, 40))
 			return false;
-		at = 40;
+		at = base + 40;
 		p->proto = ip[6];
+		if (base && (ip[4] || ip[5]))
+			whole = base + 40 + (ip[4] << 8 | ip[5]);
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
 			p->src[i] = *(u32 *)&ip[8 + 4 * i];
@@ -134,9 +161,9 @@ static __always_inline bool read_facts(struct __sk_buff *skb, u32 direction, str
 	} else if (p->sport == 4789 || p->dport == 4789 || p->dport == 6081 || p->dport == 2152) {
 		return false; /* VXLAN, GENEVE, GTP-U: rows describe what is inside */
 	}
-	if (at + header > p->bytes)
+	if (at + header > whole)
 		return false;
-	p->payload_bytes = p->bytes - at - header;
+	p->payload_bytes = whole - at - header;
 #ifdef TEST_CONVERSATIONS
 	look_at_payload(skb, p, at + header);
 #endif
@@ -147,7 +174,21 @@ static __always_inline bool packet_wanted(struct __sk_buff *skb, u32 direction)
 {
 	struct packet_facts facts = {}, *p = &facts;
 
-	if (!read_facts(skb, direction, p))
+	if (!read_facts(skb, 0, direction, skb->len, p))
+		return true;
+	return PACKET_TEST;
+}
+
+/* As packet_wanted for a frame of `bytes` whose link-layer header takes `base`; anything but plain IP in it passes. */
+static __always_inline bool frame_wanted(struct __sk_buff *skb, u32 base, u32 direction, u32 bytes)
+{
+	struct packet_facts facts = {}, *p = &facts;
+	u16 type = 0;
+
+	if (base >= 2 && bpf_skb_load_bytes(skb, base - 2, &type, sizeof(type)) == 0 &&
+	    type != bpf_htons(0x0800) && type != bpf_htons(0x86dd))
+		return true;
+	if (!read_facts(skb, base, direction, bytes, p))
 		return true;
 	return PACKET_TEST;
 }

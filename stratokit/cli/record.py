@@ -63,7 +63,23 @@ def record(
     ),
     packets: bool = typer.Option(True, help="Record packets."),
     sockets: bool = typer.Option(True, help="Record what becomes of TCP sockets."),
-    snaplen: int = typer.Option(65535, metavar="BYTES", help="Cut packets at this length."),
+    interface: list[str] | None = typer.Option(
+        None,
+        "-i",
+        "--interface",
+        metavar="NAME",
+        help="Record packets as frames at this network device instead of at sockets; any for all devices.",
+    ),
+    netns: list[str] | None = typer.Option(
+        None,
+        metavar="NAME|PID|PATH",
+        help="Network namespace of --interface: as ip netns names it, or of a process.  [default: the own]",
+    ),
+    snaplen: int | None = typer.Option(
+        None,
+        metavar="BYTES",
+        help="Cut packets at this length.  [default: 65535; with --interface 262144]",
+    ),
     io_bytes: int = typer.Option(80, metavar="BYTES", help="Keep so much of what is read and written."),
     buffer: int = typer.Option(
         "64M", metavar="SIZE", parser=size_bytes, help="Kernel buffer; larger ones survive larger bursts."
@@ -165,6 +181,8 @@ def record(
       stratokit record --filter "dns" --dns-errors-only
       stratokit record --filter "tcp.flags.syn==1" --latency
       stratokit record --filter "evt.failed == true and evt.latency > 10ms"
+      stratokit record --interface eth0 --filter "arp or icmp"
+      stratokit record --interface any --netns web --duration 1m
       stratokit record -o now.scap                   for sysdig and Stratoshark
       stratokit record --syscalls network,openat --buffer 256M
       stratokit record --max-cpu 20% --max-disk 2G   on a host that must not suffer
@@ -172,7 +190,7 @@ def record(
       stratokit record --keep 10m --keep-size 1G -o flight.parquet
     """
     from stratokit.cli.status import StatusLine
-    from stratokit.record.options import Limits, RecordOptions, Scope
+    from stratokit.record.options import FRAME_BYTES_MOST, SNAPLEN_MOST, Limits, RecordOptions, Scope
 
     if whole_host and not command:
         raise UsageError("--whole-host goes with a command: stratokit record --whole-host -- COMMAND")
@@ -193,7 +211,9 @@ def record(
         output=output,
         spool=spool,
         duration_ns=duration,
-        snaplen=snaplen,
+        snaplen=(FRAME_BYTES_MOST if interface else SNAPLEN_MOST) if snaplen is None else snaplen,
+        interfaces=tuple(interface or ()),
+        netns=tuple(netns or ()),
         io_bytes=io_bytes,
         syscalls=chosen.syscalls,
         packets=packets and chosen.packets,

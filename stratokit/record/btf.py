@@ -130,6 +130,19 @@ TCP_MEMBERS = (
     ("tcp_sock", "snd_cwnd"),
 )
 
+# What bpf/devices.c and bpf/endpoints.c read; without one of these there is no device mode.
+DEVICE_MEMBERS = (
+    ("sk_buff", "dev"),
+    ("sk_buff", "sk"),
+    ("sk_buff", "head"),
+    ("sk_buff", "data"),
+    ("sk_buff", "network_header"),
+    ("net_device", "type"),
+    ("net_device", "nd_net"),
+    ("net", "net_cookie"),
+    ("sock_common", "skc_net"),
+)
+
 # Members of these are read at once, from the first to the end of the last.
 BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_sb")}
 # Larger spans would not fit on a program's stack of 512 bytes.
@@ -138,7 +151,8 @@ BLOCK_BYTES_MOST = 256
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
     """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them.
-    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS` too, these with HAVE_TCP_BTF = 1.
+    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS` or `DEVICE_MEMBERS` too, these with HAVE_TCP_BTF
+    = 1 or HAVE_DEVICE_BTF = 1.
     """
     try:
         btf = Btf(path.read_bytes())
@@ -152,8 +166,9 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
         offsets[f"BLOCK_{name}_BYTES"] = max(places) + 8 - first
         if offsets[f"BLOCK_{name}_BYTES"] > BLOCK_BYTES_MOST:
             return {}
-    with contextlib.suppress(KeyError):
-        offsets |= {**_offsets(btf, TCP_MEMBERS), "HAVE_TCP_BTF": 1}
+    for name, more in (("HAVE_TCP_BTF", TCP_MEMBERS), ("HAVE_DEVICE_BTF", DEVICE_MEMBERS)):
+        with contextlib.suppress(KeyError):
+            offsets |= {**_offsets(btf, more), name: 1}
     return offsets
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CAPABILITIES = {
     "CAP_DAC_READ_SEARCH": 2,
     "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13,
     "CAP_SYS_PTRACE": 19,
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
@@ -32,8 +33,11 @@ FEATURES = {
     "owners": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"),
     "syscalls": ("CAP_BPF", "CAP_PERFMON"),
     "processes": ("CAP_BPF", "CAP_PERFMON"),
+    "devices": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON"),
     "older sockets": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
 }
+# What is recorded unless it is asked for otherwise.
+DEFAULT = ("packets", "sockets", "owners", "syscalls", "processes")
 # Atomic operations with a result came with 5.12; the ring buffer with 5.8.
 OLDEST_KERNEL = (5, 12)
 
@@ -150,11 +154,22 @@ def _attempts() -> Iterator[Check]:
     try:
         with contextlib.closing(Kernel(options)) as kernel:
             for name in kernel.names:
-                try:
-                    kernel.attach_feature(name)
-                    yield Check(name, "attach", True, "loaded and attached")
-                except StratokitError as error:
-                    yield Check(name, "attach", False, str(error), with_capabilities(FEATURES[name]))
+                yield _attempt(kernel, name)
     except StratokitError as error:
-        needed = tuple(dict.fromkeys(name for names in list(FEATURES.values())[:-1] for name in names))
+        needed = tuple(dict.fromkeys(name for feature in DEFAULT for name in FEATURES[feature]))
         yield Check("recording", "load", False, str(error), with_capabilities(needed))
+        return
+    at_devices = dataclasses.replace(options, interfaces=("any",), sockets=False, syscalls="none")
+    try:
+        with contextlib.closing(Kernel(at_devices)) as kernel:
+            yield _attempt(kernel, "devices")
+    except StratokitError as error:
+        yield Check("devices", "load", False, str(error), with_capabilities(FEATURES["devices"]))
+
+
+def _attempt(kernel: Kernel, name: str) -> Check:
+    try:
+        kernel.attach_feature(name)
+    except StratokitError as error:
+        return Check(name, "attach", False, str(error), with_capabilities(FEATURES[name]))
+    return Check(name, "attach", True, "loaded and attached")

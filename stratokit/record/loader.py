@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
 from stratokit.record import btf, cgroups, pidns, specs
+from stratokit.record.devices import Devices
 from stratokit.record.programs import (
     CGROUP_PROGRAMS,
+    DEVICE_PROGRAM,
     TRACEPOINT_PROGRAMS,
     Program,
     filter_settings,
@@ -108,6 +110,7 @@ class Kernel:
         self._groups = dict(groups or {})
         self.offsets = btf.kernel_offsets()
         self.names = self._wanted(options)
+        self.devices = Devices(options.interfaces, options.netns)
         self.syscalls = specs.select(options.syscalls)
         if options.filter.text:
             self.syscalls &= specs.select(",".join(options.filter.calls) or "none")
@@ -128,6 +131,7 @@ class Kernel:
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
             **({"OWN_CHILD": 1} if options.rolling else {}),
+            **({"WITH_DEVICES": 1} if "devices" in self.names else {}),
             **scope_settings(options.scope),
             **filter_settings(options.filter),
             **({"LIMITED": 1} if options.limits.shed else {}),
@@ -141,14 +145,21 @@ class Kernel:
         if "syscalls" in self.names:
             self._fill_specs()
 
-    @staticmethod
-    def _wanted(options: RecordOptions) -> list[str]:
+    def _wanted(self, options: RecordOptions) -> list[str]:
         names = []
-        if options.packets:
+        if options.packets and options.interfaces:
+            if DEVICE_PROGRAM.needs not in self.offsets:
+                raise RecordError(
+                    "frames of devices need a kernel built with CONFIG_DEBUG_INFO_BTF; "
+                    "without --interface packets are recorded at the sockets"
+                )
+            # Without cgroups frames have no process.
+            names += ["devices", "endpoints"] if cgroups.cgroup2_root() else ["devices"]
+        elif options.packets:
             names.append("packets")
         if options.sockets:
             names.append("sockets")
-        if options.packets or options.sockets:
+        if "packets" in names or "endpoints" in names or options.sockets:
             names.append("owners")
         if options.syscalls != "none" or "owners" in names:
             if platform.machine() != "x86_64" and options.syscalls != "none":
@@ -213,11 +224,14 @@ class Kernel:
             self._attach_tracepoint(program)
         if name in CGROUP_PROGRAMS:
             self._attach_cgroup(CGROUP_PROGRAMS[name])
+        if name == "devices":
+            self.devices.open(self._load(DEVICE_PROGRAM))
 
     def _load(self, program: Program) -> int:
         bcc = import_bcc()
         lines: list[str] = []
         types = {
+            "SOCKET_FILTER": 1,
             "CGROUP_SKB": 8,
             "CGROUP_SOCK": 9,
             "SOCK_OPS": 13,
@@ -354,6 +368,7 @@ class Kernel:
             for link in links:
                 os.close(link)
         self._links.clear()
+        self.devices.close()
         for name in list(self._bpf.raw_tracepoint_fds):
             self._bpf.detach_raw_tracepoint(name)
 

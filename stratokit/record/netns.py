@@ -43,13 +43,18 @@ def snapshot(with_sockets: bool = True) -> Networks:
     _add(result, own, with_sockets)
     for inode, path in _others(own).items():
         try:
-            with _inside(path):
+            with inside(path):
                 _add(result, inode, with_sockets)
         except FileNotFoundError:
             continue  # its last process has ended
         except OSError:
             result.unreadable += 1
     return result
+
+
+def here() -> dict[str, int | None]:
+    """What names the present namespace in rows of interfaces and sockets."""
+    return {"netns_cookie": _cookie(), "netns_inode": os.stat("/proc/thread-self/ns/net").st_ino}
 
 
 def _add(result: Networks, inode: int, with_sockets: bool) -> None:
@@ -81,7 +86,7 @@ def _cookie() -> int | None:
 
 
 @contextlib.contextmanager
-def _inside(path: pathlib.Path) -> Iterator[None]:
+def inside(path: pathlib.Path) -> Iterator[None]:
     """This thread in another network namespace. Sockets belong to the one in which they were made."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

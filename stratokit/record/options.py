@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import pathlib
 
 SNAPLEN_MOST = 65535
+FRAME_BYTES_MOST = 262144  # as tcpdump's
 IO_BYTES_MOST = 16384
 BUFFER_BYTES = 64 << 20
 
@@ -134,7 +135,9 @@ class RecordOptions:
     """Settings of one recording.
 
     `syscalls` is all, default, none, or a comma-separated list of names and groups. `buffer_bytes` is rounded
-    up to a power of two. `command` is empty when nothing is started.
+    up to a power of two. `command` is empty when nothing is started. With `interfaces` packets are recorded
+    as frames at these devices instead of at sockets, in the network namespaces `netns`, empty for the own
+    one.
     """
 
     output: pathlib.Path
@@ -150,6 +153,8 @@ class RecordOptions:
     scope: Scope = Scope()
     filter: Filter = Filter()
     limits: Limits = Limits()
+    interfaces: tuple[str, ...] = ()
+    netns: tuple[str, ...] = ()
     rotation: Rotation = Rotation()
     keep: Keep = Keep()
 

@@ -34,6 +34,10 @@ CGROUP_PROGRAMS = {
         Program("packet_out", "CGROUP_SKB", _INET_EGRESS),
         Program("packet_in", "CGROUP_SKB", _INET_INGRESS),
     ),
+    "endpoints": (
+        Program("endpoint_out", "CGROUP_SKB", _INET_EGRESS),
+        Program("endpoint_in", "CGROUP_SKB", _INET_INGRESS),
+    ),
     "sockets": (Program("socket_ops", "SOCK_OPS", _SOCK_OPS),),
     "owners": (
         Program("socket_created", "CGROUP_SOCK", _SOCK_CREATE),
@@ -43,6 +47,7 @@ CGROUP_PROGRAMS = {
         Program("socket_sendmsg6", "CGROUP_SOCK_ADDR", _SENDMSG6),
     ),
 }
+DEVICE_PROGRAM = Program("device_frame", "SOCKET_FILTER", needs="HAVE_DEVICE_BTF")
 TRACEPOINT_PROGRAMS = {
     "syscalls": (
         Program("syscall_exit", "RAW_TRACEPOINT", tracepoint="sys_exit"),

@@ -18,7 +18,14 @@ from stratokit.record import guard, host, scope
 from stratokit.record.alarms import Alarms
 from stratokit.record.command import end_command, urgent
 from stratokit.record.loader import Kernel
-from stratokit.record.options import IO_BYTES_MOST, SNAPLEN_MOST, RecordOptions, Result, Status
+from stratokit.record.options import (
+    FRAME_BYTES_MOST,
+    IO_BYTES_MOST,
+    SNAPLEN_MOST,
+    RecordOptions,
+    Result,
+    Status,
+)
 from stratokit.record.ring import records_within
 from stratokit.record.rotation import Rotate
 from stratokit.record.segments import Segments
@@ -48,8 +55,18 @@ def check(options: RecordOptions) -> None:
     Raises:
         UsageError: with the range.
     """
-    if not 64 <= options.snaplen <= SNAPLEN_MOST:
-        raise UsageError(f"--snaplen takes 64 to {SNAPLEN_MOST} bytes, not {options.snaplen}")
+    most = FRAME_BYTES_MOST if options.interfaces else SNAPLEN_MOST
+    if not 64 <= options.snaplen <= most:
+        raise UsageError(f"--snaplen takes 64 to {most} bytes, not {options.snaplen}")
+    if options.interfaces and options.scope:
+        raise UsageError(
+            "--interface records the frames of everybody at a device; choose who is recorded without it, "
+            "or give --whole-host with a command"
+        )
+    if options.interfaces and not options.packets:
+        raise UsageError("--interface says where packets are recorded, and --no-packets that none are")
+    if options.netns and not options.interfaces:
+        raise UsageError("--netns says where the devices of --interface are; name one, or any")
     if not 0 <= options.io_bytes <= IO_BYTES_MOST:
         raise UsageError(f"--io-bytes takes 0 to {IO_BYTES_MOST}, not {options.io_bytes}")
     if not 1 << 16 <= options.buffer_bytes <= 1 << 30:
@@ -214,8 +231,13 @@ class Session:
     def _clock(self) -> None:
         self._segments.current.write_json(spool.CLOCK, host.clock_pair())
 
+    def _totals(self) -> dict[str, int]:
+        """All counters so far, by name."""
+        others = self._recorder_counts | self._guard.counts | self._kernel.devices.counts
+        return self._kernel.totals() | others
+
     def _sample(self) -> dict[str, Any]:
-        totals = self._kernel.totals() | self._recorder_counts | self._guard.counts
+        totals = self._totals()
         counted = {name: amount for name, amount in totals.items() if amount}
         return {"monotonic_ns": time.monotonic_ns(), "totals": counted}
 
@@ -253,6 +275,7 @@ class Session:
                 self.stop("duration reached")
             self._kernel.ring.drain(self._write_events)
             self._guard.poll(now)
+            self._interfaces(self._kernel.devices.poll())
             if now >= next_counters:
                 next_counters = now + COUNTERS_INTERVAL_NS
                 self._within_limits(now)
@@ -379,7 +402,7 @@ class Session:
             self._segments.current.write_json(spool.CLOSING, {"reason": self._stop})
 
     def _current(self) -> Status:
-        totals = self._kernel.totals() | self._recorder_counts | self._guard.counts
+        totals = self._totals()
         counters = load.counters()
         prefix = "recorded_"
         return Status(

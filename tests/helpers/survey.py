@@ -30,6 +30,7 @@ SCHEMAS = {
     "closes": {"pid": pl.UInt32, "fd": pl.Int32, "ts": pl.Int64},
     "folders": {"pid": pl.UInt32, "ts": pl.Int64, "name": pl.String, "identity": pl.UInt64},
     "homes": {"socket_cookie": pl.UInt64, "ts": pl.Int64, "netns": pl.UInt64},
+    "ends": {"key": pl.UInt64, "ts": pl.Int64, "socket_cookie": pl.UInt64},
 }
 
 

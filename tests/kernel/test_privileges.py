@@ -88,6 +88,7 @@ def test_doctor_names_what_each_feature_lacks():
         "packets": {"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"},
         "sockets": {"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"},
         "syscalls": {"CAP_BPF", "CAP_PERFMON"},
+        "devices": {"CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON"},
     }.items():
         missing = {
             name for (f, name), c in checks.items() if f == feature and name[:4] == "CAP_" and not c["ok"]
@@ -101,6 +102,10 @@ def test_doctor_finds_nothing_missing_with_them():
     attached = {feature for (feature, name), c in checks.items() if name == "attach" and c["ok"]}
     assert attached == {"packets", "sockets", "owners", "syscalls", "processes"}
     assert not checks["older sockets", "CAP_SYS_PTRACE"]["ok"]
+    # At devices one more is needed, and one of them does it.
+    assert "CAP_NET_RAW" in checks["devices", "attach"]["found"]
+    _, checks = doctor(as_nobody("bpf", "perfmon", "net_admin", "net_raw"))
+    assert checks["devices", "attach"]["ok"]
 
 
 def test_recording_without_them_is_one_sentence(open_folder):

@@ -59,7 +59,9 @@ def _ip(*words: str) -> None:
 def server(where: Pair) -> Iterator[dict[str, int]]:
     """An echo server in the far namespace: its port and pid."""
     with subprocess.Popen(
-        _inside(where.far, "workloads.echo", "server", f"--address={FAR}"), stdout=subprocess.PIPE, text=True
+        python_inside(where.far, "workloads.echo", "server", f"--address={FAR}"),
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         try:
@@ -72,13 +74,14 @@ def converse(where: Pair, at: dict[str, int], messages: int = 13, size: int = 49
     """A client in the near namespace talks to that server."""
     words = ("client", str(at["port"]), str(messages), str(size), f"--address={FAR}")
     done = subprocess.run(
-        _inside(where.near, "workloads.echo", *words), stdout=subprocess.PIPE, text=True, check=True
+        python_inside(where.near, "workloads.echo", *words), stdout=subprocess.PIPE, text=True, check=True
     )
     facts = json.loads(done.stdout)
     ports = facts["client_port"], at["pid"], at["port"]
     return Conversation(facts["pid"], facts["comm"], *ports, messages, messages * size)
 
 
-def _inside(namespace: str, module: str, *words: str) -> list[str]:
+def python_inside(namespace: str, module: str, *words: str) -> list[str]:
+    """Command that runs a module of the workloads in a network namespace."""
     python = ["env", f"PYTHONPATH={TOOLS}", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m", module, *words]
     return [program("ip"), "netns", "exec", namespace, *python]

@@ -16,6 +16,7 @@ from stratokit.engine.ingest import (
     containers,
     descriptors,
     folders,
+    frames,
     interfaces,
     limits,
     losses,
@@ -47,7 +48,8 @@ def ingest(
     found = survey(reader)
     with CaptureWriter(out, _metadata(found)) as writer:
         context, call_rows = _small_tables(found, writer)
-        unreadable = _bulk(reader, found, writer, packets.Packets(found, context), call_rows)
+        of_packets = {"packet": packets.Packets(found, context), "frame": frames.Frames(found, context)}
+        unreadable = _bulk(reader, found, writer, of_packets, call_rows)
         lost = losses.losses(found, unreadable)
         writer.write("loss", _arrow(lost))
     return dict(lost.group_by("counter").agg(pl.col("amount").sum()).sort("counter").iter_rows())
@@ -137,7 +139,7 @@ def _bulk(
     reader: Reader,
     found: Survey,
     writer: CaptureWriter,
-    packet_rows: packets.Packets,
+    of_packets: dict[str, packets.Packets],
     call_rows: syscalls.Syscalls,
 ) -> int:
     """Second pass; returns the number of unreadable records."""
@@ -149,8 +151,9 @@ def _bulk(
         unreadable += bad
         if (calls := batches.get("syscall")) is not None and (table := call_rows.rows(calls)) is not None:
             writer.write("syscall", table)
-        if (seen := batches.get("packet")) is not None:
-            writer.write("packet", packet_rows.rows(seen))
+        for event, packet_rows in of_packets.items():
+            if (seen := batches.get(event)) is not None:
+                writer.write("packet", packet_rows.rows(seen))
     if (table := call_rows.unfinished()) is not None:
         writer.write("syscall", table)
     return unreadable

@@ -10,7 +10,18 @@ import polars as pl
 if TYPE_CHECKING:
     from stratokit.engine.ingest.survey import Survey
 
-LINKTYPE_RAW = 101
+LINKTYPE_RAW, LINKTYPE_ETHERNET = 101, 1
+ARPHRD_LOOPBACK = 772
+# Devices by ARPHRD_ number (include/uapi/linux/if_arp.h) and the LINKTYPE_ of what stands in their frames, as
+# libpcap has it. Of others the packet is kept from the network layer on.
+LINK_TYPES = {
+    1: LINKTYPE_ETHERNET,
+    ARPHRD_LOOPBACK: LINKTYPE_ETHERNET,
+    280: 227,  # CAN
+    801: 105,  # IEEE 802.11
+    803: 127,  # IEEE 802.11 with radiotap
+    824: 253,  # netlink monitor
+}
 SCHEMA: dict[str, Any] = {
     "ifindex": pl.UInt32,
     "interface": pl.String,
@@ -18,6 +29,7 @@ SCHEMA: dict[str, Any] = {
     "mtu": pl.UInt32,
     "addresses": pl.List(pl.String),
     "netns": pl.UInt64,
+    "device_type": pl.UInt16,
 }
 
 
@@ -34,9 +46,10 @@ def _table(found: Survey) -> pl.DataFrame:
 def rows(found: Survey) -> pl.DataFrame:
     """One row an interface; `netns` is null where the kernel gives namespaces no cookies."""
     ts = int(found.clock.utc_ns(found.tables.get("interfaces", {"monotonic_ns": 0})["monotonic_ns"]))
-    return _table(found).with_columns(
-        pl.lit(ts).alias("ts"), pl.lit(LINKTYPE_RAW, pl.UInt16).alias("link_type")
-    )
+    link: pl.Expr = pl.lit(LINKTYPE_RAW, pl.UInt16)
+    if "devices" in found.opening.get("programs", ()):  # else packets are from sockets, at the IP layer
+        link = pl.col("device_type").replace_strict(LINK_TYPES, default=LINKTYPE_RAW, return_dtype=pl.UInt16)
+    return _table(found).with_columns(pl.lit(ts).alias("ts"), link.alias("link_type"))
 
 
 class Interfaces:
@@ -68,6 +81,12 @@ class Interfaces:
             if self._several
             else found.homes.clear().select("socket_cookie", "netns")
         ).unique("socket_cookie")
+
+    def names_at(self, namespaces: Any, indexes: Any) -> pl.Series:
+        """Name of the interface with that index in the network namespace of that cookie."""
+        frame = pl.DataFrame({"netns": namespaces, "ifindex": np.asarray(indexes, np.uint32)})
+        named = frame.join(self._exact, on=["netns", "ifindex"], how="left", maintain_order="left")
+        return named["interface"]
 
     def names(self, cookies: pl.Series, indexes: Any) -> pl.Series:
         """Name of each packet's interface, by the cookie of its socket and the index in its namespace."""

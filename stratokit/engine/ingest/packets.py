@@ -48,15 +48,37 @@ class Packets:
         found = dissect(
             data, offsets[:-1], fixed["cap_len"], fixed["orig_len"], np.full(ts.size, LINKTYPE_RAW, np.uint16)
         )
-        flows = flow_columns(self._flows, found, ts)
         outgoing = fixed["direction"] == OUT
         frames = self._sightings.number(packet_hashes(data, offsets[:-1], lengths), ts, outgoing)
+        return self._table(
+            found,
+            (data, offsets),
+            {
+                "ts": ts,
+                "outgoing": outgoing,
+                "frame": frames,
+                "socket_cookie": pl.Series(fixed["socket_cookie"]).replace(0, None),
+                "interface": None,
+                "ifindex": fixed["ifindex"],
+                "link_type": np.full(ts.size, LINKTYPE_RAW, np.uint16),
+                "orig_len": fixed["orig_len"],
+                "cap_len": fixed["cap_len"],
+                "gso_segments": fixed["gso_segments"],
+            },
+        )
+
+    def _table(self, found: dict[str, Any], contents: tuple[Any, Any], given: dict[str, Any]) -> pa.Table:
+        """Rows of what was dissected; `contents` is the frames' bytes with offsets, `given` what else is
+        known of them. Where it has no `interface`, the socket's namespace tells it.
+        """
+        ts, outgoing = given["ts"], given["outgoing"]
+        flows = flow_columns(self._flows, found, ts)
         table = packet_columns(found)
         who = self._context.locate(
             pl.DataFrame(
                 {
                     "ts": ts,
-                    "socket_cookie": pl.Series(fixed["socket_cookie"]).replace(0, None),
+                    "socket_cookie": given["socket_cookie"],
                     "out": outgoing,
                     "src_ip": pl.from_arrow(table["src_ip"]),
                     "dst_ip": pl.from_arrow(table["dst_ip"]),
@@ -66,22 +88,26 @@ class Packets:
                 }
             ).with_columns(pl.col("src_ip", "dst_ip").cast(pl.String))
         )
-        segments = pl.Series(fixed["gso_segments"])
+        names = given["interface"]
+        if names is None:
+            names = self._interfaces.names(who["socket_cookie"], given["ifindex"])
+        segments = pl.Series(given["gso_segments"])
+        data, offsets = contents
         own: dict[str, Any] = {
             "ts": pa.array(ts, pa.timestamp("ns", "UTC")),
-            "frame": frames.to_arrow(),
-            "interface": self._interfaces.names(who["socket_cookie"], fixed["ifindex"]).to_arrow(),
-            "ifindex": pa.array(fixed["ifindex"]),
+            "frame": given["frame"].to_arrow(),
+            "interface": names.to_arrow(),
+            "ifindex": pa.array(given["ifindex"]),
             "direction": pl.select(pl.when(pl.Series(outgoing)).then(pl.lit("out")).otherwise(pl.lit("in")))
             .to_series()
             .to_arrow(),
-            "link_type": pa.array(np.full(ts.size, LINKTYPE_RAW, np.uint16)),
-            "orig_len": pa.array(fixed["orig_len"]),
-            "cap_len": pa.array(fixed["cap_len"]),
+            "link_type": pa.array(given["link_type"]),
+            "orig_len": pa.array(given["orig_len"]),
+            "cap_len": pa.array(given["cap_len"]),
             **flows,
             "gso_segments": pl.select(pl.when(segments > 1).then(segments)).to_series().to_arrow(),
             "data": pa.Array.from_buffers(
-                pa.large_binary(), ts.size, [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+                pa.large_binary(), len(ts), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
             ),
         }
         for name in self._context.COLUMNS:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from stratokit.engine.ingest import endpoints
 from stratokit.engine.ingest.clock import Clock
 from stratokit.engine.ingest.datagrams import Datagrams
 from stratokit.engine.ingest.evidence import Evidence
@@ -61,6 +62,7 @@ class Survey:
     folders: pl.DataFrame  # pid, ts, name, identity: chdir by name, fchdir by open file
     homes: pl.DataFrame  # socket_cookie, ts, netns: cookie of the socket's network namespace
     datagrams: Datagrams
+    ends: pl.DataFrame  # key, ts, socket_cookie: which socket had addresses from ts on; see `endpoints`
     # Of a segment: {monotonic_ns, totals} where its rows begin; what is before only says what there was.
     begin: dict[str, Any] | None = None
     lead_processes: list[Batch] = dataclasses.field(default_factory=list)
@@ -140,7 +142,7 @@ def survey(reader: Reader) -> Survey:
             f"{reader.spool.path} was cut before the recording began; there is nothing to convert"
         )
     clock = Clock(seen.pairs, (seen.opening.get("segment") or {}).get("clock"))
-    owners, files, users, closes, folders, homes = gathered.frames(clock)
+    owners, files, users, closes, folders, homes, ends = gathered.frames(clock)
     return Survey(
         seen.opening,
         known or events.layouts(seen.opening),
@@ -161,6 +163,7 @@ def survey(reader: Reader) -> Survey:
         folders,
         homes,
         gathered.datagrams,
+        ends,
         seen.begin,
         lead["process"],
         lead["socket"],
@@ -217,6 +220,7 @@ class _Gathered:
             ("socket_cookie",), {"socket_cookie": pl.UInt64, "ts": pl.Int64, "netns": pl.UInt64}
         )
         self.datagrams = Datagrams()
+        self._ends = Evidence(("key",), endpoints.SCHEMA)
         numbers = load.syscalls()
         by_name = {call.name: number for number, call in numbers.items()}
         self._close, self._connect, self._bind, self._chdir, self._fchdir = (
@@ -243,6 +247,8 @@ class _Gathered:
                 self._homes.add({n: batch.fixed[s] for n, s in columns})
         if (batch := found.get("packet")) is not None:
             self.datagrams.packets(batch)
+        if (batch := found.get("endpoint")) is not None:
+            self._ends.add(endpoints.evidence(batch))
         if (batch := found.get("syscall")) is not None:
             self._syscalls(batch)
 
@@ -342,7 +348,7 @@ class _Gathered:
         )
 
     def frames(self, clock: Clock) -> tuple[pl.DataFrame, ...]:
-        """Owners, files, users, closes, folders and homes with UTC times and text."""
+        """Owners, files, users, closes, folders, homes and ends with UTC times and text."""
         frames = []
         for evidence in (
             self._owners,
@@ -351,6 +357,7 @@ class _Gathered:
             self._closes,
             self._folders,
             self._homes,
+            self._ends,
         ):
             frame = evidence.frame()
             frame = frame.with_columns(pl.Series("ts", clock.utc_ns(frame["ts"].to_numpy()), pl.Int64))
