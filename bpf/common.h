@@ -56,6 +56,12 @@ static __always_inline void submit(void *record, u64 bytes, int recorded, int lo
 		(record)->flags = bits;                                        \
 	} while (0)
 
+/*
+ * By its number (include/uapi/linux/bpf.h): where bcc may not read the kernel's symbols, it makes of the helper's name the older
+ * bpf_probe_read, which not every type of program may call.
+ */
+static long (*read_kernel)(void *into, u32 bytes, const void *from) = (void *)113;
+
 /* Kernel memory at an offset that BTF gave; false when unreadable. */
 #define READ_KERNEL(into, base, offset)                                        \
-	(bpf_probe_read_kernel(&(into), sizeof(into), (void *)((u64)(base) + (offset))) == 0)
+	(read_kernel(&(into), sizeof(into), (void *)((u64)(base) + (offset))) == 0)

@@ -82,7 +82,7 @@ int device_frame(struct __sk_buff *skb)
 	struct frame_slot *slot;
 	struct frame_event event = {};
 	bool tagged;
-	u64 bytes;
+	u64 bytes, headers;
 
 	FILL_HEADER(&event, EVENT_FRAME, now, 0);
 	read_device(skb, &event);
@@ -117,12 +117,13 @@ int device_frame(struct __sk_buff *skb)
 		bytes = SNAPLEN;
 		count(COUNT_FRAME_CUT);
 	}
-	if (bytes > HEADERS_BYTES) {
+	headers = HEADERS_BYTES + event.network_offset;
+	if (bytes > headers) {
 		if (is_shed(SHED_PAYLOAD)) {
-			bytes = HEADERS_BYTES;
+			bytes = headers;
 			count(COUNT_PACKET_PAYLOAD_SHED);
 		} else {
-			add_bytes(0, bytes - HEADERS_BYTES);
+			add_bytes(0, bytes - headers);
 		}
 	}
 	event.cap_len = bytes;

@@ -167,7 +167,7 @@ class Guard:
             drained=now["written"] - before["written"],
             payload=payload,
             data=data,
-            packets=grown.get("recorded_packet", 0),
+            packets=grown.get("recorded_packet", 0) + grown.get("recorded_frame", 0),
             events=events,
             calls={number: n for number, n in enumerate(calls) if n},
             shed={name: grown.get(name, 0) for name in limits.COUNTERS},
