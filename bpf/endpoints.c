@@ -14,13 +14,17 @@ struct endpoint_key {
 	u16 local_port, remote_port;
 	u32 protocol;
 };
-BPF_TABLE("lru_hash", struct endpoint_key, u8, endpoints_known, 65536);
+/* Each with the epoch in which it was told last; the recorder begins a new one with each spool. */
+BPF_TABLE("lru_hash", struct endpoint_key, u32, endpoints_known, 65536);
+BPF_ARRAY(endpoint_epoch, u32, 1);
 
 static __always_inline int endpoint(struct __sk_buff *skb, bool out)
 {
 	struct endpoint_key key = {};
 	struct endpoint_event event = {};
-	u8 ip[40], ports[8] = {}, one = 1;
+	u8 ip[40], ports[8] = {};
+	u32 *epoch, *told;
+	int zero = 0;
 	u32 *from = out ? key.local : key.remote, *to = out ? key.remote : key.local;
 	u64 sk = 0, net = 0;
 	u32 at;
@@ -61,9 +65,11 @@ static __always_inline int endpoint(struct __sk_buff *skb, bool out)
 		if (ports[0] == 0 || ports[0] == 8 || ports[0] == 128 || ports[0] == 129)
 			key.local_port = ports[4] << 8 | ports[5];
 	}
-	if (endpoints_known.lookup(&key))
+	epoch = endpoint_epoch.lookup(&zero);
+	told = endpoints_known.lookup(&key);
+	if (!epoch || (told && *told == *epoch))
 		return 1;
-	endpoints_known.update(&key, &one);
+	endpoints_known.update(&key, epoch);
 	FILL_HEADER(&event, EVENT_ENDPOINT, bpf_ktime_get_ns(), 0);
 	event.socket_cookie = key.cookie;
 	if (READ_KERNEL(sk, skb, OFF_sk_buff_sk) && sk &&

@@ -142,6 +142,7 @@ class Kernel:
         self._bpf = self._compile(program_text(first + self.names, settings))
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
         self._shed_calls: frozenset[int] = frozenset()
+        self._endpoint_epoch = 0
         if "syscalls" in self.names:
             self._fill_specs()
 
@@ -333,6 +334,12 @@ class Kernel:
         """These sockets are in scope."""
         for cookie in cookies:
             self._bpf[b"scope_cookies"][ctypes.c_uint64(cookie)] = ctypes.c_uint8(1)
+
+    def name_endpoints_again(self) -> None:
+        """Whose addresses are whose stands in every spool: bpf/endpoints.c forgets what it has told."""
+        if "endpoints" in self.names:
+            self._endpoint_epoch = self._endpoint_epoch % 0xFFFF + 1
+            self._bpf[b"endpoint_epoch"][ctypes.c_int(0)] = ctypes.c_uint32(self._endpoint_epoch)
 
     def seen(self) -> list[int]:
         """What bpf/limits.c counted: recorded calls by number, then bytes of payload and of calls' data."""

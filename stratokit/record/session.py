@@ -275,7 +275,7 @@ class Session:
                 self.stop("duration reached")
             self._kernel.ring.drain(self._write_events)
             self._guard.poll(now)
-            self._interfaces(self._kernel.devices.poll())
+            self._surroundings.note_interfaces(self._kernel.devices.poll())
             if now >= next_counters:
                 next_counters = now + COUNTERS_INTERVAL_NS
                 self._within_limits(now)

@@ -79,6 +79,7 @@ class Surroundings:
 
     def note(self, look: Look) -> None:
         """Write what was found into a spool that begins."""
+        self._kernel.name_endpoints_again()
         for name, at_ns, rows in look.tables:
             self._put(name, at_ns, rows)
             if name == "interfaces":
@@ -112,7 +113,10 @@ class Surroundings:
 
     def interfaces(self) -> None:
         """Note those that are new or have changed."""
-        rows = netns.snapshot(with_sockets=False).interfaces
+        self.note_interfaces(netns.snapshot(with_sockets=False).interfaces)
+
+    def note_interfaces(self, rows: list[dict[str, Any]]) -> None:
+        """Note those of these that are not noted yet."""
         if new := [row for row in rows if row not in self._known_interfaces]:
             self._known_interfaces += new
             self._table("interfaces", new)
