@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from stratokit.protocols import dns_frames
+from stratokit.protocols import dns_frames, dns_sources, over_tcp
 from stratokit.protocols.base import Passes, Protocol
 from stratokit.protocols.dns_names import EXTENDED_ERRORS
 from stratokit.protocols.dns_pairs import ATTEMPTS, QUERY, RESPONSE, pair, search_chains
-from stratokit.protocols.dns_sources import Some
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
 from stratokit.streams.ends import END_COLUMNS, with_ends
@@ -221,18 +220,14 @@ def _with_searches(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rows(capture: PacketSource) -> pl.DataFrame:
-    """Made once for a capture, so that what was left out is counted once."""
+    """Made once for a capture."""
     passes = getattr(capture, "passes", None) or Passes()
     if _MADE not in passes.parts:
-        found = dns_frames.read(capture)
-        rows = _of(found)
-        if _MADE not in passes.parts:  # polars may ask in two threads at once
-            passes.parts[_MADE] = [rows]
-            passes.counters.update(found.losses)
+        passes.parts[_MADE] = [_of(dns_frames.read(capture), over_tcp.sighted(capture, "dns"))]
     return passes.parts[_MADE][0]
 
 
-def _of(found: dns_frames.Found) -> pl.DataFrame:
+def _of(found: dns_frames.Found, packets: PacketSource) -> pl.DataFrame:
     questions = _with_questions(found.questions)
     paired = _transactions(questions, found.records)
     query, response = paired["query"].to_numpy(), paired["response"].to_numpy()
@@ -263,7 +258,7 @@ def _of(found: dns_frames.Found) -> pl.DataFrame:
         last_ts=pl.lit(questions["ts"].max(), pl.Datetime("ns", "UTC")),
     ).with_columns(outcome=_outcome())
     rows = rows.sort(pl.coalesce("ts_query", "ts_response"), maintain_order=True)
-    return _with_searches(with_ends(rows, Some(found.packets), "query_frame", "response_frame"))
+    return _with_searches(with_ends(rows, packets, "query_frame", "response_frame"))
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:
@@ -277,4 +272,13 @@ PROTOCOL = Protocol(
     "ports 53, 5353 and 5355, or a first message that is DNS to the last byte",
     TABLE,
     build,
+)
+PARSER = over_tcp.StreamParser(
+    "dns",
+    ("dns",),
+    95,
+    dns_sources.recognise,
+    dns_frames.parse_streams,
+    beside=dns_sources.DATAGRAMS,
+    telling=dns_sources.SEGMENTS,
 )

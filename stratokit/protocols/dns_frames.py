@@ -10,27 +10,31 @@ import polars as pl
 import pyarrow as pa
 
 from stratokit.protocols import dns_messages as dm
+from stratokit.protocols import over_tcp
+from stratokit.protocols.base import Passes
 from stratokit.protocols.dns_names import QTYPES, RCODES
-from stratokit.protocols.dns_sources import LLMNR_PORT, Messages, messages
+from stratokit.protocols.dns_sources import Messages, datagrams, of_streams, transport
 from stratokit.protocols.text import text_column
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
+    from stratokit.streams.reassembly import ByteRuns
     from stratokit.streams.source import PacketSource
 
 LOSSES = ("dns_unreadable", "dns_question_left_out", "dns_record_left_out")  # in the order of dm's counts
+_READ = "dns, messages"  # beside what protocols over TCP found
 _DNSSEC_OK = 0x8000  # RFC 3225 section 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """Questions in order of time, records of multicast answers, packets of both, and what was left out."""
+    """Questions in order of time, and records of multicast answers."""
 
     questions: pl.DataFrame
     records: pl.DataFrame
-    packets: pl.DataFrame
-    losses: dict[str, int]
 
 
 def named(number: pl.Expr, names: dict[int, str], prefix: str) -> pl.Expr:
@@ -95,23 +99,10 @@ def parse(source: Messages, number: int) -> tuple[pl.DataFrame, pl.DataFrame, di
     missing = ("edns_size", "dnssec_ok", "extended_error", "qtype", "qclass", "ttl")
     frame = frame.with_columns(pl.when(pl.col(name) >= 0).then(name).alias(name) for name in missing)
     frame = frame.with_columns(pl.col("dnssec_ok") & _DNSSEC_OK != 0)
-    seen = source.packets.select("frame", "ts", "flow_id", "transport", party=_party())[message]
-    frame = frame.hstack(seen)
+    frame = frame.hstack(source.packets[message])
     owners = _owners(rows, records, first, number) if (frame["transport"] == "mdns").any() else pl.DataFrame()
     losses = dict(zip(LOSSES, map(int, counts), strict=True))
     return frame, owners, losses | {"dns_skipped_bytes": source.skipped_bytes}
-
-
-def _party() -> pl.Expr:
-    """What a query and its response have in common: the conversation, or, as the address that was asked is no
-    responder's own, the end that asked (RFC 4795 section 2.1)."""
-    asks = pl.col("dst_port") == LLMNR_PORT
-    address = (
-        pl.when(asks).then("src_ip").otherwise("dst_ip").cast(pl.Categorical).to_physical().cast(pl.Int64)
-    )
-    port = pl.when(asks).then("src_port").otherwise("dst_port").cast(pl.Int64)
-    is_llmnr = pl.col("transport") == "llmnr"
-    return pl.when(is_llmnr).then(-1 - (address * 65536 + port)).otherwise(pl.col("flow_id").cast(pl.Int64))
 
 
 def _owners(
@@ -129,25 +120,54 @@ def _owners(
     )
 
 
+def parse_streams(runs: ByteRuns, asks: NDArray[np.int64]) -> over_tcp.Parsed:  # noqa: ARG001
+    """Questions of messages over TCP; `message_frame` makes their packets known to the pass."""
+    frame, _, losses = parse(of_streams(runs), 0)
+    return over_tcp.Parsed({"dns": frame.with_columns(message_frame="frame")}, losses)
+
+
 def read(capture: PacketSource) -> Found:
-    """All DNS messages of a capture."""
-    frames, owners, packets = [], [], []
-    losses: dict[str, int] = {}
-    number = 0
-    for source in messages(capture):
-        frame, records, lost = parse(source, number)
-        number += len(source.starts)
-        frames.append(frame)
-        if records.width:
-            owners.append(records)
-        packets.append(source.seen)
-        losses = {name: losses.get(name, 0) + count for name, count in lost.items()}
+    """All DNS messages of a capture. What was left out is counted once for a capture."""
+    passes = getattr(capture, "passes", None) or Passes()
+    if _READ not in passes.parts:
+        found, losses = _read(capture)
+        if _READ not in passes.parts:  # polars may ask in two threads at once
+            passes.parts[_READ] = [found.questions, found.records]
+            passes.counters.update(losses)
+            # Their bytes were read: nobody looks at them again.
+            passes.beside.pop("dns", None)
+    return Found(*passes.parts[_READ])
+
+
+def _read(capture: PacketSource) -> tuple[Found, dict[str, int]]:
+    frames = over_tcp.messages(capture, "dns")
+    packets = over_tcp.beside(capture, "dns")
+    frame, records, losses = parse(datagrams(packets), 0)
+    frames = [frame, *_over_tcp(frames, capture, packets.height)]
     questions = pl.concat(frames)
     if len(frames) > 1 or not questions["ts"].is_sorted():
         questions = questions.sort("ts", "frame", maintain_order=True)
-    schema = {"message": pl.Int64, "name_hash": pl.Int64, "qtype": pl.Int64}
-    records = pl.concat(owners) if owners else pl.DataFrame(schema=schema)
-    return Found(questions, records, pl.concat(packets), losses)
+    if not records.width:
+        records = pl.DataFrame(schema={"message": pl.Int64, "name_hash": pl.Int64, "qtype": pl.Int64})
+    return Found(questions, records), losses
+
+
+def _over_tcp(frames: list[pl.DataFrame], capture: PacketSource, number: int) -> Iterator[pl.DataFrame]:
+    """Questions of streams, messages counted from `number`; LLMNR is known by the ports of its packets."""
+    if not frames:
+        return
+    ends = over_tcp.sighted(capture, "dns").rows("packet").select("frame", "src_port", "dst_port")
+    named = pl.concat(frame.select("frame") for frame in frames).unique().lazy()
+    ends = ends.join(named, on="frame", how="semi").unique("frame").with_columns(transport("tcp"))
+    known = ends.select("frame", "transport").collect()
+    for frame in frames:
+        found = frame.drop("transport", "message_frame").join(
+            known, on="frame", how="left", maintain_order="left"
+        )
+        yield found.select(name for name in frame.columns if name != "message_frame").with_columns(
+            pl.col("message") + number
+        )
+        number += int(frame["message"].max() or 0) + 1  # type: ignore[arg-type]
 
 
 RCODE = named(pl.col("rcode"), RCODES, "RCODE")

@@ -1,4 +1,4 @@
-"""DNS messages of a capture: datagrams, and what TCP streams carry behind two bytes of length."""
+"""Where DNS messages stand: in datagrams, and in TCP streams behind two bytes of length."""
 
 from __future__ import annotations
 
@@ -9,83 +9,66 @@ import numpy as np
 import polars as pl
 
 from stratokit.dissect.layers import i64
+from stratokit.formats.source import forget_pages
 from stratokit.kernels import kernel, routine
 from stratokit.protocols import dns_messages as dm
 from stratokit.protocols.buffers import be16
-from stratokit.streams import reassembly
-from stratokit.streams.conversations import OWNER
-from stratokit.streams.flows import TCP, UDP
+from stratokit.streams.flows import UDP
 from stratokit.streams.reassembly import Payload
 from stratokit.streams.source import payload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
-    from stratokit.streams.source import PacketSource
+    from stratokit.protocols.over_tcp import Heads
+    from stratokit.streams.reassembly import ByteRuns
 
 DNS_PORT, MDNS_PORT, LLMNR_PORT = 53, 5353, 5355
 NAME_SERVICE_PORT = 137  # NetBIOS names look like DNS
 PORTS = (DNS_PORT, MDNS_PORT, LLMNR_PORT)
-SEEN = ("frame", "ts", "direction", "src_ip", "src_port", "dst_ip", "dst_port", *OWNER)
+# Who sent a packet, when, and from where to where.
+SEEN = ("frame", "ts", "direction", "src_ip", "src_port", "dst_ip", "dst_port")
 _PREFIX_BYTES = 2  # RFC 1035 section 4.2.2
-_HEAD_BYTES = 600  # the first message of a stream; a query hardly needs more
+_ONE_QUESTION = b"\0\1"
+# With a packet the kernel reads 64 KiB around it.
+_COPIED_AT_ONCE = 1 << 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Messages:
-    """Where messages stand in `data`, and the packets that carried them, one row for each."""
+    """Where messages stand in `data`, and the packets that completed them, one row for each."""
 
     data: NDArray[np.uint8]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     cut: NDArray[np.bool_]  # the capture holds only its beginning
     known: NDArray[np.bool_]
-    packets: pl.DataFrame  # SEEN, flow_id, transport
-    seen: pl.DataFrame  # SEEN of these packets and of their other sightings
+    packets: pl.DataFrame  # frame, ts, flow_id, transport, party
     skipped_bytes: int = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Some:
-    """Some packets as a source of their own."""
-
-    packets: pl.DataFrame
-
-    def rows(self, kind: str) -> pl.LazyFrame:
-        """See `PacketSource`."""
-        assert kind == "packet"
-        return self.packets.lazy()
 
 
 def _on(*ports: int) -> pl.Expr:
     return pl.any_horizontal(pl.col("src_port", "dst_port").is_in(ports))
 
 
-def messages(capture: PacketSource) -> Iterator[Messages]:
-    """All datagrams that may be DNS, then all streams."""
-    # Nearly every message has one question: this spares the reading of other protocols' payload.
-    one = b"\0\1"
-    is_one = (pl.col("payload_len") >= dm.HEADER_BYTES) & (payload(4, pl.lit(2)) == one)
-    datagram = (pl.col("ip_proto") == UDP) & (pl.col("payload_len") > 0)
-    datagram &= ~_on(NAME_SERVICE_PORT) & (_on(*PORTS) | is_one)
-    segment = (pl.col("ip_proto") == TCP) & (pl.col("payload_len") > 0)
-    segment &= _on(DNS_PORT, LLMNR_PORT) | (payload(6, pl.lit(2)) == one)
-    found = (
-        capture.rows("packet")
-        .filter(pl.col("flow_id").is_not_null(), datagram | segment)
-        .select("ip_proto", "flow_id", *SEEN, "payload_len", payload=payload().fill_null(b""))
-        .collect()
-    )
-    over_tcp = found["ip_proto"] == TCP
-    streams = found.filter(over_tcp)["flow_id"].unique() if over_tcp.any() else None
-    yield _datagrams(found if streams is None else found.filter(~over_tcp))
-    if streams is not None:
-        yield from _of_streams(capture, streams)
+# Nearly every message has one question: this spares the reading of other protocols' payload.
+DATAGRAMS = (
+    (pl.col("ip_proto") == UDP)
+    & (pl.col("payload_len") > 0)
+    & ~_on(NAME_SERVICE_PORT)
+    & (_on(*PORTS) | (pl.col("payload_len") >= dm.HEADER_BYTES) & (payload(4, pl.lit(2)) == _ONE_QUESTION))
+)
+# On another port the first message begins a segment, or follows one that is its length alone.
+_LENGTH_MAX = b"\x40"
+SEGMENTS = (
+    _on(DNS_PORT, LLMNR_PORT)
+    | (payload(_PREFIX_BYTES + 4, pl.lit(2)) == _ONE_QUESTION)
+    | (pl.col("payload_len") == _PREFIX_BYTES) & (payload(0, pl.lit(1)) < _LENGTH_MAX)
+)
 
 
-def _transport(default: str) -> pl.Expr:
+def transport(default: str) -> pl.Expr:
+    """How a message was carried, by the ports of its packet."""
     return (
         pl.when(_on(MDNS_PORT))
         .then(pl.lit("mdns"))
@@ -96,25 +79,57 @@ def _transport(default: str) -> pl.Expr:
     )
 
 
-def _datagrams(packets: pl.DataFrame) -> Messages:
-    seen = packets.select(SEEN)
+def _party() -> pl.Expr:
+    """What a query and its response have in common: the conversation, or, as the address that was asked is no
+    responder's own, the end that asked (RFC 4795 section 2.1)."""
+    asks = pl.col("dst_port") == LLMNR_PORT
+    address = (
+        pl.when(asks).then("src_ip").otherwise("dst_ip").cast(pl.Categorical).to_physical().cast(pl.Int64)
+    )
+    port = pl.when(asks).then("src_port").otherwise("dst_port").cast(pl.Int64)
+    is_llmnr = pl.col("transport") == "llmnr"
+    return pl.when(is_llmnr).then(-1 - (address * 65536 + port)).otherwise(pl.col("flow_id").cast(pl.Int64))
+
+
+def _copied(packets: pl.DataFrame) -> pl.Series:
+    """Payloads out of the mapped file, whose pages are given back on the way."""
+    parts = []
+    for part in packets.iter_slices(_COPIED_AT_ONCE):
+        found = part.select(payload().fill_null(b"")).to_series()
+        parts.append(pl.Series("payload", found.to_arrow(compat_level=pl.CompatLevel.oldest())))
+        forget_pages()
+    return pl.concat(parts) if parts else pl.Series("payload", [], pl.Binary)
+
+
+def datagrams(packets: pl.DataFrame) -> Messages:
+    """Messages of what DATAGRAMS chose."""
+    packets = packets.select("flow_id", *SEEN, "payload_len", _copied(packets))
     if packets["direction"].null_count() < packets.height:
         # A local datagram was seen twice; what its sender or receiver at the client's end saw counts.
         is_response = pl.col("payload").bin.slice(2, 1) >= b"\x80"
         at_client = ((pl.col("direction") == "in") == is_response).fill_null(value=True)
         packets = packets.sort(at_client, descending=True, maintain_order=True)
         packets = packets.unique("frame", keep="first", maintain_order=True).sort("ts", maintain_order=True)
-    payload = Payload.of(packets["payload"])
-    size = np.diff(payload.bounds)
+    payloads = Payload.of(packets["payload"])
+    size = np.diff(payloads.bounds)
     return Messages(
-        data=payload.data,
-        starts=payload.bounds[:-1],
-        ends=payload.bounds[1:],
+        data=payloads.data,
+        starts=payloads.bounds[:-1],
+        ends=payloads.bounds[1:],
         cut=size < packets["payload_len"].to_numpy(),
         known=packets.select(_on(*PORTS)).to_series().to_numpy(),
-        packets=packets.select(*SEEN, "flow_id", _transport("udp")),
-        seen=seen,
+        packets=packets.with_columns(transport("udp")).select(
+            "frame", "ts", "flow_id", "transport", party=_party()
+        ),
     )
+
+
+def recognise(heads: Heads) -> NDArray[np.int64]:
+    """0 for conversations on the ports of DNS, or that begin with a message; not inside of others."""
+    if heads.on_port is None:
+        return np.full((heads.bounds.size - 1) // 2, -1, np.int64)
+    ours = heads.on_port(DNS_PORT, LLMNR_PORT) | _begins(heads.data, heads.bounds)
+    return np.where(ours, 0, -1)
 
 
 @kernel
@@ -175,37 +190,27 @@ def _split(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray) -> A
     return rows[:n], skipped
 
 
-def _of_streams(capture: PacketSource, flows: pl.Series) -> Iterator[Messages]:
-    of_flows = pl.col("flow_id").is_in(flows.implode())
-    rows = capture.rows("packet").filter(pl.col("ip_proto") == TCP, of_flows).collect()
-    known = set(rows.filter(_on(DNS_PORT, LLMNR_PORT))["flow_id"].unique())
-    for streams in reassembly.batches(Some(rows)):
-        on_port = np.isin(streams.flow_id, np.array(sorted(known), np.int64))
-        chosen = on_port | _begins(*streams.heads(_HEAD_BYTES))
-        if not chosen.any():
-            continue
-        runs = streams.byte_runs(chosen)
-        found, skipped = _split(runs.data, runs.run_bounds, runs.run_start)
-        # A message counts from the packet that completed it, as Wireshark shows it.
-        last = runs.ready_row_at(found[:, 2] - 1)
-        order = np.argsort(last, kind="stable")
-        found = found[order]
-        told = pl.DataFrame(
+def of_streams(runs: ByteRuns) -> Messages:
+    """Messages of streams. One counts from the packet that completed it, as Wireshark shows it."""
+    found, skipped = _split(runs.data, runs.run_bounds, runs.run_start)
+    last = runs.ready_row_at(found[:, 2] - 1)
+    order = np.argsort(last, kind="stable")
+    found, last = found[order], last[order]
+    flow = runs.flow_id[found[:, 0] // 2]
+    return Messages(
+        data=runs.data,
+        starts=found[:, 1],
+        ends=found[:, 2],
+        cut=found[:, 3] == 1,
+        known=np.ones(len(found), np.bool_),
+        packets=pl.DataFrame(
             {
-                "frame": pl.Series(runs.frame[last[order]], dtype=pl.UInt64),
-                "ts": pl.Series(runs.ts_ns[last[order]]).cast(rows.schema["ts"]),
-                "flow_id": pl.Series(runs.flow_id[found[:, 0] // 2], dtype=pl.UInt64),
+                "frame": pl.Series(runs.frame[last], dtype=pl.UInt64),
+                "ts": pl.Series(runs.ts_ns[last]).cast(pl.Datetime("ns", "UTC")),
+                "flow_id": pl.Series(flow, dtype=pl.UInt64),
+                "transport": pl.repeat("tcp", len(found), eager=True),
+                "party": pl.Series(flow, dtype=pl.Int64),
             }
-        )
-        seen = rows.select(SEEN).unique(["frame", "ts"], keep="first")
-        told = told.join(seen, on=["frame", "ts"], how="left", maintain_order="left")
-        yield Messages(
-            data=runs.data,
-            starts=found[:, 1],
-            ends=found[:, 2],
-            cut=found[:, 3] == 1,
-            known=np.ones(len(found), np.bool_),
-            packets=told.select(*SEEN, "flow_id", _transport("tcp")),
-            seen=rows.select(SEEN),
-            skipped_bytes=int(skipped),
-        )
+        ),
+        skipped_bytes=int(skipped),
+    )

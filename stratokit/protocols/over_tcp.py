@@ -52,6 +52,8 @@ class Heads:
     data: NDArray[np.uint8]
     bounds: NDArray[np.int64]
     began: NDArray[np.bool_]  # per stream: its first byte is the first that was sent
+    # Which conversations use any of these ports; None inside of other streams.
+    on_port: Callable[..., NDArray[np.bool_]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class StreamParser:
             waiting for us, and what waited for one of them would wait for ever.
         beside: packets that its tables are read from too; `beside` gives them.
         with_secrets: the parser for a capture that has a key log.
+        telling: each of its conversations has a segment for which this is true. Where no other table is asked
+            for, only such conversations are put together; so none of its own is looked for inside others.
     """
 
     name: str
@@ -97,6 +101,7 @@ class StreamParser:
     in_threads: bool = False
     beside: pl.Expr | None = None
     with_secrets: Callable[[StreamParser, Any], StreamParser] | None = None
+    telling: pl.Expr | None = None
 
     def serves(self, tables: set[str]) -> bool:
         """Whether any of these tables may get rows from it."""
@@ -162,15 +167,24 @@ def sighted(capture: PacketSource, table: str) -> PacketSource:
     return Sighted(pl.concat(found, how="diagonal").lazy()) if found else capture
 
 
+def _alone(tables: set[str]) -> StreamParser | None:
+    """The parser of the one table that is asked for, where it needs no others; they are not even loaded."""
+    from stratokit.protocols.registry import module
+
+    parser = getattr(module(*tables), "PARSER", None) if len(tables) == 1 else None
+    return parser if isinstance(parser, StreamParser) and parser.telling is not None else None
+
+
 def _run(capture: PacketSource, tables: set[str]) -> Passes:
     found = Passes(tables, {table: [] for table in tables})
-    known = _parsers_for(capture)
+    alone = _alone(tables)
+    known = (alone,) if alone else _parsers_for(capture)
     besides = {table: p.beside for p in known if p.beside is not None for table in tables & {*p.tables}}
     wanted = pl.any_horizontal(*besides.values()) if besides else None
-    for streams in reassembly.batches(capture, beside=wanted):
+    for streams in reassembly.batches(capture, beside=wanted, only=alone.telling if alone else None):
         found.counters.update(streams.losses)
         first = {table: len(parts) for table, parts in found.parts.items()}
-        for parsed in _found(streams, tables, known):
+        for parsed in _found(streams, tables, known if alone is None else _with_others(capture)):
             found.counters.update(parsed.counters)
             for table in parsed.parts.keys() & tables:
                 part = parsed.parts[table]
@@ -181,15 +195,22 @@ def _run(capture: PacketSource, tables: set[str]) -> Passes:
         for table, chosen in besides.items():
             if streams.beside is None:
                 continue
-            others = streams.beside.filter(chosen)
+            others = streams.beside if len(besides) == 1 else streams.beside.filter(chosen)
             found.beside.setdefault(table, []).append(others)
             found.packets[table].append(others.drop("data", "datagram"))
     return found
 
 
+def _with_others(capture: PacketSource) -> tuple[StreamParser, ...]:
+    """All parsers, as they recognise what is theirs before others do, but nothing is looked for inside."""
+    return tuple(dataclasses.replace(parser, carries=False) for parser in _parsers_for(capture))
+
+
 def _found(streams: Streams, tables: set[str], known: tuple[StreamParser, ...]) -> Iterator[Parsed]:
     """What all parsers find in these conversations."""
-    heads = Heads(*streams.heads(HEAD_BYTES), streams.began)
+    if not streams.flow_id.size:
+        return
+    heads = Heads(*streams.heads(HEAD_BYTES), streams.began, streams.on_port)
     for parser, ours, asks in _recognised(heads, tables, known):
         wanted = ours
         if parser.leads_on is not None and tables.isdisjoint(parser.tables):
@@ -247,7 +268,8 @@ def _recognised(
 ) -> Iterator[tuple[StreamParser, NDArray[np.bool_], NDArray[np.int64]]]:
     """(parser, which conversations are its, who asks in each), where any of its tables is asked for."""
     free = np.ones((heads.bounds.size - 1) // 2, np.bool_)
-    for parser in known:
+    last = max((n for n, parser in enumerate(known) if parser.serves(tables)), default=-1)
+    for parser in known[: last + 1]:
         asks = parser.recognise(heads)
         ours = free & (asks >= 0)
         free &= ~ours

@@ -22,11 +22,14 @@ def modules() -> tuple[ModuleType, ...]:
     return tuple(importlib.import_module(f"stratokit.protocols.{name}") for name in _names())
 
 
+def module(name: str) -> ModuleType | None:
+    """The module of that name, without loading any other."""
+    return importlib.import_module(f"stratokit.protocols.{name}") if name in _names() else None
+
+
 def protocol(name: str) -> Protocol | None:
     """The protocol that stands in the module of its name, without loading any other; None elsewhere."""
-    if name not in _names():
-        return None
-    found = getattr(importlib.import_module(f"stratokit.protocols.{name}"), "PROTOCOL", None)
+    found = getattr(module(name), "PROTOCOL", None)
     return found if isinstance(found, Protocol) and found.name == name else None
 
 

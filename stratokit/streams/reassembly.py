@@ -107,6 +107,12 @@ class Streams:
     losses: dict[str, int]
     beside: pl.DataFrame | None = None  # other packets that were asked for, with their bytes
 
+    def on_port(self, *ports: int) -> NDArray[np.bool_]:
+        """Which conversations have one of these ports at either end."""
+        either = pl.any_horizontal(pl.col("src_port", "dst_port").is_in(ports))
+        flows = self.packets.filter(either)["flow_id"].unique().to_numpy()
+        return np.isin(self.flow_id, flows)
+
     def heads(self, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The first bytes of each stream, at most `size` and up to the first gap: (data, bounds)."""
         sizes = np.diff(np.concatenate([[0], np.cumsum(self.pieces[:, 1])])[self.piece_bounds])
@@ -176,12 +182,14 @@ def batches(
     limit_bytes: int = BATCH_BYTES,
     policy: Policy = "first",
     beside: pl.Expr | None = None,
+    only: pl.Expr | None = None,
 ) -> Iterator[Streams]:
     """All TCP conversations of a capture with their bytes, a group after the other, by flow_id.
 
     Args:
         policy: which of several segments the bytes are taken from that all of them brought.
         beside: packets that are wanted too, so that the capture need not be gone through again for them.
+        only: conversations with a segment with payload for which this is true, and no others.
     """
     # Segments without payload or SYN or FIN say nothing about bytes.
     matters = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) != 0)
@@ -190,6 +198,14 @@ def batches(
     every = capture.rows("packet").filter(pl.col("flow_id").is_not_null())
     packets = every.filter(is_tcp)
     is_mapped = getattr(capture, "is_mapped", False)
+    if only is not None:
+        telling = (pl.col("ip_proto") == TCP) & (pl.col("payload_len") > 0) & only
+        told = every.filter(telling if beside is None else telling | beside).select(columns).collect()
+        flows = told.filter(ip_proto=TCP)["flow_id"].unique()
+        yield _beside(told.filter(pl.col("ip_proto") != TCP), policy)
+        if flows.is_empty():
+            return
+        packets, beside = packets.filter(pl.col("flow_id").is_in(flows.implode())), None
     if is_mapped and capture.has_at_most(BATCH_SEGMENTS):  # type: ignore[attr-defined]
         found = (packets if beside is None else every.filter(is_tcp | beside)).select(columns).collect()
         empty = [name for name in columns if found[name].null_count() == found.height]
@@ -201,8 +217,7 @@ def batches(
         yield dataclasses.replace(put_together(with_sides(found), policy), beside=others)
         return
     if beside is not None:
-        others = every.filter(beside).select(columns).collect()
-        yield dataclasses.replace(put_together(with_sides(others.clear()), policy), beside=others)
+        yield _beside(every.filter(beside).select(columns).collect(), policy)
     amounts = (pl.col("payload_len").cast(pl.Int64).sum(), pl.len().cast(pl.Int64).alias("segments"))
     sizes = packets.group_by("flow_id").agg(amounts).sort("flow_id").collect()
     filled = sizes["segments"].cum_sum() / BATCH_SEGMENTS
@@ -219,6 +234,11 @@ def batches(
             read = (pl.when(~pl.col("unread")).then(name).alias(name) for name in ("data", "datagram"))
             rows = rows.with_columns(read)
         yield put_together(with_sides(rows.collect()), policy)
+
+
+def _beside(others: pl.DataFrame, policy: Policy) -> Streams:
+    """No streams, but other packets."""
+    return dataclasses.replace(put_together(with_sides(others.clear()), policy), beside=others)
 
 
 def put_together(packets: pl.DataFrame, policy: Policy = "first") -> Streams:
