@@ -83,19 +83,57 @@ BPF_PERCPU_ARRAY(syscall_scratches, struct syscall_scratch, 1);
 #define MODE_DIRECTORY 0040000
 #define EBADF 9
 
+#ifdef HAVE_BTF
+/*
+ * Members of one structure are read at once (BLOCK_*: from the first wanted one to the last), because a read costs the same for
+ * eight bytes as for eighty; one by one in kernels that have them so far apart that the stack would not hold what is between.
+ */
+#define BLOCK_BYTES_MOST 96
+
+static __always_inline bool read_file_members(u64 file, u64 *inode, u64 *private)
+{
+#if BLOCK_file_BYTES <= BLOCK_BYTES_MOST
+	u8 block[BLOCK_file_BYTES];
+
+	if (!READ_KERNEL(block, file, BLOCK_file))
+		return false;
+	*inode = *(u64 *)&block[OFF_file_f_inode - BLOCK_file];
+	*private = *(u64 *)&block[OFF_file_private_data - BLOCK_file];
+	return true;
+#else
+	return READ_KERNEL(*inode, file, OFF_file_f_inode) && READ_KERNEL(*private, file, OFF_file_private_data);
+#endif
+}
+
+static __always_inline bool read_inode_members(u64 inode, u16 *mode, u64 *super, u64 *number)
+{
+#if BLOCK_inode_BYTES <= BLOCK_BYTES_MOST
+	u8 block[BLOCK_inode_BYTES];
+
+	if (!READ_KERNEL(block, inode, BLOCK_inode))
+		return false;
+	*mode = *(u16 *)&block[OFF_inode_i_mode - BLOCK_inode];
+	*super = *(u64 *)&block[OFF_inode_i_sb - BLOCK_inode];
+	*number = *(u64 *)&block[OFF_inode_i_ino - BLOCK_inode];
+	return true;
+#else
+	return READ_KERNEL(*mode, inode, OFF_inode_i_mode) && READ_KERNEL(*super, inode, OFF_inode_i_sb) &&
+	       READ_KERNEL(*number, inode, OFF_inode_i_ino);
+#endif
+}
+#endif
+
 /*
  * What the current task's fd stands for. Kernel structures are read without locks: a racing close gives stale, never unsafe,
- * values. Members of one structure are read at once (BLOCK_*: from the first wanted one to the last), because a read costs
- * the same for eight bytes as for eighty.
+ * values.
  */
 static __always_inline bool read_file(u64 fd, s64 ret, struct file_info *info)
 {
 #ifdef HAVE_BTF
 	u64 task = bpf_get_current_task(), files = 0, table = 0, array = 0, file = 0, super = 0, sock = 0;
-	u8 file_block[BLOCK_file_BYTES], inode_block[BLOCK_inode_BYTES];
-	u64 inode, private;
+	u64 inode = 0, private = 0;
 	u32 limit = 0;
-	u16 mode;
+	u16 mode = 0;
 
 	if (!READ_KERNEL(files, task, OFF_task_struct_files) || !files ||
 	    !READ_KERNEL(table, files, OFF_files_struct_fdt) || !table)
@@ -104,16 +142,11 @@ static __always_inline bool read_file(u64 fd, s64 ret, struct file_info *info)
 	if (ret < 0 && (ret == -EBADF || !READ_KERNEL(limit, table, OFF_fdtable_max_fds) || fd >= limit))
 		return false;
 	if (!READ_KERNEL(array, table, OFF_fdtable_fd) || !READ_KERNEL(file, array, fd * 8) || !file ||
-	    !READ_KERNEL(file_block, file, BLOCK_file))
+	    !read_file_members(file, &inode, &private))
 		return false;
-	inode = *(u64 *)&file_block[OFF_file_f_inode - BLOCK_file];
-	private = *(u64 *)&file_block[OFF_file_private_data - BLOCK_file];
-	if (!inode || !READ_KERNEL(inode_block, inode, BLOCK_inode))
+	if (!inode || !read_inode_members(inode, &mode, &super, &info->inode))
 		return false;
-	mode = *(u16 *)&inode_block[OFF_inode_i_mode - BLOCK_inode];
-	super = *(u64 *)&inode_block[OFF_inode_i_sb - BLOCK_inode];
 	info->identity = file;
-	info->inode = *(u64 *)&inode_block[OFF_inode_i_ino - BLOCK_inode];
 	info->mode = mode;
 	mode &= MODE_TYPE;
 	if (mode == MODE_SOCKET) {

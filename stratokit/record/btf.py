@@ -143,10 +143,8 @@ DEVICE_MEMBERS = (
     ("sock_common", "skc_net"),
 )
 
-# Members of these are read at once, from the first to the end of the last.
+# Members of these are read at once, from the first to the end of the last, where they are near.
 BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_sb")}
-# Larger spans would not fit on a program's stack of 512 bytes.
-BLOCK_BYTES_MOST = 256
 
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
@@ -164,8 +162,6 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
         first = min(places) & ~7
         offsets[f"BLOCK_{name}"] = first
         offsets[f"BLOCK_{name}_BYTES"] = max(places) + 8 - first
-        if offsets[f"BLOCK_{name}_BYTES"] > BLOCK_BYTES_MOST:
-            return {}
     for name, more in (("HAVE_TCP_BTF", TCP_MEMBERS), ("HAVE_DEVICE_BTF", DEVICE_MEMBERS)):
         with contextlib.suppress(KeyError):
             offsets |= {**_offsets(btf, more), name: 1}

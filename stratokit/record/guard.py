@@ -134,6 +134,12 @@ class Guard:
         self._told = len(self._limiter.rows)
         return found
 
+    def rows_in_force(self) -> list[dict[str, Any]]:
+        """Rows of the steps in force, for a file that begins now."""
+        names = {limits.STEPS[step] for step in self._limiter.steps}
+        last = {row["step"]: row for row in self._limiter.rows if row["step"] in names}
+        return list(last.values())
+
     def close(self) -> None:
         """Nothing is measured any longer."""
         if self._programs:

@@ -9,6 +9,9 @@ import socket
 import time
 from typing import Any
 
+# NTP slews at most 500 ppm, 5 ms in the ten seconds between two readings. More is a step.
+SET_NS = 10_000_000
+
 
 def clock_pair() -> dict[str, int]:
     """One reading of the three clocks; `spread_ns` bounds how far apart they were taken.
@@ -29,6 +32,12 @@ def clock_pair() -> dict[str, int]:
                 "spread_ns": after - before,
             }
     return best
+
+
+def was_set(pair: dict[str, int]) -> bool:
+    """True when the real clock has been set since the reading `pair`: it only drifts by itself."""
+    offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return abs(offset - (pair["real_ns"] - pair["monotonic_ns"])) > SET_NS
 
 
 def facts() -> dict[str, Any]:

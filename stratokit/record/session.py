@@ -220,6 +220,7 @@ class Session:
                 "self_pid": self._kernel.pid,
             }
         )
+        self._clock_read = host.clock_pair()
         self._kernel.attach()
         self._surroundings = Surroundings(self._watch, self._kernel, self._put)
         self._count(self._surroundings.begin())
@@ -229,7 +230,8 @@ class Session:
             self._recorder_counts[name] = self._recorder_counts.get(name, 0) + amount
 
     def _clock(self) -> None:
-        self._segments.current.write_json(spool.CLOCK, host.clock_pair())
+        self._clock_read = host.clock_pair()
+        self._segments.current.write_json(spool.CLOCK, self._clock_read)
 
     def _totals(self) -> dict[str, int]:
         """All counters so far, by name."""
@@ -279,6 +281,9 @@ class Session:
             if now >= next_counters:
                 next_counters = now + COUNTERS_INTERVAL_NS
                 self._within_limits(now)
+                if host.was_set(self._clock_read):
+                    self._recorder_counts["clock_set"] = self._recorder_counts.get("clock_set", 0) + 1
+                    self._clock()
                 self._counters()
                 if self._status:
                     self._status(self._current())
@@ -322,6 +327,8 @@ class Session:
             self._not_changed(error)
             return
         self._count(counts)
+        if rows := self._guard.rows_in_force():
+            self._put("limits", time.monotonic_ns(), rows)
         roll.completed(old)
 
     def _not_changed(self, error: Exception) -> None:

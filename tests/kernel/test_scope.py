@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from inside import CGROUPS, PYTHON, cgroup, running
 from recording import STRATOKIT, recording
 from workloads import echo, nginx, web
 from workloads.common import find_program
@@ -53,22 +54,6 @@ while True:
     subprocess.run(["/bin/true", "stranger-argument"])
     time.sleep(0.05)
 """
-PYTHON = "/usr/bin/python3"
-CGROUPS = Path("/sys/fs/cgroup/unified" if Path("/sys/fs/cgroup/unified").is_dir() else "/sys/fs/cgroup")
-
-
-@contextlib.contextmanager
-def running(*argv, group=None):
-    """A program that reads lines and answers each, in a cgroup of its own where asked."""
-    if group is not None:
-        # As runtimes do it: into the cgroup first, then the program.
-        argv = ("sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group), *argv)
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @contextlib.contextmanager
@@ -86,33 +71,18 @@ def do(process) -> int:
     return int(process.stdout.readline())
 
 
-@contextlib.contextmanager
-def cgroup(*names):
-    """A new cgroup below the root; the outermost folder goes at the end with all inside."""
-    path = CGROUPS.joinpath(*names)
-    made = [p for p in (path, *path.parents) if not p.exists()]
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                for folder, _, _ in os.walk(made[-1], topdown=False):
-                    os.rmdir(folder)
-            if not made[-1].exists():
-                break
-            time.sleep(0.02)
-
-
 def words_in(made, kept_spool: Path) -> bytes:
-    """Everything that a reader of the recording could find: the spool as it is, every cell of the capture."""
+    """All that a reader could find: the spool and its conversions as they are, every cell of the capture."""
     cells = pl.read_parquet(made.path)
     texts = [
         cells[n].cast(pl.String).drop_nulls().unique() for n, t in cells.schema.items() if t == pl.String
     ]
     data = [cells[n].drop_nulls() for n, t in cells.schema.items() if t == pl.Binary]
+    exports = [made.path.with_suffix(suffix) for suffix in (".pcapng", ".pcap", ".scap")]
+    for path in exports:
+        sk.open(made.path).export(path)
     return b"\0".join(
-        [kept_spool.read_bytes(), made.path.read_bytes()]
+        [path.read_bytes() for path in (kept_spool, made.path, *exports)]
         + [text.encode() for column in texts for text in column]
         + [value for column in data for value in column]
     )
