@@ -79,7 +79,7 @@ class Capture(engine.Capture):
 
     def report(self, only: Sequence[str] = (), limit: int | None = None) -> CaptureReport:
         """All sections, or those named by `only`, with at most `limit` rows each."""
-        return CaptureReport(run(self, only, Options(limit)))
+        return CaptureReport(run(self, only, Options(limit, pictures=True)))
 
     def export(self, path: PathLike) -> None:
         """Write the capture in the format of the name's ending, as convert does."""

@@ -15,7 +15,7 @@ from stratokit.cli.fields import fields
 from stratokit.cli.follow import follow
 from stratokit.cli.info import info
 from stratokit.cli.record import record
-from stratokit.cli.report import report
+from stratokit.cli.report import ReportCommand, report
 from stratokit.cli.table import table
 from stratokit.cli.trigger import trigger
 from stratokit.errors import StratokitError, UsageError
@@ -31,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (record, trigger, report, diff, info, table, follow, convert, fields, doctor):
-    app.command()(verb)
+    app.command(cls=ReportCommand if verb is report else None)(verb)
 
 
 def _show_version(wanted: bool) -> None:

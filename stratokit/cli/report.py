@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperCommand
 
 from stratokit.cli.arguments import Force, Inputs, KeyLog, Output, ReportFormat, Where
 from stratokit.cli.values import names
 
 _ROWS = {"text": 15, "html": 500, "json": 0}
+
+
+class ReportCommand(TyperCommand):
+    """Its help names the sections that there are; what they are made of loads only then."""
+
+    def format_help_text(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """What the verb does, and the sections."""
+        from stratokit.reports.base import reports
+
+        super().format_help_text(ctx, formatter)
+        usual = [name for name, section in reports().items() if not section.extra]
+        extra = [name for name, section in reports().items() if section.extra]
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(f"Sections: {', '.join(usual)}; then what was lost.")
+            formatter.write_text(f"Only where they are named: {', '.join(extra)}.")
 
 
 def report(
@@ -23,9 +42,6 @@ def report(
     keylog: KeyLog = None,
 ) -> None:
     """Say where the time went and what failed.
-
-    Sections: findings, protocols, services, conversations, tcp, dns, http, tls, latency, timeline, slowest,
-    syscalls, processes; then what was lost.
 
     \b
     Examples:
@@ -46,7 +62,7 @@ def report(
     rows = _ROWS[format_] if limit is None else limit
     with text_output(output, force) as out:
         with reading():
-            result = run(capture, names(only), Options(rows or None))
+            result = run(capture, names(only), Options(rows or None, pictures=format_ == "html"))
         if format_ == "json":
             json.write_report(result, out)
         elif format_ == "html":

@@ -10,11 +10,12 @@ from typing import Any
 import polars as pl
 
 from stratokit.engine.latency.table import PARTS
-from stratokit.render import units
+from stratokit.render import service_map, units
+from stratokit.render.drawing import WIDTH, Log, figure
 from stratokit.reports.latency import WHOLE, WORDS
 from stratokit.reports.run import Section
 
-_WIDTH, _HEIGHT = 640, 200
+_HEIGHT = 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 8, 8, 22
 _ROW = 26  # height of a line of the percentile chart and of the waterfall
 _LINES = 25
@@ -27,23 +28,6 @@ def of(section: Section) -> str:
     if draw is None or section.frame is None or section.frame.is_empty():
         return ""
     return f'<div class="charts">{"".join(draw(section.frame))}</div>\n'
-
-
-class _Log:
-    """A logarithmic axis of durations over whole decades."""
-
-    def __init__(self, least: float, most: float, start: float, end: float) -> None:
-        self.low = math.floor(math.log10(max(least, 1)))
-        self.high = max(self.low + 1, math.ceil(math.log10(max(most, 1))))
-        self.start, self.end = start, end
-
-    def __call__(self, ns: float) -> float:
-        share = (math.log10(max(ns, 10**self.low)) - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
-
-    def ticks(self) -> Iterator[int]:
-        step = math.ceil((self.high - self.low) / 6)
-        return (10**k for k in range(self.low, self.high + 1, step))
 
 
 def _bounds(values: pl.Series) -> tuple[float, float]:
@@ -59,10 +43,10 @@ def _timeline(frame: pl.DataFrame) -> Iterator[str]:
     for part in frame.partition_by("waiting_for", maintain_order=True):
         known = part.drop_nulls("p50_ns")
         rows: list[dict[str, Any]] = part.with_columns(pl.col("ts").to_physical()).to_dicts()
-        y = _Log(*_bounds(pl.concat([known["p50_ns"], known["p99_ns"]])), _HEIGHT - _BOTTOM, _TOP)
+        y = Log(*_bounds(pl.concat([known["p50_ns"], known["p99_ns"]])), _HEIGHT - _BOTTOM, _TOP)
 
         def x(ts: int) -> float:
-            return _LEFT + (ts - first) / whole * (_WIDTH - _LEFT - _RIGHT)
+            return _LEFT + (ts - first) / whole * (WIDTH - _LEFT - _RIGHT)
 
         marks = [*_grid(y), *_times(first, last)]
         most = max((row["count"] for row in rows), default=1)
@@ -91,7 +75,7 @@ def _timeline(frame: pl.DataFrame) -> Iterator[str]:
             '<span class="key"> · <b class="k50">half</b> and <b class="k99">99 of 100</b> took at most, '
             '<b class="kerr">errors</b></span>'
         )
-        yield _figure(f"{name}{key}", f"{name} over time", _HEIGHT, marks)
+        yield figure(f"{name}{key}", f"{name} over time", _HEIGHT, marks)
 
 
 def _note(row: dict[str, Any]) -> str:
@@ -100,14 +84,14 @@ def _note(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _grid(y: _Log) -> Iterator[str]:
+def _grid(y: Log) -> Iterator[str]:
     for ns in y.ticks():
-        yield f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(ns):.1f}" y2="{y(ns):.1f}"/>'
+        yield f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(ns):.1f}" y2="{y(ns):.1f}"/>'
         yield f'<text x="{_LEFT - 4}" y="{y(ns) + 4:.1f}" text-anchor="end">{units.duration(ns)}</text>'
 
 
 def _times(first: int, last: int) -> Iterator[str]:
-    for ns, x, anchor in ((first, _LEFT, "start"), (last, _WIDTH - _RIGHT, "end")):
+    for ns, x, anchor in ((first, _LEFT, "start"), (last, WIDTH - _RIGHT, "end")):
         yield f'<text x="{x}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{units.moment(ns)[:19]}</text>'
 
 
@@ -117,7 +101,7 @@ def _percentiles(frame: pl.DataFrame) -> Iterator[str]:
     if known.is_empty():
         return
     left = 150
-    x = _Log(_bounds(known["p50_ns"])[0], _bounds(known["max_ns"])[1], left, _WIDTH - 40)
+    x = Log(_bounds(known["p50_ns"])[0], _bounds(known["max_ns"])[1], left, WIDTH - 40)
     height = known.height * _ROW + 30
     marks = [
         f'<line class="grid" x1="{x(ns):.1f}" x2="{x(ns):.1f}" y1="4" y2="{height - 20}"/>'
@@ -138,14 +122,14 @@ def _percentiles(frame: pl.DataFrame) -> Iterator[str]:
         )
     key = '<span class="key">from <b class="k50">half</b> over <b class="k99">99 of 100</b>'
     key += " to the longest</span>"
-    yield _figure(key, "Spread of latency", height, marks)
+    yield figure(key, "Spread of latency", height, marks)
 
 
 def _waterfall(frame: pl.DataFrame) -> Iterator[str]:
     """The slowest requests as lines of parts, one behind the other, all on the slowest one's axis."""
     rows = frame.head(_LINES).to_dicts()
     left, most = 210, max(row["total_ns"] for row in rows)
-    scale = (_WIDTH - left - 80) / most
+    scale = (WIDTH - left - 80) / most
     used, marks = set(), []
     for k, row in enumerate(rows):
         y, x = 6 + k * _ROW, float(left)
@@ -175,7 +159,7 @@ def _waterfall(frame: pl.DataFrame) -> Iterator[str]:
             x += width
             used.add(number)
     names = (f'<b class="part{n}">{escape(WORDS[part])}</b>' for n, part in enumerate(PARTS) if n in used)
-    yield _figure(
+    yield figure(
         f'<span class="key">{" ".join(names)}</span>', "Slowest requests", len(rows) * _ROW + 12, marks
     )
 
@@ -186,15 +170,39 @@ def _end(kind: str, what: str) -> str:
     return f"{kind} {what if len(what) <= room else '…' + what[1 - room :]}"
 
 
-def _figure(caption: str, label: str, height: int, marks: list[str]) -> str:
-    return (
-        f'<figure><figcaption>{caption}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-label="{label}">{"".join(marks)}</svg></figure>'
-    )
+def _heat(frame: pl.DataFrame) -> Iterator[str]:
+    """A field for each span of time and range of durations, darker the more waits it has."""
+    times = frame["ts"].to_physical()
+    first, last = int(str(times.min())), int(str(times.max()))
+    starts = times.unique().sort()
+    span = int(str(starts.diff().min() or 1))
+    width = (WIDTH - _LEFT - _RIGHT) / ((last - first) // span + 1)
+    for part in frame.partition_by("waiting_for", maintain_order=True):
+        least, highest = _bounds(part["from_ns"])
+        y = Log(least, highest * 2.5, _HEIGHT - _BOTTOM, _TOP)
+        most = math.log1p(int(str(part["count"].max())))
+        marks = []
+        for row in part.with_columns(pl.col("ts").to_physical()).to_dicts():
+            low, high = row["from_ns"], row["from_ns"] * (2.5 if str(row["from_ns"])[0] == "2" else 2)
+            x, top = _LEFT + (row["ts"] - first) // span * width, y(high)
+            spread = f"from {units.duration(low)} to {units.duration(high)}"
+            note = f"{units.moment(row['ts'])}, {row['count']} {spread}"
+            marks.append(
+                f'<rect class="heat" x="{x:.1f}" y="{top:.1f}" width="{max(width - 0.5, 0.5):.1f}" '
+                f'height="{max(y(low) - top - 0.5, 1):.1f}" '
+                f'fill-opacity="{0.15 + 0.85 * math.log1p(row["count"]) / most:.2f}">'
+                f"<title>{escape(note)}</title></rect>"
+            )
+        name = escape(part["waiting_for"][0])
+        key = '<span class="key"> · darker where more began</span>'
+        marks += [*_grid(y), *_times(first, last)]
+        yield figure(f"{name}{key}", f"{name}, heat map of its latency", _HEIGHT, marks)
 
 
 _CHARTS: dict[str, Callable[[pl.DataFrame], Iterator[str]]] = {
     "timeline": _timeline,
     "latency": _percentiles,
     "slowest": _waterfall,
+    "heat": _heat,
+    "services": service_map.draw,
 }

@@ -68,6 +68,8 @@ def _section(section: Section) -> Iterator[str]:
         yield "<p>nothing of this kind in the capture</p>\n"
     else:
         yield charts.of(section)
+        if report.picture:
+            return
         yield from _table(cells(section.frame, report.columns))
         if section.total > section.frame.height:
             yield f'<p class="doc">{section.frame.height:,} of {section.total:,} shown</p>\n'

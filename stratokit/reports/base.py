@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """What the reader wants: at most `limit` rows a section, None for all."""
+    """What the reader wants: at most `limit` rows a section, None for all; `pictures`: what is only drawn."""
 
     limit: int | None = None
+    pictures: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Report:
     `needs` are tables without which there is nothing to say, `uses` names others. `place` orders the
     sections. `narrow` are the columns that matter most, for a reader with little room; empty for all. `prose`
     says that the first of these holds sentences, which a terminal shows in full with the others below.
-    `extra` ones come only where they are named.
+    `extra` ones come only where they are named, or, where they are a `picture`, where something can be drawn.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Report:
     prose: bool = False
     uses: Callable[[], Iterable[str]] = tuple
     extra: bool = False
+    picture: bool = False
 
 
 @functools.cache

@@ -130,6 +130,12 @@ class Groups:
         number = self.number if which is None else self.number[which.to_numpy()]
         return pl.Series(np.bincount(number, minlength=self.first.size), dtype=pl.UInt64)
 
+    def sums(self, values: pl.Series) -> pl.Series:
+        """The sum of each group; `values` has no nulls."""
+        total = np.zeros(self.first.size, np.int64)
+        np.add.at(total, self.number, values.to_numpy())
+        return pl.Series(total)
+
     def ordered(self, values: pl.Series) -> Ordered:
         """The values of each group in order, without nulls.
 

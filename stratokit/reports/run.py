@@ -45,7 +45,8 @@ def run(capture: Capture, only: Collection[str] = (), options: Options | None = 
     if unknown:
         raise UsageError(f"there is no section {unknown[0]!r}; there are {', '.join(reports())}")
     options = options or Options()
-    wanted = [report for name, report in reports().items() if (name in only if only else not report.extra)]
+    usual = [r.name for r in reports().values() if not r.extra or (r.picture and options.pictures)]
+    wanted = [report for name, report in reports().items() if name in (only or usual)]
     facts = capture.info()
     if capture.filter_text:
         facts["where"] = capture.filter_text
@@ -92,4 +93,5 @@ def section(capture: Capture, report: Report, options: Options) -> Section:
     declared = polars_schema(report.columns)
     if frame.schema != declared:
         frame = frame.select(pl.col(name).cast(dtype) for name, dtype in declared.items())
-    return Section(report, frame.head(options.limit) if options.limit else frame, frame.height)
+    limit = None if report.picture and options.pictures else options.limit
+    return Section(report, frame.head(limit) if limit else frame, frame.height)

@@ -33,8 +33,8 @@ def span_ns(whole_ns: int) -> int:
     return size
 
 
-def build(capture: Capture, _: Options) -> pl.LazyFrame:
-    """One row for each layer and span in which it began something."""
+def begun(capture: Capture) -> pl.DataFrame:
+    """Everything that was waited for: `waiting_for`, `ts` of its beginning, `waited_ns`, `failed`."""
     steps = []
     for title, table, duration, failed in latency.STEPS:
         if table in entries():
@@ -45,18 +45,28 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
                 failed.alias("failed"),
             )
             steps.append(rows.drop_nulls("ts").collect())
-    found = pl.concat(steps)
+    return pl.concat(steps)
+
+
+def span_of(ts: pl.Series) -> pl.Expr:
+    """The beginning of the span that a time lies in, for spans that divide all of these times."""
+    times = ts.to_physical()
+    span = span_ns(int(times.max()) - int(times.min()))  # type: ignore[arg-type]
+    return pl.col("ts").dt.truncate(f"{span}ns")
+
+
+def build(capture: Capture, _: Options) -> pl.LazyFrame:
+    """One row for each layer and span in which it began something."""
+    found = begun(capture)
     if found.is_empty():
         return found.lazy().select(
             "waiting_for", "ts", count=pl.lit(0), errors=0, p50_ns=0, p99_ns=0, max_ns=0
         )
-    times = found["ts"].to_physical()
-    span = span_ns(int(times.max()) - int(times.min()))  # type: ignore[arg-type]
     waited = pl.col("waited_ns")
     order = pl.col("waiting_for").replace_strict({title: k for k, (title, *_) in enumerate(latency.STEPS)})
     return (
         found.lazy()
-        .group_by("waiting_for", pl.col("ts").dt.truncate(f"{span}ns"))
+        .group_by("waiting_for", span_of(found["ts"]))
         .agg(
             pl.len().cast(pl.UInt64).alias("count"),
             count(pl.col("failed")).alias("errors"),

@@ -23,7 +23,7 @@ SECTIONS = [
         "slowest",
         "syscalls",
     ),
-    "processes",
+    *("files", "socket_io", "processes"),
 ]
 
 
@@ -80,7 +80,7 @@ def test_only_some_sections(stratokit, shop):
     done = stratokit("report", shop, "--only", "htpt")
     assert (done.code, done.out) == (2, "")
     told = done.err.partition("there is no section 'htpt'; there are ")[2].strip().split(", ")
-    assert set(told) == {*SECTIONS, "handshakes", "dns_errors"}
+    assert set(told) == {*SECTIONS, "handshakes", "dns_errors", "heat", "endpoints"}
 
 
 def test_losses_are_told_in_sentences(stratokit, tmp_path):
@@ -160,3 +160,9 @@ def test_names_from_a_capture_cannot_steer_the_terminal(stratokit, tmp_path):
     out = stratokit("report", synthetic.write(tmp_path / "evil.parquet", syscall=rows)).out
     assert "\x1b" not in out
     assert "\\x1b[2Jevil[bold]" in out
+
+
+def test_help_names_every_section(stratokit):
+    told = " ".join(stratokit("report", "--help").out.split())
+    assert f"Sections: {', '.join(SECTIONS)}; then what was lost." in told
+    assert "Only where they are named: handshakes, dns_errors, heat, endpoints." in told

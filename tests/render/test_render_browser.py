@@ -13,6 +13,7 @@ import synthetic
 
 from stratokit.engine.capture import Capture
 from stratokit.render import html as html_report
+from stratokit.reports.base import Options
 from stratokit.reports.run import run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -50,7 +51,8 @@ document.body.dataset.found = JSON.stringify(found);
 @pytest.fixture
 def page(tmp_path):
     out = io.StringIO()
-    html_report.write_report(run(Capture.open(synthetic.small_shop(tmp_path / "shop.parquet"))), out)
+    path = synthetic.small_shop(tmp_path / "shop.parquet")
+    html_report.write_report(run(Capture.open(path), options=Options(pictures=True)), out)
     return out.getvalue()
 
 
@@ -69,7 +71,8 @@ def test_a_browser_opens_the_report_without_complaint(page, tmp_path):
     document, console = browse(page, tmp_path, 1280)
     assert not console
     assert document.count('type="search"') == page.count("<table>")
-    assert "<svg" in document
+    for drawn in ("Service map", "heat map", "Slowest requests", "over time", "Spread of latency"):
+        assert re.search(rf'<svg [^>]*aria-label="[^"]*{drawn}', document), drawn
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")

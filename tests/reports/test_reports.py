@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import polars as pl
 import pytest
 import synthetic
+from polars.testing import assert_frame_equal
 from synthetic import MS, T0, Network, Side, syscall
 
 from stratokit.engine.capture import Capture
 from stratokit.engine.frames import polars_schema
 from stratokit.errors import UsageError
-from stratokit.reports.base import Options, reports
+from stratokit.reports.base import Options, reports, spread
+from stratokit.reports.grouped import Groups
 from stratokit.reports.run import run
 
 
@@ -32,9 +36,11 @@ def capture_of(tmp_path, **kinds) -> Capture:
 
 def test_the_order_of_sections_is_stable():
     names = ["findings", "protocols", "services", "conversations", "tcp", "dns", "http", "tls", "latency"]
-    names += ["timeline", "slowest", "syscalls", "processes"]
+    names += ["timeline", "slowest", "syscalls", "files", "socket_io", "processes"]
     assert [name for name, report in reports().items() if not report.extra] == names
-    assert [name for name, report in reports().items() if report.extra] == ["handshakes", "dns_errors"]
+    assert [name for name, report in reports().items() if report.extra] == [
+        *("handshakes", "dns_errors", "heat", "endpoints")
+    ]
     assert len({report.place for report in reports().values()}) == len(reports())
 
 
@@ -42,7 +48,7 @@ def test_every_section_has_the_columns_and_types_it_declares(shop):
     for part in run(shop).sections:
         assert part.frame is not None, part.note
         assert part.frame.schema == polars_schema(part.report.columns), part.report.name
-        assert part.frame.height > 0 or part.report.name in {"tls", "findings"}, (
+        assert part.frame.height > 0 or part.report.name in {"tls", "findings", "socket_io"}, (
             part.report.name
         )  # the shop has none
 
@@ -208,6 +214,97 @@ def test_system_calls_put_work_before_waiting(tmp_path):
     assert (read["processes"], read["count"], read["errors"], read["errnos"]) == (2, 2, 1, "EAGAIN")
     assert (read["total_ns"], read["max_ns"], read["waiting"]) == (12 * MS, 7 * MS, False)
     assert (rows[1]["max_ns"], rows[2]["waiting"]) == (None, True)
+
+
+def test_files_add_up_by_program_and_path(tmp_path):
+    log = {"fd_kind": "file", "fd_name": "/var/log/a"}
+    calls = [
+        syscall(T0, "write", ret=100, duration_ns=5 * MS, **log),
+        syscall(T0 + MS, "write", pid=11, ret=20, duration_ns=9 * MS, **log),
+        syscall(T0 + 2 * MS, "pread64", ret=-5, errno="EIO", duration_ns=MS, **log),
+        syscall(T0 + 3 * MS, "fsync", unfinished=True, **log),
+        syscall(T0 + 4 * MS, "newfstatat", path="/etc/x", ret=-2, errno="ENOENT"),
+        syscall(T0 + 5 * MS, "sendto", ret=7, fd_kind="socket", fd_name="10.0.0.1:5->10.0.0.2:80"),
+    ]
+    rows = section(capture_of(tmp_path, syscall=calls), "files")
+    assert [(row["comm"], row["file"]) for row in rows] == [("curl", "/var/log/a"), ("curl", "/etc/x")]
+    found = rows[0]
+    assert (found["calls"], found["errors"], found["errnos"]) == (4, 1, "EIO")
+    assert (found["read_bytes"], found["written_bytes"], found["total_ns"]) == (0, 120, 15 * MS)
+    assert (found["p50_ns"], found["max_ns"], found["slowest"]) == (5 * MS, 9 * MS, "write")
+    assert (rows[1]["errnos"], rows[1]["slowest"]) == ("ENOENT", "newfstatat")
+
+
+def test_sockets_add_up_by_program_and_peer(tmp_path):
+    def moved(name, ret, fd_name, **more):
+        return syscall(T0, name, ret=ret, fd_kind="socket", fd_name=fd_name, **more)
+
+    calls = [
+        moved("sendto", 10, "10.0.0.1:40001->10.0.0.2:80"),
+        moved("recvfrom", 70, "10.0.0.1:40002->10.0.0.2:80", duration_ns=3 * MS),
+        moved("sendmsg", 5, "[fd00::1]:40003->[fd00::2]:443"),
+        moved("connect", -111, None, errno="ECONNREFUSED", dst_ip="10.0.0.3", dst_port=81),
+        moved("accept4", 4, "socket:[7]"),
+    ]
+    rows = section(capture_of(tmp_path, syscall=calls), "socket_io")
+    known = {(r["peer"], r["port"]): (r["calls"], r["read_bytes"], r["written_bytes"]) for r in rows}
+    assert known == {
+        ("10.0.0.2", 80): (2, 70, 10),
+        ("fd00::2", 443): (1, 0, 5),
+        ("10.0.0.3", 81): (1, 0, 0),
+        ("socket:[7]", None): (1, 0, 0),
+    }
+    assert (rows[0]["slowest"], rows[0]["total_ns"]) == ("recvfrom", 4 * MS)
+
+
+def test_groups_of_many_rows_are_as_polars_counts_them():
+    numbers = np.random.default_rng(7)
+    rows = pl.DataFrame(
+        {
+            "name": pl.Series(numbers.choice(["a", "b", None], 5000).tolist(), dtype=pl.Categorical),
+            "far": numbers.integers(0, 3, 5000) << 40,
+            "ns": pl.Series(numbers.integers(0, 90, 5000)).replace(80, None),
+        }
+    )
+    key = ["name", "far"]
+    groups = Groups.of(rows, key)
+    times = groups.ordered(rows["ns"])
+    ours = rows[groups.first].select(key).with_columns(
+        count=groups.count(), sum=times.sums(), distinct=times.distinct(), **times.spread()
+    )  # fmt: skip
+    theirs = rows.group_by(key).agg(
+        pl.len().cast(pl.UInt64).alias("count"),
+        pl.col("ns").sum().alias("sum"),
+        pl.col("ns").drop_nulls().n_unique().cast(pl.Int64).alias("distinct"),
+        *spread(pl.col("ns")),
+    )
+    assert_frame_equal(ours, theirs, check_row_order=False)
+
+
+def test_a_group_without_values_has_no_percentiles():
+    rows = pl.DataFrame({"a": [1, 2], "ns": pl.Series([None, 5], dtype=pl.Int64)})
+    groups = Groups.of(rows, ["a"])
+    assert groups.ordered(rows["ns"]).spread()["p99_ns"].to_list() == [None, 5]
+    assert Groups.of(rows.clear(), ["a"]).ordered(rows.clear()["ns"]).sums().to_list() == []
+
+
+def test_endpoints_tell_when_what_was_slow_and_failed(shop):
+    rows = [row for row in section(shop, "endpoints") if row["kind"] == "http"]
+    assert [(r["client"], r["server"], r["endpoint"], r["count"], r["errors"]) for r in rows] == [
+        ("curl", "10.0.0.2", "GET shop.example/", 1, 0),
+        ("curl", "10.0.0.2", "GET shop.example/cart", 1, 1),
+    ]
+    assert [row["error_share"] for row in rows] == [0.0, 1.0]
+
+
+def test_a_heat_map_counts_waits_by_time_and_length(shop):
+    rows = [row for row in section(shop, "heat") if row["waiting_for"] != "TCP handshake"]
+    assert [(row["waiting_for"], row["from_ns"] // MS, row["count"]) for row in rows] == [
+        ("DNS answer", 2, 1), ("DNS answer", 5, 1), ("HTTP response", 5, 1), ("HTTP response", 200, 1)
+    ]  # fmt: skip
+    usual = [part.report.name for part in run(shop).sections]
+    drawn = [part.report.name for part in run(shop, options=Options(pictures=True)).sections]
+    assert sorted({*drawn} - {*usual}) == ["heat"]
 
 
 def test_processes_join_what_their_rows_tell(shop):

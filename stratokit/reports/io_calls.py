@@ -1,0 +1,86 @@
+"""What system calls moved and how long they took, grouped by anything: for `files` and `socket_io`."""
+
+from __future__ import annotations
+
+import functools
+
+import polars as pl
+
+from stratokit.engine.frames import collect
+from stratokit.reports.base import SPREAD
+from stratokit.reports.grouped import Groups
+from stratokit.reports.syscalls import finished
+from stratokit.schema import load
+from stratokit.schema.model import Column
+
+COLUMNS = (
+    Column("calls", "u64", "System calls."),
+    Column("errors", "u64", "Calls that failed."),
+    Column("errnos", "text", "Errors that occurred."),
+    Column("read_bytes", "u64", "Bytes that calls read or received.", "bytes"),
+    Column("written_bytes", "u64", "Bytes that calls wrote or sent.", "bytes"),
+    Column("total_ns", "s64", "Time in the calls, all together.", "ns"),
+    *SPREAD,
+    Column("slowest", "name", "The call that took longest."),
+)
+
+
+@functools.cache
+def movers(suffix: str) -> tuple[str, ...]:
+    """Calls that return how many bytes they moved: `_out` into buffers of the caller, `_in` out of them."""
+    calls = (call for call in load.syscalls("x86_64").values() if call.returns == "bytes")
+    return tuple(call.name for call in calls if any(kind.endswith(suffix) for _, kind in call.args))
+
+
+def totals(calls: pl.LazyFrame, key: dict[str, pl.Expr]) -> pl.LazyFrame:
+    """COLUMNS for each group of calls with equal `key`, most time first."""
+    names = list(key)
+    moved = pl.when(pl.col("ret") > 0).then("ret").otherwise(0)
+    rows = collect(
+        calls.select(
+            **{name: value.cast(pl.Categorical) if name != "port" else value for name, value in key.items()},
+            syscall=pl.col("syscall").cast(pl.Categorical),
+            failed=(pl.col("ret") < 0).fill_null(value=False),
+            errno=pl.col("errno").cast(pl.Categorical),
+            took=finished(pl.col("duration_ns")).cast(pl.Int64),
+            read=pl.when(pl.col("syscall").is_in(movers("_out"))).then(moved).otherwise(0),
+            written=pl.when(pl.col("syscall").is_in(movers("_in"))).then(moved).otherwise(0),
+        )
+    )
+    groups = Groups.of(rows, names)
+    times = groups.ordered(rows["took"])
+    numbered = rows.with_columns(group=pl.Series(groups.number))
+    errnos = (
+        numbered.filter(pl.col("errno").is_not_null())
+        .select("group", pl.col("errno").cast(pl.String))
+        .unique()
+        .group_by("group")
+        .agg(pl.col("errno").sort().str.join(" ").alias("errnos"))
+    )
+    spread = times.spread()
+    longest = pl.DataFrame({"group": range(groups.first.size), "took": spread["max_ns"]})
+    slowest = (
+        numbered.select("group", "took", pl.col("syscall").cast(pl.String).alias("slowest"))
+        .join(longest.with_columns(pl.col("group").cast(pl.Int32)), on=["group", "took"])
+        .group_by("group")
+        .agg(pl.col("slowest").min())
+    )
+    return (
+        rows[groups.first]
+        .select(pl.col(name).cast(pl.String) if name != "port" else name for name in names)
+        .with_columns(
+            group=pl.int_range(pl.len(), dtype=pl.Int32),
+            calls=groups.count(),
+            errors=groups.count(rows["failed"]),
+            read_bytes=groups.sums(rows["read"]),
+            written_bytes=groups.sums(rows["written"]),
+            total_ns=times.sums(),
+            **spread,
+        )
+        .join(errnos, on="group", how="left", maintain_order="left")
+        .join(slowest, on="group", how="left", maintain_order="left")
+        .with_columns(pl.col("errnos").fill_null(""))
+        .sort("total_ns", *names, descending=[True, *[False] * len(names)], nulls_last=True)
+        .lazy()
+        .select(*names, *(column.name for column in COLUMNS))
+    )
