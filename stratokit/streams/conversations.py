@@ -14,7 +14,7 @@ import polars as pl
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
 from stratokit.streams.community_id import community_ids
-from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, with_sides
+from stratokit.streams.conversation_sums import COLUMNS, FIRST_PACKET, Sums, blocks
 from stratokit.streams.source import deferred, frame_schema
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ PROTO_NAMES = {
     112: "vrrp",
     132: "sctp",
 }  # IANA protocol numbers; any other is shown as its number
-
-OWNER = ("pid", "comm", "pod", "namespace", "container_id")
 
 TABLE = Table(
     "flows",
@@ -79,70 +77,30 @@ TABLE = Table(
     ),
 )
 
-_COLUMNS = {*SIDE_COLUMNS, "frame", "ts", "orig_len", "dst_ip", "icmp_code", *OWNER}
-
-# What a Community ID is made of, besides the columns of the table.
-_FIRST_PACKET = pl.Schema(
-    {
-        "src_ip": pl.String,
-        "dst_ip": pl.String,
-        "src_port": pl.UInt16,
-        "dst_port": pl.UInt16,
-        "ip_proto": pl.UInt8,
-        "icmp_type": pl.UInt8,
-        "icmp_code": pl.UInt8,
-    }
-)
-
-
-def owners(packets: pl.DataFrame, view: int, prefix: str) -> pl.DataFrame:
-    """Per flow the last known owner of the socket at one end: an accepted socket may go to a worker."""
-    seen = packets.filter(pl.col("view") == view, pl.col("pid").is_not_null())
-    last = (pl.col(name).last().cast(pl.UInt32 if name == "pid" else pl.String) for name in OWNER)
-    return seen.group_by("flow_id").agg(last).rename({name: prefix + name for name in OWNER})
-
 
 def _conversations(capture: PacketSource) -> pl.DataFrame:
-    rows = capture.rows("packet").filter(pl.col("flow_id").is_not_null()).select(sorted(_COLUMNS)).collect()
-    packets = with_sides(rows)
-    once = packets.filter(pl.col("frame").is_first_distinct())
-    c2s = pl.col("from_client")
-    length = pl.col("orig_len").cast(pl.UInt64)
-    counted = once.group_by("flow_id").agg(
-        packets_c2s=c2s.sum(),
-        packets_s2c=c2s.not_().sum(),
-        bytes_c2s=(length * c2s).sum(),
-        bytes_s2c=(length * c2s.not_()).sum(),
-    )
-    flows = packets.group_by("flow_id").agg(
-        pl.col("from_client").first(),
-        pl.col(_FIRST_PACKET.names()).first(),
-        first_ts=pl.col("ts").min(),
-        last_ts=pl.col("ts").max(),
-    )
+    sums = Sums()
+    packets = capture.rows("packet").filter(pl.col("flow_id").is_not_null()).select(COLUMNS)
+    for batch in blocks(packets):
+        sums.add(batch)
+    flows = sums.flows()
     for name in ("ip", "port"):
         src, dst = pl.col("src_" + name), pl.col("dst_" + name)
         flows = flows.with_columns(
             pl.when("from_client").then(src).otherwise(dst).alias("client_" + name),
             pl.when("from_client").then(dst).otherwise(src).alias("server_" + name),
         )
-    return (
-        flows.join(counted, on="flow_id", how="left")
-        .join(owners(packets, CLIENT, ""), on="flow_id", how="left")
-        .join(owners(packets, SERVER, "server_"), on="flow_id", how="left")
-        .with_columns(
-            duration_ns=(pl.col("last_ts") - pl.col("first_ts")).dt.total_nanoseconds(),
-            proto=pl.col("ip_proto").cast(pl.String).replace({str(k): v for k, v in PROTO_NAMES.items()}),
-        )
-        .sort("flow_id")
+    return flows.with_columns(
+        duration_ns=(pl.col("last_ts") - pl.col("first_ts")).dt.total_nanoseconds(),
+        proto=pl.col("ip_proto").cast(pl.String).replace({str(k): v for k, v in PROTO_NAMES.items()}),
     )
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:
     """Rows of `flows`, in order of flow_id. The hashes are only computed where community_id is selected."""
     schema = frame_schema(TABLE)
-    first_packet = pl.struct(_FIRST_PACKET.names())
-    inner = pl.Schema({k: v for k, v in schema.items() if k != "community_id"} | dict(_FIRST_PACKET))
+    first_packet = pl.struct(FIRST_PACKET.names())
+    inner = pl.Schema({k: v for k, v in schema.items() if k != "community_id"} | dict(FIRST_PACKET))
     frame = deferred(inner, lambda: _conversations(capture))
     ids = first_packet.map_batches(lambda s: community_ids(s.struct.unnest()), return_dtype=pl.String)
     return frame.with_columns(community_id=ids).select(schema.names())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from stratokit.schema.model import Column
-from stratokit.streams.conversations import OWNER
+from stratokit.streams.conversation_sums import OWNER
 
 if TYPE_CHECKING:
     from stratokit.streams.source import PacketSource

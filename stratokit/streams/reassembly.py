@@ -25,7 +25,16 @@ from stratokit.streams.assembler import Policy, assemble
 from stratokit.streams.flows import FIN, SYN, TCP
 from stratokit.streams.memory import Bytes, copy_bytes, parts_of
 from stratokit.streams.segments import STREAM_LIMIT_BYTES, grouped, intervals, stream_offsets
-from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
+from stratokit.streams.sides import (
+    CLIENT,
+    SERVER,
+    SIDE_COLUMNS,
+    VIEWS,
+    WIRE,
+    column,
+    sender_is_greater,
+    with_sides,
+)
 from stratokit.streams.source import packet_bytes
 
 if TYPE_CHECKING:
@@ -43,7 +52,21 @@ _LOOKED_AT_BYTES = 1 << 27
 SEEN = ("dst_ip", "pid", "comm", "pod", "namespace", "container_id")
 _SENT = pl.col("payload_len").cast(pl.Int64)
 _SENT_BEFORE = _SENT.cum_sum().over("flow_id", "direction", "src_ip", "src_port") - _SENT
-_COLUMNS = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "payload_len"})
+_READ = dict.fromkeys(
+    (
+        *sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "payload_len"}),
+        *SEEN,
+        "data",
+        "datagram",
+        "payload_offset",
+    )
+)
+# All segments of a batch are in memory at once: texts that few packets differ in are numbers there.
+_TEXTS = {"direction", "src_ip", *SEEN} - {"pid"}
+_COLUMNS = (
+    *(pl.col(name).cast(pl.Categorical) if name in _TEXTS else pl.col(name) for name in _READ),
+    sender_is_greater(),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,21 +217,20 @@ def batches(
     # Segments without payload or SYN or FIN say nothing about bytes.
     matters = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) != 0)
     is_tcp = (pl.col("ip_proto") == TCP) & matters
-    columns = list(dict.fromkeys((*_COLUMNS, *SEEN, "data", "datagram", "payload_offset")))
     every = capture.rows("packet").filter(pl.col("flow_id").is_not_null())
     packets = every.filter(is_tcp)
     is_mapped = getattr(capture, "is_mapped", False)
     if only is not None:
         telling = (pl.col("ip_proto") == TCP) & (pl.col("payload_len") > 0) & only
-        told = every.filter(telling if beside is None else telling | beside).select(columns).collect()
+        told = every.filter(telling if beside is None else telling | beside).select(_COLUMNS).collect()
         flows = told.filter(ip_proto=TCP)["flow_id"].unique()
         yield _beside(told.filter(pl.col("ip_proto") != TCP), policy)
         if flows.is_empty():
             return
         packets, beside = packets.filter(pl.col("flow_id").is_in(flows.implode())), None
     if is_mapped and capture.has_at_most(BATCH_SEGMENTS):  # type: ignore[attr-defined]
-        found = (packets if beside is None else every.filter(is_tcp | beside)).select(columns).collect()
-        empty = [name for name in columns if found[name].null_count() == found.height]
+        found = (packets if beside is None else every.filter(is_tcp | beside)).select(_COLUMNS).collect()
+        empty = [name for name in _READ if found[name].null_count() == found.height]
         found = found.with_columns(pl.lit(None, found.schema[name]).alias(name) for name in empty)
         others = None
         if beside is not None:
@@ -217,7 +239,7 @@ def batches(
         yield dataclasses.replace(put_together(with_sides(found), policy), beside=others)
         return
     if beside is not None:
-        yield _beside(every.filter(beside).select(columns).collect(), policy)
+        yield _beside(every.filter(beside).select(_COLUMNS).collect(), policy)
     amounts = (pl.col("payload_len").cast(pl.Int64).sum(), pl.len().cast(pl.Int64).alias("segments"))
     sizes = packets.group_by("flow_id").agg(amounts).sort("flow_id").collect()
     filled = sizes["segments"].cum_sum() / BATCH_SEGMENTS
@@ -226,7 +248,7 @@ def batches(
     group = filled.shift(1, fill_value=0.0).floor().cast(pl.Int64)
     for _, part in sizes.group_by(group, maintain_order=True):
         low, high = part["flow_id"][0], part["flow_id"][-1]
-        rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(columns)
+        rows = packets.filter(pl.col("flow_id").is_between(low, high)).select(_COLUMNS)
         if (
             not is_mapped and part["payload_len"].sum() > limit_bytes
         ):  # of one that fills the group alone not all is read
@@ -243,7 +265,7 @@ def _beside(others: pl.DataFrame, policy: Policy) -> Streams:
 
 def put_together(packets: pl.DataFrame, policy: Policy = "first") -> Streams:
     """Segments in capture order, with sides, `data` and `payload_offset`, as streams."""
-    flows, index = np.unique(column(packets, "flow_id", np.int64), return_inverse=True)
+    flows, index = _numbered(column(packets, "flow_id", np.int64))
     length = column(packets, "payload_len", np.int64)
     unread = int(length[packets["unread"].to_numpy()].sum()) if "unread" in packets.columns else 0
     payload = parts_of(packet_bytes(packets), column(packets, "payload_offset", np.int64), length)
@@ -256,28 +278,28 @@ def put_together(packets: pl.DataFrame, policy: Policy = "first") -> Streams:
     pieces, piece_bounds = assemble(starts, sizes, bounds, policy)
     view = _best_views(pieces, piece_bounds, flows.size)
     streams = ((np.arange(flows.size) * VIEWS + view)[:, None] * 2 + np.arange(2)).ravel()
-    chosen, chosen_bounds = _of_streams(pieces, piece_bounds, streams)
-    taken = chosen[:, 2]
-    pieces = np.column_stack(
-        [
-            chosen[:, :2],
-            rows[taken],
-            payload.start[rows[taken]] + skips[taken] + chosen[:, 0] - starts[taken],
-        ]
-    )
+    pieces, piece_bounds = _of_streams(pieces, piece_bounds, streams, (starts, skips, rows, payload.start))
     return Streams(
         flows,
         view,
         began[streams],
         fin[streams],
         pieces,
-        chosen_bounds,
+        piece_bounds,
         payload,
         packets.drop("data", "datagram", strict=False),
         column(packets, "frame", np.int64),
         packets["ts"].to_physical().to_numpy(),
         {"segment_outside_window": int(outside), "stream_cut_bytes": int(cut) + unread},
     )
+
+
+def _numbered(flow_id: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The conversations there are, ascending, and which of them each packet belongs to."""
+    first = int(flow_id.min(initial=np.iinfo(np.int64).max))
+    there = np.zeros(int(flow_id.max(initial=first - 1)) - first + 1, np.bool_)
+    there[flow_id - first] = True
+    return np.flatnonzero(there) + first, (np.cumsum(there) - 1)[flow_id - first]
 
 
 @kernel
@@ -299,17 +321,21 @@ def _best_views(pieces: np.ndarray, piece_bounds: np.ndarray, flows: int) -> np.
 
 @kernel
 def _of_streams(
-    pieces: np.ndarray, piece_bounds: np.ndarray, streams: np.ndarray
+    pieces: np.ndarray, piece_bounds: np.ndarray, streams: np.ndarray, intervals: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces of some streams, one stream behind the other."""
+    """Pieces of some streams, one stream behind the other, in the form of `Streams.pieces`."""
+    starts, skips, rows, places = intervals
     bounds = np.zeros(streams.size + 1, np.int64)
     for k, s in enumerate(streams):
         bounds[k + 1] = bounds[k] + piece_bounds[s + 1] - piece_bounds[s]
-    out = np.empty((bounds[-1], 3), np.int64)
+    out = np.empty((bounds[-1], 4), np.int64)
     n = 0
     for s in streams:
         for p in range(piece_bounds[s], piece_bounds[s + 1]):
-            out[n, 0], out[n, 1], out[n, 2] = pieces[p, 0], pieces[p, 1], pieces[p, 2]
+            taken = pieces[p, 2]
+            row = rows[taken]
+            out[n, 0], out[n, 1], out[n, 2] = pieces[p, 0], pieces[p, 1], row
+            out[n, 3] = places[row] + skips[taken] + pieces[p, 0] - starts[taken]
             n += 1
     return out, bounds
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from stratokit.dissect.layers import i64
 from stratokit.kernels import kernel, read_only
 from stratokit.streams.flows import ACK, SYN, TCP, sender_is_client
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 WIRE, CLIENT, SERVER = 0, 1, 2  # values of the column `view`
 VIEWS = 3
 
+# Column of `sender_is_greater`.
+GREATER = "sender_is_greater"
 # What `with_sides` reads; select these besides your own columns.
 SIDE_COLUMNS = (
     "flow_id", "direction", "src_ip", "src_port", "dst_ip", "dst_port", "ip_proto", "tcp_flags", "icmp_type",
@@ -51,16 +54,16 @@ def _from_client(packets: Any, deciding: np.ndarray, out: np.ndarray) -> None:
     flow_id, greater, src_port, dst_port, ip_proto, tcp_flags, icmp_type = packets
     for i in range(flow_id.size):
         d = deciding[flow_id[i]]
-        out[i] = (greater[i] == greater[d]) == sender_is_client(
-            ip_proto[d], tcp_flags[d], src_port[d], dst_port[d], icmp_type[d]
-        )
+        ports = i64(src_port[d]), i64(dst_port[d])
+        is_client = sender_is_client(i64(ip_proto[d]), i64(tcp_flags[d]), *ports, i64(icmp_type[d]))
+        out[i] = (greater[i] == greater[d]) == is_client
 
 
 def sender_is_greater() -> pl.Expr:
     """Tells both ends apart: whether the sender's port, else its address, is the greater one."""
     ports = pl.col("src_port").ne_missing(pl.col("dst_port"))
     port, ip = (pl.col("src_" + name) > pl.col("dst_" + name) for name in ("port", "ip"))
-    return pl.when(ports).then(port).otherwise(ip).fill_null(value=False)
+    return pl.when(ports).then(port).otherwise(ip).fill_null(value=False).alias(GREATER)
 
 
 def column(frame: pl.DataFrame, name: str, dtype: Any) -> NDArray[Any]:
@@ -69,29 +72,50 @@ def column(frame: pl.DataFrame, name: str, dtype: Any) -> NDArray[Any]:
     return found
 
 
-def with_sides(packets: pl.DataFrame) -> pl.DataFrame:
-    """`packets` (all with a flow) in capture order, with `from_client` and `view` added."""
-    flow_id = column(packets, "flow_id", np.int64)
-    arrays = (
-        flow_id,
-        packets.select(sender_is_greater()).to_series().to_numpy(),
-        column(packets, "src_port", np.int64),
-        column(packets, "dst_port", np.int64),
-        column(packets, "ip_proto", np.int64),
-        column(packets, "tcp_flags", np.int64),
-        column(packets, "icmp_type", np.int64),
+def is_client(packets: pl.DataFrame) -> NDArray[np.bool_]:
+    """Whether the sender of each packet is the client, where each decides about its conversation."""
+    rows = np.arange(packets.height)
+    out = np.empty(packets.height, np.bool_)
+    _from_client((rows, packets[GREATER].to_numpy(), *_headers(packets)), rows, out)
+    return out
+
+
+def _headers(packets: pl.DataFrame) -> tuple[NDArray[Any], ...]:
+    return (
+        column(packets, "src_port", np.uint16),
+        column(packets, "dst_port", np.uint16),
+        column(packets, "ip_proto", np.uint8),
+        column(packets, "tcp_flags", np.uint16),
+        column(packets, "icmp_type", np.uint8),
     )
+
+
+def with_sides(packets: pl.DataFrame) -> pl.DataFrame:
+    """`packets` (all with a flow) in capture order, with `from_client` and `view` added.
+
+    Where they have `sender_is_greater` already, addresses are not looked at; it goes.
+    """
+    flow_id = column(packets, "flow_id", np.int64)
+    if GREATER not in packets.columns:
+        packets = packets.with_columns(sender_is_greater())
+    greater, headers = packets[GREATER].to_numpy(), _headers(packets)
+    packets = packets.drop(GREATER)
     flows = int(flow_id.max()) + 1 if flow_id.size else 0
     deciding = np.full(flows, -1, np.int64)
-    _deciding_rows(flow_id, arrays[4], arrays[5], deciding, np.zeros(flows, np.uint8))
+    _deciding_rows(flow_id, headers[2], headers[3], deciding, np.zeros(flows, np.uint8))
     from_client = np.empty(flow_id.size, np.bool_)
-    _from_client(arrays, deciding, from_client)
-    outwards = pl.col("direction") == "out"
-    return packets.with_columns(from_client=pl.Series(from_client)).with_columns(
-        view=pl.when(pl.col("direction").is_null())
-        .then(WIRE)
-        .when(outwards == pl.col("from_client"))
-        .then(CLIENT)
-        .otherwise(SERVER)
-        .cast(pl.UInt8)
+    _from_client((flow_id, greater, *headers), deciding, from_client)
+    outwards = packets.select(outwards=pl.col("direction") == "out").to_series()
+    at_client = outwards.fill_null(value=False).to_numpy() == from_client
+    view = np.where(at_client, np.uint8(CLIENT), np.uint8(SERVER))
+    view[outwards.is_null().to_numpy()] = WIRE
+    lengths = packets.get_column("flow_id").chunk_lengths()
+    return packets.with_columns(
+        _in_chunks("from_client", from_client, lengths), _in_chunks("view", view, lengths)
     )
+
+
+def _in_chunks(name: str, values: NDArray[Any], lengths: list[int]) -> pl.Series:
+    """A column in the same pieces as the others of a frame: else polars copies all of these."""
+    parts = np.split(values, np.cumsum(lengths)[:-1])
+    return pl.concat([pl.Series(name, part) for part in parts], rechunk=False)
