@@ -24,7 +24,6 @@ def trigger(
 
     \b
     Examples:
-      stratokit record --keep 10m -o flight.parquet        somewhere, for days
       stratokit trigger --reason "checkout is slow"
       stratokit trigger --list
       stratokit trigger --pid 4711
