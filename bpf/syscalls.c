@@ -66,7 +66,7 @@ BPF_HASH(closing_files, u32, struct file_info, 8192);
 
 /* struct pt_regs of x86_64, part of the kernel's interface to ptrace. */
 struct registers {
-	u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs;
+	u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp;
 };
 
 struct syscall_scratch {

@@ -81,6 +81,12 @@ def record(
         help="Cut packets at this length.  [default: 65535; with --interface 262144]",
     ),
     io_bytes: int = typer.Option(80, metavar="BYTES", help="Keep so much of what is read and written."),
+    tls: bool = typer.Option(
+        False, "--tls", help="Record what programs send and receive in TLS through OpenSSL, as plaintext."
+    ),
+    tls_bytes: int = typer.Option(
+        "1M", metavar="SIZE", parser=size_bytes, help="With --tls: keep so much of each call of OpenSSL."
+    ),
     buffer: int = typer.Option(
         "64M", metavar="SIZE", parser=size_bytes, help="Kernel buffer; larger ones survive larger bursts."
     ),
@@ -206,6 +212,8 @@ def record(
     if kept and max_disk is not None:
         raise UsageError("of a window --keep-size is the limit, not --max-disk")
     output, spool = _files(output, force, bool(rotated or kept))
+    if tls and output.suffix != ".parquet":
+        raise UsageError(f"plaintext of TLS is kept in .parquet files, which {output.name} is not")
     chosen = _planned(filter_, syscalls)
     options = RecordOptions(
         output=output,
@@ -220,6 +228,8 @@ def record(
         sockets=sockets and chosen.sockets,
         filter=dataclasses.replace(chosen.filter, dns_errors_only=dns_errors_only),
         buffer_bytes=buffer,
+        tls=tls,
+        tls_bytes=tls_bytes,
         rotation=rotated,
         keep=kept,
         command=tuple(command or ()),

@@ -168,6 +168,11 @@ class Capture:
         """The capture without any filter."""
         return self._whole
 
+    @functools.cached_property
+    def has_plaintext(self) -> bool:
+        """Whether it holds what programs sent and received in TLS."""
+        return self.packet_file is None and any(file.rows.get("plaintext") for file in self.files)
+
     def info(self) -> dict[str, Any]:
         """Files, host, time span, rows by kind, losses: from metadata alone."""
         return merged(self.files)
@@ -196,7 +201,9 @@ class Capture:
     def recorded(self, name: str) -> bool:
         """Whether the capture could have filled the table, even if nothing of the kind happened."""
         kind = entry(name).kind
-        if entry(name).from_payload and any(file.rows.get("syscall") for file in self.files):
+        if entry(name).from_payload and any(
+            file.rows.get("syscall") or file.rows.get("plaintext") for file in self.files
+        ):
             return True
         return any(file.rows.get(kind) or kind in file.asked for file in self.files)
 

@@ -51,6 +51,7 @@ class FileFacts:
             "packet": options.get("packets", False),
             "socket": options.get("sockets", False),
             "syscall": options.get("syscalls", "none") != "none",
+            "plaintext": options.get("tls", False),
             "process": True,
             "container": True,
             "interface": True,

@@ -45,6 +45,7 @@ def write_kept(capture: Capture, text: str, output: Path, dns_errors_only: bool 
             ("container", containers),
             *((kind, capture.rows(kind)) for kind in _ALWAYS),
             ("syscall", calls),
+            ("plaintext", _plaintext(capture, cookies)),
             ("packet", _numbered(packets)),
         ):
             for batch in rows.drop("kind", strict=False).collect_batches(
@@ -86,6 +87,13 @@ def _calls(capture: Capture, wanted: Plan, cookies: pl.DataFrame) -> pl.LazyFram
         return matching
     return pl.concat([matching, on_sockets]).unique(
         ["ts", "tid", "syscall"], keep="first", maintain_order=True
+    )
+
+
+def _plaintext(capture: Capture, cookies: pl.DataFrame) -> pl.LazyFrame:
+    """What was said in TLS on the sockets of packets that are kept."""
+    return capture.rows("plaintext").join(
+        cookies.lazy(), on="socket_cookie", how="semi", maintain_order="left"
     )
 
 

@@ -33,6 +33,10 @@ _EVENTS = (
 )
 _CONTAINERS = "ts container_id container_name runtime image pod namespace pod_uid cgroup name_source"
 _INTERFACES = "ts interface ifindex link_type mac addresses mtu netns interface_info"
+_PLAINTEXT = (
+    "ts pid comm direction src_ip src_port dst_ip dst_port orig_len cap_len data duration_ns tls_session "
+    "tls_position tls_began cipher_next_seq socket_cookie tid process_start container_id pod namespace cgroup"
+)
 _LOSSES = "ts counter amount span_ns"
 
 
@@ -78,6 +82,11 @@ RAW_TABLES = {
     "process": Table("processes", "a process", _PROCESSES),
     "container": Table("containers", "a container", _columns(_CONTAINERS)),
     "interface": Table("interfaces", "a network interface", _columns(_INTERFACES)),
+    "plaintext": Table(
+        "plaintext",
+        "what a program sent or received in TLS through OpenSSL, in one call, or one record of it",
+        _columns(_PLAINTEXT),
+    ),
     "loss": Table("losses", "a counter of lost or cut things over a span of time", _LOSS_COLUMNS),
 }
 

@@ -15,6 +15,7 @@ import polars as pl
 from stratokit.engine.frames import conform
 from stratokit.engine.scap.events_out import with_ends
 from stratokit.schema import load
+from stratokit.streams.source import with_room
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -42,9 +43,12 @@ def stands_in(capture: Capture) -> bool:
 class SocketPayload:
     """Rows of a capture, with calls for packets."""
 
+    has_sequence_numbers = False  # those of TCP are not known
+
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
         self._packets: pl.LazyFrame | None = None
+        self.has_plaintext = capture.has_plaintext
 
     def rows(self, kind: str) -> pl.LazyFrame:
         """See `streams.source.PacketSource`."""
@@ -82,7 +86,7 @@ class SocketPayload:
         ).sort("ts", maintain_order=True)
         stream = ("direction", "src_ip", "src_port", "dst_ip", "dst_port", "ip_proto", "socket")
         before = pl.col("payload_len").cast(pl.UInt64).cum_sum().over(stream) - pl.col("payload_len")
-        return moved.with_columns(
+        segments = moved.with_columns(
             _conversation(),
             frame=pl.int_range(1, pl.len() + 1).cast(pl.UInt64),
             tcp_seq=(before & 0xFFFFFFFF).cast(pl.UInt32),
@@ -91,6 +95,7 @@ class SocketPayload:
             cap_len=pl.col("data").bin.size().cast(pl.UInt32),
             orig_len="payload_len",
         ).drop("syscall", "ret", "fd", "fd_name", "duration_ns", "socket")
+        return with_room(segments)
 
     def _protocol(self, known: pl.DataFrame) -> pl.Series:
         """TCP or UDP: as the row says, or the socket of that cookie; by its port where neither says."""

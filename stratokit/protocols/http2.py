@@ -258,6 +258,7 @@ def _rows_of_connections(
             "unread_blocks": conns[:, row_of.UNREAD_BLOCKS],
             "skipped_bytes": conns[:, row_of.SKIPPED],
             "first_frame": runs.frame[first],
+            "asked_frame": _where(starts[0] >= 0, runs.frame[np.where(starts[0] >= 0, rows_at[0], 0)]),
             "goaway_frame": _where(at >= 0, runs.frame[away_row]),
         }
     )
@@ -270,7 +271,12 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
         return pl.DataFrame(schema=frame_schema(TABLE))
     rows = pl.concat(parts).sort("ts", "flow_id", maintain_order=True)
     rows = rows.cast({"first_frame": pl.UInt64, "goaway_frame": pl.UInt64})
-    return with_ends(rows, sighted(capture, "http2"), "first_frame", "goaway_frame")
+    # In TLS 1.3 the server may speak first: what the client sent says who that is.
+    rows = rows.with_columns(
+        pl.col("asked_frame").cast(pl.UInt64),
+        told_frame=pl.when(pl.col("asked_frame").is_null()).then("first_frame"),
+    )
+    return with_ends(rows, sighted(capture, "http2"), "asked_frame", "told_frame")
 
 
 def build(capture: PacketSource) -> pl.LazyFrame:

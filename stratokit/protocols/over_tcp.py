@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ import polars as pl
 from stratokit.formats.source import forget_pages
 from stratokit.protocols.base import Passes
 from stratokit.streams import reassembly
+from stratokit.streams.plaintext import PlaintextSource
 from stratokit.streams.segments import STREAM_LIMIT_BYTES
 
 if TYPE_CHECKING:
@@ -61,12 +63,14 @@ class Parsed:
     """What a parser found in a group of conversations.
 
     `parts` are frames by the name of the table that they belong to, in the parser's own form, or what makes
-    them where that takes long; `counters` what it skipped; `inner` streams in which another protocol goes on.
+    them where that takes long; `counters` what it skipped; `inner` streams in which another protocol goes on;
+    `opened` numbers of conversations whose secrets were known.
     """
 
     parts: Mapping[str, pl.DataFrame | Callable[[], pl.DataFrame]]
     counters: dict[str, int] = dataclasses.field(default_factory=dict)
     inner: tuple[Inner, ...] = ()
+    opened: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,9 +107,9 @@ class StreamParser:
     with_secrets: Callable[[StreamParser, Any], StreamParser] | None = None
     telling: pl.Expr | None = None
 
-    def serves(self, tables: set[str]) -> bool:
+    def serves(self, tables: AbstractSet[str]) -> bool:
         """Whether any of these tables may get rows from it."""
-        return self.carries or not tables.isdisjoint(self.tables)
+        return self.carries or any(table in tables for table in self.tables)
 
 
 @functools.cache
@@ -181,23 +185,22 @@ def _run(capture: PacketSource, tables: set[str]) -> Passes:
     known = (alone,) if alone else _parsers_for(capture)
     besides = {table: p.beside for p in known if p.beside is not None for table in tables & {*p.tables}}
     wanted = pl.any_horizontal(*besides.values()) if besides else None
+    readers = known if alone is None else _with_others(capture)
+    opened: set[int] = set()
     for streams in reassembly.batches(capture, beside=wanted, only=alone.telling if alone else None):
-        found.counters.update(streams.losses)
-        first = {table: len(parts) for table, parts in found.parts.items()}
-        for parsed in _found(streams, tables, known if alone is None else _with_others(capture)):
-            found.counters.update(parsed.counters)
-            for table in parsed.parts.keys() & tables:
-                part = parsed.parts[table]
-                found.parts[table].append(part if isinstance(part, pl.DataFrame) else part())
-        for table, parts in found.parts.items():
-            of_messages = _of_frames(streams.packets, parts[first[table] :])
-            found.packets.setdefault(table, []).append(of_messages)
+        opened |= _read(streams, streams.packets, found, readers)
         for table, chosen in besides.items():
             if streams.beside is None:
                 continue
             others = streams.beside if len(besides) == 1 else streams.beside.filter(chosen)
             found.beside.setdefault(table, []).append(others)
             found.packets[table].append(others.drop("data", "datagram"))
+    if getattr(capture, "has_plaintext", False):
+        source = PlaintextSource(capture, opened)
+        flows = source.flows.to_numpy()
+        for streams in reassembly.batches(source):
+            ours = dataclasses.replace(streams, flow_id=flows[streams.flow_id].astype(np.int64))
+            _read(ours, source.seen(streams.packets), found, readers)
     return found
 
 
@@ -206,14 +209,36 @@ def _with_others(capture: PacketSource) -> tuple[StreamParser, ...]:
     return tuple(dataclasses.replace(parser, carries=False) for parser in _parsers_for(capture))
 
 
-def _found(streams: Streams, tables: set[str], known: tuple[StreamParser, ...]) -> Iterator[Parsed]:
+def _read(
+    streams: Streams, packets: pl.DataFrame, found: Passes, known: tuple[StreamParser, ...]
+) -> set[int]:
+    """Add what all parsers find in these conversations, with the packets of it, to `found`.
+
+    Returns the numbers of conversations that were opened.
+    """
+    opened: set[int] = set()
+    found.counters.update(streams.losses)
+    first = {table: len(parts) for table, parts in found.parts.items()}
+    for parsed in _found(streams, found.parts.keys(), known):
+        found.counters.update(parsed.counters)
+        opened.update(parsed.opened)
+        for table in parsed.parts.keys() & found.parts.keys():
+            part = parsed.parts[table]
+            found.parts[table].append(part if isinstance(part, pl.DataFrame) else part())
+    for table, parts in found.parts.items():
+        of_messages = _of_frames(packets, parts[first[table] :])
+        found.packets.setdefault(table, []).append(of_messages)
+    return opened
+
+
+def _found(streams: Streams, tables: AbstractSet[str], known: tuple[StreamParser, ...]) -> Iterator[Parsed]:
     """What all parsers find in these conversations."""
     if not streams.flow_id.size:
         return
     heads = Heads(*streams.heads(HEAD_BYTES), streams.began, streams.on_port)
     for parser, ours, asks in _recognised(heads, tables, known):
         wanted = ours
-        if parser.leads_on is not None and tables.isdisjoint(parser.tables):
+        if parser.leads_on is not None and not any(table in tables for table in parser.tables):
             wanted = _leading_on(streams, parser.leads_on, ours, asks)
         groups = streams.groups(wanted, GROUP_BYTES, parser.limit_bytes)
 
@@ -264,7 +289,7 @@ def _of_frames(packets: pl.DataFrame, parts: list[pl.DataFrame]) -> pl.DataFrame
 
 
 def _recognised(
-    heads: Heads, tables: set[str], known: tuple[StreamParser, ...]
+    heads: Heads, tables: AbstractSet[str], known: tuple[StreamParser, ...]
 ) -> Iterator[tuple[StreamParser, NDArray[np.bool_], NDArray[np.int64]]]:
     """(parser, which conversations are its, who asks in each), where any of its tables is asked for."""
     free = np.ones((heads.bounds.size - 1) // 2, np.bool_)
@@ -278,7 +303,7 @@ def _recognised(
 
 
 def _with_inner(
-    found: Parsed, tables: set[str], known: tuple[StreamParser, ...], depth: int = 0
+    found: Parsed, tables: AbstractSet[str], known: tuple[StreamParser, ...], depth: int = 0
 ) -> Iterator[Parsed]:
     """What a parser found, and what others find inside."""
     yield found

@@ -338,7 +338,9 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64], secrets: Secrets | None = N
     def frame() -> pl.DataFrame:
         return _with_opened(_frame(runs, streams, hellos, facts, chains, plain), opened)
 
-    return Parsed({"tls": frame}, counters, opened.inner if opened else ())
+    if opened is None:
+        return Parsed({"tls": frame}, counters)
+    return Parsed({"tls": frame}, counters, opened.inner, tuple(runs.flow_id[opened.flows].tolist()))
 
 
 def _frame(

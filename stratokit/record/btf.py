@@ -143,14 +143,22 @@ DEVICE_MEMBERS = (
     ("sock_common", "skc_net"),
 )
 
+# What bpf/tls.c reads besides: where TCP stands, and the file that is executed.
+TLS_MEMBERS = (
+    ("sock", "sk_protocol"),
+    ("tcp_sock", "copied_seq"),
+    ("tcp_sock", "write_seq"),
+    ("linux_binprm", "file"),
+)
+
 # Members of these are read at once, from the first to the end of the last, where they are near.
 BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_sb")}
 
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
     """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them.
-    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS` or `DEVICE_MEMBERS` too, these with HAVE_TCP_BTF
-    = 1 or HAVE_DEVICE_BTF = 1.
+    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS`, `DEVICE_MEMBERS` or `TLS_MEMBERS` too, these
+    with HAVE_TCP_BTF, HAVE_DEVICE_BTF or HAVE_TLS_BTF = 1.
     """
     try:
         btf = Btf(path.read_bytes())
@@ -162,7 +170,8 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
         first = min(places) & ~7
         offsets[f"BLOCK_{name}"] = first
         offsets[f"BLOCK_{name}_BYTES"] = max(places) + 8 - first
-    for name, more in (("HAVE_TCP_BTF", TCP_MEMBERS), ("HAVE_DEVICE_BTF", DEVICE_MEMBERS)):
+    further = {"HAVE_TCP_BTF": TCP_MEMBERS, "HAVE_DEVICE_BTF": DEVICE_MEMBERS, "HAVE_TLS_BTF": TLS_MEMBERS}
+    for name, more in further.items():
         with contextlib.suppress(KeyError):
             offsets |= {**_offsets(btf, more), name: 1}
     return offsets

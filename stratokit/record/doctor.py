@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stratokit.errors import StratokitError
 from stratokit.record import btf, cgroups
 from stratokit.record.loader import Kernel, import_bcc
+from stratokit.record.openssl import OpenSsl
 from stratokit.record.options import RecordOptions
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ FEATURES = {
     "syscalls": ("CAP_BPF", "CAP_PERFMON"),
     "processes": ("CAP_BPF", "CAP_PERFMON"),
     "devices": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON"),
+    "tls": ("CAP_BPF", "CAP_PERFMON"),
     "older sockets": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
 }
 # What is recorded unless it is asked for otherwise.
@@ -149,17 +151,20 @@ def _attempts() -> Iterator[Check]:
         output=path,
         spool=path,
         syscalls="default" if platform.machine() == "x86_64" else "none",
+        tls=platform.machine() == "x86_64",
         buffer_bytes=1 << 16,
     )
     try:
         with contextlib.closing(Kernel(options)) as kernel:
             for name in kernel.names:
                 yield _attempt(kernel, name)
+            if "tls" in kernel.names:
+                yield _openssl(kernel)
     except StratokitError as error:
         needed = tuple(dict.fromkeys(name for feature in DEFAULT for name in FEATURES[feature]))
         yield Check("recording", "load", False, str(error), with_capabilities(needed))
         return
-    at_devices = dataclasses.replace(options, interfaces=("any",), sockets=False, syscalls="none")
+    at_devices = dataclasses.replace(options, interfaces=("any",), sockets=False, syscalls="none", tls=False)
     try:
         with contextlib.closing(Kernel(at_devices)) as kernel:
             yield _attempt(kernel, "devices")
@@ -173,3 +178,20 @@ def _attempt(kernel: Kernel, name: str) -> Check:
     except StratokitError as error:
         return Check(name, "attach", False, str(error), with_capabilities(FEATURES[name]))
     return Check(name, "attach", True, "loaded and attached")
+
+
+def _openssl(kernel: Kernel) -> Check:
+    """Attach to OpenSSL where it usually is."""
+    found = OpenSsl(kernel)
+    found.begin((), look_here=True)
+    refused = found.counts["tls_library_refused"]
+    return Check(
+        "tls",
+        "OpenSSL",
+        not refused,
+        f"{refused} of its libraries cannot be watched"
+        if refused
+        else f"watched in {len(found.libraries)} files; programs with TLS of their own (Go, Java, Rust, "
+        "GnuTLS, BoringSSL, or OpenSSL built in without symbols) are not seen",
+        with_capabilities(FEATURES["tls"]) + "; the kernel needs CONFIG_UPROBES" if refused else "",
+    )

@@ -18,11 +18,12 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
-from stratokit.record import btf, cgroups, pidns, specs
+from stratokit.record import attach, btf, cgroups, pidns, specs
 from stratokit.record.devices import Devices
 from stratokit.record.programs import (
     CGROUP_PROGRAMS,
     DEVICE_PROGRAM,
+    EXTRA_TRACEPOINT_PROGRAMS,
     TRACEPOINT_PROGRAMS,
     Program,
     filter_settings,
@@ -33,7 +34,7 @@ from stratokit.record.ring import Ring
 from stratokit.schema import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from stratokit.record.options import RecordOptions
 
@@ -106,6 +107,9 @@ class Kernel:
     def __init__(self, options: RecordOptions, groups: dict[int, str] | None = None) -> None:
         """`groups`: the cgroups that are chosen at the start, paths by id."""
         self._links: dict[int, list[int]] = {}
+        self._held: list[int] = []  # descriptors of what is attached beside cgroups
+        self._functions: dict[str, int] = {}  # programs for functions of files, by name
+        self._taken: set[tuple[int, int]] = set()
         self._scope = options.scope
         self._groups = dict(groups or {})
         self.offsets = btf.kernel_offsets()
@@ -120,6 +124,7 @@ class Kernel:
         self.pid = pidns.kernel_pid()
         settings: dict[str, int | str] = {
             "SNAPLEN": options.snaplen,
+            "TLS_BYTES": options.tls_bytes,
             "IO_BYTES": options.io_bytes,
             "VAR_MASK": var_mask,
             "VAR_TAIL": max(1024, options.io_bytes) + 128,
@@ -170,6 +175,10 @@ class Kernel:
             if platform.machine() == "x86_64":
                 names.append("syscalls")
         names.append("processes")
+        if options.tls:
+            if platform.machine() != "x86_64":
+                raise RecordError(f"--tls is not known for {platform.machine()} yet; record without it")
+            names += [name for name in ("syscalls", "tls") if name not in names]
         return names
 
     def _compile(self, text: str) -> Any:
@@ -227,6 +236,45 @@ class Kernel:
             self._attach_cgroup(CGROUP_PROGRAMS[name])
         if name == "devices":
             self.devices.open(self._load(DEVICE_PROGRAM))
+        for program in EXTRA_TRACEPOINT_PROGRAMS.get(name, ()):
+            if not program.needs or program.needs in self.offsets:
+                self._attach_extra(program)
+
+    def _attach_extra(self, program: Program) -> None:
+        """To a tracepoint that has a program of ours already, which bcc cannot."""
+        try:
+            self._held.append(attach.raw_tracepoint(self._load(program), program.tracepoint))
+        except OSError as error:
+            message = f"the kernel refuses the tracepoint {program.tracepoint}: {error.strerror}"
+            raise RecordError(message) from error
+
+    def attach_functions(
+        self, path: str, offsets: dict[str, int], wanted: Mapping[str, tuple[str, str]]
+    ) -> None:
+        """Attach to functions of a file: `offsets` in it, by name; `wanted` programs for entry and return.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        # Returns first, as a call that was seen to begin must be seen to end.
+        for at_return in (True, False):
+            for name, offset in offsets.items():
+                if function := wanted[name][at_return]:
+                    if function not in self._functions:
+                        self._functions[function] = self._load(Program(function, "KPROBE"))
+                    program = self._functions[function]
+                    self._held.append(attach.uprobe(program, path, offset, at_return=at_return))
+
+    def tls_files_found(self) -> int:
+        """How many files were executed or mapped to be executed for the first time."""
+        return int(self._bpf[b"tls_files_found"][ctypes.c_int(0)].value)
+
+    def take_tls_files(self) -> set[int]:
+        """By which processes, since this was asked last."""
+        found = {(key.inode, key.device): pid.value for key, pid in self._bpf[b"tls_files"].items()}
+        new = {pid for key, pid in found.items() if key not in self._taken}
+        self._taken |= found.keys()
+        return new
 
     def _load(self, program: Program) -> int:
         bcc = import_bcc()
@@ -236,6 +284,7 @@ class Kernel:
             "CGROUP_SKB": 8,
             "CGROUP_SOCK": 9,
             "SOCK_OPS": 13,
+            "KPROBE": 2,
             "RAW_TRACEPOINT": 17,
             "CGROUP_SOCK_ADDR": 18,
         }
@@ -376,6 +425,8 @@ class Kernel:
                 os.close(link)
         self._links.clear()
         self.devices.close()
+        attach.close_all(self._held)
+        self._held.clear()
         for name in list(self._bpf.raw_tracepoint_fds):
             self._bpf.detach_raw_tracepoint(name)
 

@@ -12,6 +12,7 @@ SNAPLEN_MOST = 65535
 FRAME_BYTES_MOST = 262144  # as tcpdump's
 IO_BYTES_MOST = 16384
 BUFFER_BYTES = 64 << 20
+TLS_BYTES_MOST = 1 << 20  # more turns of its loop the verifier does not follow
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class RecordOptions:
     up to a power of two. `command` is empty when nothing is started. With `interfaces` packets are recorded
     as frames at these devices instead of at sockets, in the network namespaces `netns`, empty for the own
     one.
+    `tls_bytes` of each call of OpenSSL are kept where `tls` asks for plaintext.
     """
 
     output: pathlib.Path
@@ -152,6 +154,8 @@ class RecordOptions:
     command: tuple[str, ...] = ()
     scope: Scope = Scope()
     filter: Filter = Filter()
+    tls: bool = False
+    tls_bytes: int = 1 << 20
     limits: Limits = Limits()
     interfaces: tuple[str, ...] = ()
     netns: tuple[str, ...] = ()

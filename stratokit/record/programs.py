@@ -74,6 +74,15 @@ TRACEPOINT_PROGRAMS = {
     ),
 }
 
+# Further programs at tracepoints that have one already.
+EXTRA_TRACEPOINT_PROGRAMS = {
+    "tls": (
+        Program("tls_executed", "RAW_TRACEPOINT", tracepoint="sched_process_exec", needs="HAVE_TLS_BTF"),
+        Program("tls_mapped", "RAW_TRACEPOINT", tracepoint="sys_enter"),
+        Program("tls_socket_call", "RAW_TRACEPOINT", tracepoint="sys_exit", needs="HAVE_TLS_BTF"),
+    ),
+}
+
 
 def program_text(names: list[str], settings: dict[str, int | str]) -> str:
     """The C text of one recording: derived header, settings, common.h, and the named programs."""

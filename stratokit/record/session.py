@@ -18,10 +18,12 @@ from stratokit.record import guard, host, scope
 from stratokit.record.alarms import Alarms
 from stratokit.record.command import end_command, urgent
 from stratokit.record.loader import Kernel
+from stratokit.record.openssl import OpenSsl
 from stratokit.record.options import (
     FRAME_BYTES_MOST,
     IO_BYTES_MOST,
     SNAPLEN_MOST,
+    TLS_BYTES_MOST,
     RecordOptions,
     Result,
     Status,
@@ -69,6 +71,8 @@ def check(options: RecordOptions) -> None:
         raise UsageError("--netns says where the devices of --interface are; name one, or any")
     if not 0 <= options.io_bytes <= IO_BYTES_MOST:
         raise UsageError(f"--io-bytes takes 0 to {IO_BYTES_MOST}, not {options.io_bytes}")
+    if not 256 <= options.tls_bytes <= TLS_BYTES_MOST:
+        raise UsageError(f"--tls-bytes takes 256 to 1M, not {options.tls_bytes}")
     if not 1 << 16 <= options.buffer_bytes <= 1 << 30:
         raise UsageError(f"--buffer takes 64K to 1G, not {options.buffer_bytes}")
     if options.duration_ns is not None and options.duration_ns <= 0:
@@ -224,6 +228,10 @@ class Session:
         self._kernel.attach()
         self._surroundings = Surroundings(self._watch, self._kernel, self._put)
         self._count(self._surroundings.begin())
+        self._openssl = OpenSsl(self._kernel) if self.options.tls else None
+        if self._openssl:
+            scope_ = self._watch.scope
+            self._openssl.begin(self._surroundings.members(), look_here=scope_.by_task or not scope_)
 
     def _count(self, counts: dict[str, int]) -> None:
         for name, amount in counts.items():
@@ -278,6 +286,8 @@ class Session:
             self._kernel.ring.drain(self._write_events)
             self._guard.poll(now)
             self._surroundings.note_interfaces(self._kernel.devices.poll())
+            if self._openssl:
+                self._openssl.look(now)
             if now >= next_counters:
                 next_counters = now + COUNTERS_INTERVAL_NS
                 self._within_limits(now)
@@ -293,7 +303,9 @@ class Session:
                 self._surroundings.interfaces()
             if next_look is not None and now >= next_look:
                 next_look = now + scope.INTERVAL_NS
-                self._surroundings.follow(now)
+                newcomers = self._surroundings.follow(now)
+                if self._openssl and newcomers:
+                    self._openssl.look(now, newcomers)
             if self._roll is not None:
                 self._turn(self._roll, now)
             if not self._stop and self._kernel.ring.pending() < busy:
@@ -379,6 +391,8 @@ class Session:
         surroundings = self._surroundings
         if self.options.scope.by_cgroup:
             surroundings.follow(time.monotonic_ns())
+        if self._openssl:
+            self._count(self._openssl.counts)
         members = surroundings.members()
         waiting = surroundings.waiting(members)
         self._kernel.detach()

@@ -89,17 +89,21 @@ class Surroundings:
             elif name == "cgroups":
                 self._known_groups = set(rows)
 
-    def follow(self, now_ns: int) -> None:
-        """Containers come and go: attach to those that are chosen, and note who was in them already."""
+    def follow(self, now_ns: int) -> set[int] | None:
+        """Containers come and go: attach to those that are chosen, and note who was in them already.
+
+        Returns these processes.
+        """
         newcomers = self._watch.look_again(self._kernel, now_ns)
         if newcomers is None:
-            return
+            return None
         if newcomers:
             seen = self._processes(newcomers)
             self._table("processes", [row | {"at_ns": now_ns} for row in seen.processes])
             self._table("descriptors", seen.descriptors)
             self._table("sockets", self._sockets(netns.snapshot().sockets, seen))
         self.groups(self.members())
+        return newcomers
 
     def groups(self, members: set[int] | None) -> None:
         """Note containers and cgroups that are not noted yet."""

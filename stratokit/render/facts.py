@@ -41,6 +41,8 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("to", f"{units.moment(facts['last_ts'])} UTC, {units.duration(facts['duration_ns'])}"))
     rows = ", ".join(f"{units.number(count)} {kind}" for kind, count in facts["rows"].items())
     lines.append(("rows", rows or "none"))
+    if facts["rows"].get("plaintext"):
+        lines.append(("secrets", "holds plaintext of TLS"))
     lines += [("limits", text) for text in limit_lines(facts.get("limits") or [])]
     if facts.get("where"):
         lines.append(("where", facts["where"]))

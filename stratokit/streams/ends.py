@@ -12,6 +12,7 @@ import polars as pl
 
 from stratokit.schema.model import Column
 from stratokit.streams.conversation_sums import OWNER
+from stratokit.streams.plaintext import UNSEEN_FRAME
 
 if TYPE_CHECKING:
     from stratokit.streams.source import PacketSource
@@ -71,6 +72,15 @@ def with_ends(
     frames = pl.concat([messages[request_frame], messages[response_frame]]).drop_nulls()
     sightings = _sightings(capture, frames)
     messages = _with_addresses(messages, sightings, request_frame, response_frame)
+    messages = _owned(messages, sightings, request_frame, response_frame)
+    numbers = [name for name in messages.columns if name.endswith("frame")]
+    return messages.with_columns(pl.when(pl.col(name) < UNSEEN_FRAME).then(name) for name in numbers)
+
+
+def _owned(
+    messages: pl.DataFrame, sightings: pl.DataFrame, request_frame: str, response_frame: str
+) -> pl.DataFrame:
+    """With processes at both ends and the latency at the server's."""
     if _is_plain(sightings):
         return messages.with_columns(
             *(

@@ -51,6 +51,17 @@ def packet_bytes(packets: pl.DataFrame) -> pl.Series:
     return packets.select(pl.coalesce("datagram", "data")).to_series()
 
 
+def with_room(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with `data` and `payload_offset` for `memory.parts_of`, which does not see values of up to 12
+    bytes: such get room in front. Packets of the network have headers there.
+    """
+    short = pl.col("data").bin.size() <= 12
+    return rows.with_columns(
+        data=pl.when(short).then(pl.lit(bytes(16)) + pl.col("data")).otherwise("data"),
+        payload_offset=pl.when(short).then(pl.col("payload_offset") + 16).otherwise("payload_offset"),
+    )
+
+
 def frame_schema(table: Table) -> pl.Schema:
     """Column names and polars types of a declared table."""
     return pl.Schema({column.name: POLARS_TYPES[column.type] for column in table.columns})

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,9 @@ class Boxed:
     programs: tuple[str, ...]
 
 
-def _root(folder: Path) -> None:
-    """Programs with the libraries that they are linked with."""
-    for name in PROGRAMS:
+def root(folder: Path, programs: Iterable[str] = PROGRAMS) -> None:
+    """A root file system of programs with the libraries that they are linked with."""
+    for name in programs:
         source = Path(program(name)).resolve()
         said = subprocess.run([program("ldd"), source], capture_output=True, text=True, check=False).stdout
         for path in (str(source), *re.findall(r"(/\S+) \(0x", said)):
@@ -46,7 +46,7 @@ def _root(folder: Path) -> None:
 
 
 def _bundle(folder: Path, container_id: str) -> None:
-    _root(folder / "rootfs")
+    root(folder / "rootfs")
     subprocess.run([program("runc"), "spec"], cwd=folder, check=True, capture_output=True)
     config = json.loads((folder / "config.json").read_text())
     config["process"] |= {"terminal": False, "args": ["/bin/sh", "-c", SCRIPT]}

@@ -77,7 +77,7 @@ def nginx(
         (root / "www/bench.bin").write_bytes(bytes(4096))  # what benchmarks/ ask for
         tls = "http2" if http2 else ""  # by prior knowledge: nginx knows no upgrade
         if certificate:
-            tls = f"ssl; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate.cert};"
+            tls = f"ssl {tls}; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate.cert};"
             tls += f" ssl_certificate_key {certificate.key}"
         (root / "nginx.conf").write_text(
             CONFIG.format(

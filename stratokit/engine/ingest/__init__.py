@@ -22,6 +22,7 @@ from stratokit.engine.ingest import (
     losses,
     owners,
     packets,
+    plaintext,
     processes,
     sockets,
     syscalls,
@@ -47,9 +48,9 @@ def ingest(
     reader = Reader(chain, progress)
     found = survey(reader)
     with CaptureWriter(out, _metadata(found)) as writer:
-        context, call_rows = _small_tables(found, writer)
+        context, call_rows, tls_rows = _small_tables(found, writer)
         of_packets = {"packet": packets.Packets(found, context), "frame": frames.Frames(found, context)}
-        unreadable = _bulk(reader, found, writer, of_packets, call_rows)
+        unreadable = _bulk(reader, found, writer, of_packets, call_rows, tls_rows)
         lost = losses.losses(found, unreadable)
         writer.write("loss", _arrow(lost))
     return dict(lost.group_by("counter").agg(pl.col("amount").sum()).sort("counter").iter_rows())
@@ -74,8 +75,10 @@ def _trigger(row: dict[str, Any], found: Survey) -> dict[str, Any]:
     return {"ts": int(found.clock.utc_ns(row["monotonic_ns"])), "by": row["by"], "reason": row["reason"]}
 
 
-def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context, syscalls.Syscalls]:
-    """Write everything but packets, system calls and losses; return what makes those."""
+def _small_tables(
+    found: Survey, writer: CaptureWriter
+) -> tuple[packets.Context, syscalls.Syscalls, plaintext.Plaintext]:
+    """Write everything but packets, system calls, plaintext and losses; return what makes those."""
     paths = {int(key): path for key, path in found.tables.get("cgroups", {"rows": []})["rows"]}
     process_rows = processes.processes(found, paths)
     begin_ns = None if found.begin is None else int(found.clock.utc_ns(found.begin["monotonic_ns"]))
@@ -106,7 +109,8 @@ def _small_tables(found: Survey, writer: CaptureWriter) -> tuple[packets.Context
     files = descriptors.file_names(found, process_rows, places.files)
     known = pl.concat([socket_rows, found.datagrams.rows(socket_rows)], how="diagonal_relaxed")
     ends = syscalls.endpoints(known)
-    return context, syscalls.Syscalls(found, context, files, ends, programs, places)
+    calls = syscalls.Syscalls(found, context, files, ends, programs, places)
+    return context, calls, plaintext.Plaintext(found, context, socket_rows)
 
 
 def _boxes(found: Survey, groups: pl.DataFrame, process_rows: pl.DataFrame) -> pl.DataFrame:
@@ -141,6 +145,7 @@ def _bulk(
     writer: CaptureWriter,
     of_packets: dict[str, packets.Packets],
     call_rows: syscalls.Syscalls,
+    tls_rows: plaintext.Plaintext,
 ) -> int:
     """Second pass; returns the number of unreadable records."""
     unreadable = 0
@@ -154,6 +159,8 @@ def _bulk(
         for event, packet_rows in of_packets.items():
             if (seen := batches.get(event)) is not None:
                 writer.write("packet", packet_rows.rows(seen))
+        if (opened := batches.get("tls")) is not None:
+            writer.write("plaintext", tls_rows.rows(opened))
     if (table := call_rows.unfinished()) is not None:
         writer.write("syscall", table)
     return unreadable
