@@ -286,8 +286,7 @@ class Session:
             self._kernel.ring.drain(self._write_events)
             self._guard.poll(now)
             self._surroundings.note_interfaces(self._kernel.devices.poll())
-            if self._openssl:
-                self._openssl.look(now)
+            self._look_for_openssl(now)
             if now >= next_counters:
                 next_counters = now + COUNTERS_INTERVAL_NS
                 self._within_limits(now)
@@ -303,14 +302,16 @@ class Session:
                 self._surroundings.interfaces()
             if next_look is not None and now >= next_look:
                 next_look = now + scope.INTERVAL_NS
-                newcomers = self._surroundings.follow(now)
-                if self._openssl and newcomers:
-                    self._openssl.look(now, newcomers)
+                self._look_for_openssl(now, self._surroundings.follow(now))
             if self._roll is not None:
                 self._turn(self._roll, now)
             if not self._stop and self._kernel.ring.pending() < busy:
                 time.sleep(DRAIN_INTERVAL_S)
         return end_command(command)
+
+    def _look_for_openssl(self, now: int, newcomers: set[int] | None = None) -> None:
+        if self._openssl:
+            self._openssl.look(now, newcomers or ())
 
     def _turn(self, roll: Rotate | Window, now: int) -> None:
         """What a recording in segments does beside: triggers, and the change to the next segment."""
