@@ -248,8 +248,10 @@ class Capture:
         names = list(names)
         self._whole.passes.expected.update(names)
         for name in names:
-            # That makes its rows, but nothing that only some ask for.
-            collect(self.built(name).select(pl.len()))
+            if entry(name).is_derived:  # its rows are made, but nothing that only some ask for
+                collect(self.built(name).select(pl.len()))
+            else:
+                self._built[name] = collect(self.built(name)).lazy()
 
     def table(
         self, name: str, where: str | None = None, columns: Iterable[str] | None = None

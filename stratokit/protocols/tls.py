@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 HANDSHAKE_LIMIT_BYTES = 1 << 16
 # How much a server may have said before its ServerHello, as SMTP's answer to EHLO.
 _BEFORE_HELLO_BYTES = 1 << 13
-_TLS13 = 0x0304
+TLS13 = 0x0304
 _NAMED_CURVE = 3  # RFC 8422 section 5.4
 
 TABLE = Table(
@@ -134,7 +134,7 @@ def recognise(heads: Heads) -> NDArray[np.int64]:
 
 
 @routine
-def _find_start(data: np.ndarray, start: int, end: int, side: int) -> Any:
+def find_start(data: np.ndarray, start: int, end: int, side: int) -> Any:
     """Where the records of a stream begin, or -1. A server may refuse with an alert instead of a hello."""
     if start < end and data[start] == tr.ALERT and end - start >= 7 and data[start + 1] == 3:
         return start
@@ -158,7 +158,7 @@ def _read_server(out: np.ndarray, row: np.ndarray, hello: np.ndarray, facts: np.
     if behind >= 0 and tr.asks_again(out, p, n):
         facts[_RETRIED] = 1
         behind = tr.read_hello(out, behind, n, hello)
-    if behind < 0 or hello[tr.VERSION] >= _TLS13:
+    if behind < 0 or hello[tr.VERSION] >= TLS13:
         return behind
     plain_end = p + row[tr.CHANGED_AT] if row[tr.CHANGED_AT] >= 0 else n
     certificate, _ = tr.find_message(out, behind, plain_end, tr.CERTIFICATE)
@@ -191,7 +191,7 @@ def _read_all(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, a
             run = run_bounds[s]
             if run == run_bounds[s + 1]:
                 continue
-            start = _find_start(data, run_start[run], run_start[run + 1], side)
+            start = find_start(data, run_start[run], run_start[run + 1], side)
             if start < 0:
                 continue
             out, n = tr.read_records(data, start, run_start[run + 1], row, out, n)
@@ -446,7 +446,7 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
     start, version = pl.col("client_hello_ts"), pl.col("number")
     both = pl.col("client_finished_ts").is_not_null() & pl.col("server_finished_ts").is_not_null()
     # With early data (RFC 8446 section 2.3) the client's first protected record is not its Finished.
-    tls13, before = (version >= _TLS13) & ~pl.col("early"), version.is_between(0, _TLS13 - 1)
+    tls13, before = (version >= TLS13) & ~pl.col("early"), version.is_between(0, TLS13 - 1)
     end = (
         pl.when(tls13)
         .then("client_protected_ts")
@@ -471,7 +471,7 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
         handshake_ns=end - start,
         first_data_ns=data - start,
         early_data=pl.col("early"),
-        resumed=pl.when(answered & (version >= _TLS13) | (pl.col("resumes") >= 0)).then(
+        resumed=pl.when(answered & (version >= TLS13) | (pl.col("resumes") >= 0)).then(
             pl.col("resumes") == 1
         ),
         alert_code=pl.when(by_client).then("client_alert").otherwise("server_alert"),

@@ -1,11 +1,14 @@
 """Findings on what really happened: each trouble is made, beside one that is nearly it, and recorded."""
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 from recording import recording
+from workloads import openssl
 from workloads.lossy import ADDRESSES, inside, lossy_link
+from workloads.slow_disk import slow_disk
 
 import stratokit as sk
 
@@ -127,3 +130,39 @@ def test_an_mtu_that_nobody_tells_of(tmp_path):
     found = findings(made.path)
     assert set(found) - {"slow-disk", "retransmissions"} == {"small-mtu"}
     assert "in 1 connections with 10.213.0.2:4434" in found["small-mtu"]["finding"]
+
+
+def test_a_slow_disk_and_certificates_about_to_end(tmp_path):
+    """Writes of 60 ms and of 20 ms; certificates that end in 5 days and in 30."""
+    nearly = shutil.copy(shutil.which("dd"), tmp_path / "nearly")  # a program of another name
+    with (
+        slow_disk(tmp_path / "slow", 0.06) as slow,
+        slow_disk(tmp_path / "quick", 0.02) as quick,
+        openssl.s_server(days=5) as ending,
+        openssl.s_server() as lasting,
+        recording(tmp_path / "made.parquet") as made,
+    ):
+        for program, file in (("dd", slow), (nearly, quick)):
+            options = ("if=/dev/zero", f"of={file}", "bs=4096", "count=5", "conv=notrunc,fsync")
+            subprocess.run([program, *options], check=True, capture_output=True, timeout=60)
+        for site in (ending, lasting):
+            openssl.s_client(site, "-tls1_2")
+    capture = sk.open(made.path)
+    rows = capture.report(["findings"])["findings"].to_dicts()
+    found = {(row["rule"], row["whom"]): row for row in rows if row["rule"] in ("slow-disk", "certificate")}
+    assert {(rule, whom) for rule, whom in found if whom != "openssl"} == {
+        ("slow-disk", "dd"),
+        ("certificate", f"127.0.0.1:{ending.port}"),
+    }
+    disk = found["slow-disk", "dd"]
+    assert disk["count"] == 6  # five writes and the fsync
+    assert f"most often in write on {slow}." in disk["finding"]
+    assert capture.table("syscalls", where=disk["filter"]).collect().height == 6
+    ends = found["certificate", f"127.0.0.1:{ending.port}"]
+    assert "CN=kiosk.test" in ends["finding"]
+    assert ends["finding"].endswith("in 4 days.")
+    files = {(row["comm"], row["file"]): row for row in capture.report(["files"])["files"].to_dicts()}
+    written = files["dd", str(slow)]
+    assert (written["written_bytes"], written["errors"]) == (5 * 4096, 0)
+    assert written["slowest"] in ("write", "fsync")
+    assert 360_000_000 <= written["total_ns"] < 2 * files["nearly", str(quick)]["total_ns"] * 3

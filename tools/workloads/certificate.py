@@ -19,11 +19,11 @@ class Certificate:
 
 
 @contextmanager
-def certificate(name: str) -> Iterator[Certificate]:
-    """Valid for `name`, as subject and issuer, for 30 days."""
+def certificate(name: str, days: int = 30) -> Iterator[Certificate]:
+    """Valid for `name`, as subject and issuer, for so many days."""
     with tempfile.TemporaryDirectory(prefix="stratokit-tls-") as folder:
         made = Certificate(f"{folder}/cert.pem", f"{folder}/key.pem", name)
-        argv = [program("openssl"), "req", "-x509", "-nodes", "-days", "30", "-subj", f"/CN={name}"]
+        argv = [program("openssl"), "req", "-x509", "-nodes", "-days", str(days), "-subj", f"/CN={name}"]
         argv += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
         argv += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", made.key, "-out", made.cert]
         subprocess.run(argv, check=True, capture_output=True)

@@ -36,10 +36,10 @@ class Handshake:
 
 
 @contextmanager
-def s_server(*options: str) -> Iterator[Server]:
-    """It answers HTTP requests with a page about the connection."""
+def s_server(*options: str, days: int = 30) -> Iterator[Server]:
+    """It answers HTTP requests with a page about the connection; its certificate ends after so many days."""
     port = free_port()
-    with certificate("kiosk.test") as made:
+    with certificate("kiosk.test", days) as made:
         argv = [program("openssl"), "s_server", "-accept", f"{LOOPBACK}:{port}", "-www", "-quiet"]
         argv += ["-cert", made.cert, "-key", made.key, "-alpn", "http/1.0,http/1.1", *options]
         with server(argv, lambda: is_listening(port)) as process:
