@@ -101,6 +101,16 @@ def test_every_device_of_two_namespaces_as_tcpdump_sees_it(tmp_path):
     assert set(echo["pid"]) == {pinged}
     assert echo.height == 10
     assert not [name for name in made.losses() if name.startswith(("frame", "device", "endpoint"))]
+    # Three devices saw each conversation, and it is one, at the device of its process.
+    capture = sk.open(made.path)
+    for who in (talk, talk6):
+        (flow,) = capture.where(f"tcp.port == {who.client_port}").table("flows").collect().rows(named=True)
+        assert flow["pid"] == who.client_pid
+        assert flow["packets_c2s"] == tcp.filter(src_port=who.client_port, interface="eth0").height
+    assert capture.table("tcp").select(pl.col("retransmissions", "out_of_order").sum()).collect().row(0) == (
+        0,
+        0,
+    )
     exported = tmp_path / "a.pcap"
     subprocess.run([*STRATOKIT, "convert", made.path, exported], check=True)
     assert len(frames_of(exported)) == rows.height

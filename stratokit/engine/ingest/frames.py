@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from stratokit.dissect.packets import dissect
 from stratokit.engine.ingest import endpoints
 from stratokit.engine.ingest.interfaces import ARPHRD_LOOPBACK, LINK_TYPES
 from stratokit.engine.ingest.packets import LINKTYPE_RAW, OUT, Packets
 from stratokit.engine.ingest.sightings import packet_hashes
+from stratokit.engine.ingest.watch_points import WatchPoints
 from stratokit.formats import events
+from stratokit.streams.sides import sender_is_greater
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from stratokit.engine.ingest.packets import Context
     from stratokit.engine.ingest.survey import Survey
     from stratokit.formats.events import Batch
@@ -31,6 +33,7 @@ class Frames(Packets):
         super().__init__(found, context)
         self._ends = found.ends
         self._alone = 0
+        self._watch_points = WatchPoints()
 
     def rows(self, batch: Batch) -> pa.Table:
         """Rows of one span, sorted by time."""
@@ -64,8 +67,23 @@ class Frames(Packets):
                 "orig_len": orig,
                 "cap_len": lengths.astype(np.uint32),
                 "gso_segments": fixed["gso_segments"],
+                "netns": fixed["netns_cookie"],
             },
         )
+
+    def _followed(
+        self, flows: dict[str, pa.Array], table: dict[str, pa.Array], given: dict[str, Any]
+    ) -> dict[str, pa.Array]:
+        ends = ("src_ip", "dst_ip", "src_port", "dst_port")
+        columns = pl.DataFrame({name: pl.from_arrow(table[name]) for name in ends})
+        frames = columns.with_columns(pl.col("src_ip", "dst_ip").cast(pl.String)).select(
+            pl.Series("flow_id", pl.from_arrow(flows["flow_id"])),
+            sender_is_greater().alias("side"),
+            # Cookies of namespaces count from one, indexes of devices too.
+            pl.Series("device", given["netns"] << np.uint64(32) | given["ifindex"].astype(np.uint64)),
+        )
+        here = self._watch_points.followed(frames).to_numpy()
+        return flows | {"flow_id": pc.if_else(pa.array(here), flows["flow_id"], None)}
 
     def _numbers(self, data: Any, starts: Any, lengths: Any, ts: Any, loops: Any, outgoing: Any) -> pl.Series:
         """A loopback device gives back what it gets: one frame, seen twice. All others count singly."""

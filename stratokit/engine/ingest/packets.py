@@ -72,8 +72,8 @@ class Packets:
         known of them. Where it has no `interface`, the socket's namespace tells it.
         """
         ts, outgoing = given["ts"], given["outgoing"]
-        flows = flow_columns(self._flows, found, ts)
         table = packet_columns(found)
+        flows = self._followed(flow_columns(self._flows, found, ts), table, given)
         who = self._context.locate(
             pl.DataFrame(
                 {
@@ -115,6 +115,13 @@ class Packets:
         for name, column in table.items():
             own.setdefault(name, column)
         return pa.table(own)
+
+    def _followed(
+        self, flows: dict[str, pa.Array], table: dict[str, pa.Array], given: dict[str, Any]
+    ) -> dict[str, pa.Array]:
+        """Columns of conversations, null where a packet is not followed: at sockets all are."""
+        del table, given
+        return flows
 
 
 class Context:
