@@ -30,6 +30,16 @@ static __always_inline bool is_own(u32 pid)
 #define is_own(pid) ((pid) == SELF_PID)
 #endif
 
+#if defined(CALL_TEST) || defined(TRIGGERS)
+struct call_facts {
+	u64 duration_ns;
+	s64 ret;
+	u64 comm[2];
+	u32 pid, tid, nr;
+	bool returned, timed;
+};
+#endif
+
 static __always_inline void count(int which)
 {
 	u64 *value = counters.lookup(&which);

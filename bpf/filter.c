@@ -193,13 +193,3 @@ static __always_inline bool frame_wanted(struct __sk_buff *skb, u32 base, u32 di
 	return PACKET_TEST;
 }
 #endif
-
-#ifdef CALL_TEST
-struct call_facts {
-	u64 duration_ns;
-	s64 ret;
-	u64 comm[2];
-	u32 pid, tid, nr;
-	bool returned, timed;
-};
-#endif

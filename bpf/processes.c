@@ -195,6 +195,13 @@ int process_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!record)
 		return 0;
 	record->event.exit_code = code;
+#ifdef TRIGGER_EXITS
+	struct exit_facts facts = {.pid = record->event.pid, .parent_pid = record->event.parent_pid}, *x = &facts;
+
+	facts.code = code & 0x7f ? (code & 0x7f) + 128 : code >> 8 & 0xff;
+	bpf_get_current_comm(facts.comm, sizeof(facts.comm));
+	TRIGGER_EXITS(x);
+#endif
 	submit_process(record, 0);
 	return 0;
 }

@@ -56,6 +56,11 @@ static __always_inline void socket_record(struct bpf_sock_ops *ops, u8 what, u8 
 	event.total_retransmits = ops->total_retrans;
 	event.congestion_window = ops->snd_cwnd;
 	event.segments = segments;
+#ifdef TRIGGER_SOCKETS
+	struct socket_event *e = &event;
+
+	TRIGGER_SOCKETS(e);
+#endif
 	submit(&event, sizeof(event), COUNT_RECORDED_SOCKET, COUNT_SOCKET_NO_SPACE);
 }
 
@@ -112,6 +117,11 @@ static __always_inline int older_socket(u64 sk, u8 asked, u8 what, u8 old_state,
 	READ_KERNEL(event.total_retransmits, sk, OFF_tcp_sock_total_retrans);
 	READ_KERNEL(event.congestion_window, sk, OFF_tcp_sock_snd_cwnd);
 	event.segments = segments;
+#ifdef TRIGGER_SOCKETS
+	struct socket_event *e = &event;
+
+	TRIGGER_SOCKETS(e);
+#endif
 	submit(&event, sizeof(event), COUNT_RECORDED_SOCKET, COUNT_SOCKET_NO_SPACE);
 	return 0;
 }

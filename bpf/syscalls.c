@@ -236,21 +236,30 @@ static __always_inline u32 append_iovecs(struct syscall_scratch *scratch, u32 at
 	return total;
 }
 
-#ifdef CALL_TEST
+#if defined(CALL_TEST) || defined(TRIGGER_CALLS)
 static __always_inline bool call_wanted(struct syscall_spec *spec, u32 nr, s64 ret, u64 start, u64 now)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	struct call_facts facts = {.ret = ret, .pid = thread >> 32, .tid = thread, .nr = nr}, *c = &facts;
 
+#ifndef TRIGGER_CALLS
 	if (spec->unfiltered)
 		return true;
+#endif
 	facts.returned = facts.timed = !spec->no_return;
 	if (start)
 		facts.duration_ns = now - start;
 	else
 		facts.timed = false;
 	bpf_get_current_comm(facts.comm, sizeof(facts.comm));
-	return CALL_TEST;
+#ifdef CALL_TEST
+	if (!spec->unfiltered && !(CALL_TEST))
+		return false;
+#endif
+#ifdef TRIGGER_CALLS
+	TRIGGER_CALLS(c);
+#endif
+	return true;
 }
 #endif
 
@@ -263,7 +272,7 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 	struct file_info file = {}, *closing;
 	bool have_file = false;
 
-#ifdef CALL_TEST
+#if defined(CALL_TEST) || defined(TRIGGER_CALLS)
 	if (!call_wanted(spec, nr, ret, start, now)) {
 		if (spec->fd_at_entry)
 			closing_files.delete(&tid);

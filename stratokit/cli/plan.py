@@ -21,20 +21,38 @@ def settings(text: str) -> dict[str, Any]:
     Raises:
         UsageError: the filter is wrong, with the place and the nearest field.
     """
-    argv = [sys.executable, "-m", "stratokit.cli.plan", text]
+    found: dict[str, Any] = _asked(text)
+    return found
+
+
+def triggers(texts: list[str]) -> list[dict[str, Any]]:
+    """Arguments of `record.options.Trigger` for each expression.
+
+    Raises:
+        UsageError: one is wrong, or cannot be decided while recording.
+    """
+    found: list[dict[str, Any]] = _asked("--triggers", *texts)
+    return found
+
+
+def _asked(*arguments: str) -> Any:
+    argv = [sys.executable, "-m", "stratokit.cli.plan", *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return json.loads(done.stdout)
     message = done.stderr.strip().removeprefix("stratokit: ")
     raise (UsageError if done.returncode == 2 else StratokitError)(message)
 
 
 def main() -> None:
-    """Print the plan of the filter that is the only argument."""
+    """Print the plan of the filter that is the only argument, or of the triggers after --triggers."""
     from stratokit.engine.recording_filter import plan
+    from stratokit.engine.trigger_plan import trigger
 
     try:
+        if sys.argv[1] == "--triggers":
+            json.dump([trigger(text) for text in sys.argv[2:]], sys.stdout)
+            return
         found = plan(sys.argv[1])
     except UsageError as error:
         sys.stderr.write(f"stratokit: {error}\n")

@@ -136,7 +136,7 @@ def record(
         None, metavar="TIME", parser=span_ns, help="From after the trigger.  [default: 5s]"
     ),
     trigger: list[str] | None = typer.Option(
-        None, metavar="EXPR", help="What triggers by itself: exit, the end of the recording."
+        None, metavar="EXPR", help='What triggers by itself: "evt.latency > 2s", "proc.exit_code != 0", exit.'
     ),
     trigger_limit: int | None = typer.Option(
         None, metavar="N", min=1, help="At most so many files by --trigger.  [default: 20]"
@@ -193,7 +193,7 @@ def record(
       stratokit record --syscalls network,openat --buffer 256M
       stratokit record --max-cpu 20% --max-disk 2G   on a host that must not suffer
       stratokit record --rotate-time 5m --rotate-count 12 -o day.parquet
-      stratokit record --keep 10m --keep-size 1G -o flight.parquet
+      stratokit record --keep 10m --trigger "proc.exit_code != 0" -o flight.parquet
     """
     from stratokit.cli.status import StatusLine
     from stratokit.record.options import FRAME_BYTES_MOST, SNAPLEN_MOST, Limits, RecordOptions, Scope

@@ -11,7 +11,6 @@ AFTER_NS = 5_000_000_000
 LEAST_NS = 1_000_000_000
 LEAST_BYTES = 1 << 20
 TRIGGER_LIMIT = 20
-EXIT = "exit"
 
 
 def rotation(size: int | None, time: int | None, count: int | None) -> Rotation:
@@ -75,10 +74,11 @@ def keep(
 
 def planned(texts: list[str]) -> tuple[Trigger, ...]:
     """What the kernel programs and the recorder watch for `--trigger`."""
-    for text in texts:
-        if text != EXIT:
-            raise UsageError(f"--trigger takes {EXIT}, the end of the recording, not {text!r}")
-    return tuple(Trigger(text, counter="") for text in texts)
+    if not texts:
+        return ()
+    from stratokit.cli.plan import triggers
+
+    return tuple(Trigger(**found | {"calls": tuple(found.get("calls", ()))}) for found in triggers(texts))
 
 
 def span_ns(text: str) -> int:

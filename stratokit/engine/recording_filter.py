@@ -57,7 +57,7 @@ class Plan:
             "text": self.text,
             "packet_test": packet_test,
             "conversations": "p->http" in packet_test or "p->dns" in packet_test,
-            "call_test": _call_test(self.calls),
+            "call_test": call_test(self.calls),
             "calls": tuple(self.calls),
             "names_files": names_files,
         }
@@ -74,14 +74,14 @@ def plan(text: str) -> Plan:
     of_packets = {name for table in flow_tables() for name in uses(table)}
     packets, syscalls = (_projected(test, names) for names in (of_packets, uses("syscalls").keys()))
     if not fields & (of_packets | uses("syscalls").keys()):
-        _check(test, text, ["packets"])
+        check(test, text, ["packets"])
         reason = "a recording is filtered by packets, conversations and system calls; this names none of them"
         raise FilterError(reason, text, test.at, test.end)
     packet_part = None
     if not isinstance(packets, bool):
         where = Where(text, packets)
         fitting = [name for name in flow_tables() if where.fields <= uses(name).keys()]
-        _check(packets, text, fitting or ["packets"])
+        check(packets, text, fitting or ["packets"])
         own = uses("packets")
         whole = not all(name in own and not own[name].table for name in where.fields)
         context = whole or any(name.startswith(_CONTEXT) for name in where.fields)
@@ -90,7 +90,7 @@ def plan(text: str) -> Plan:
     calls: dict[str, kernel.Bound] = {}
     if not isinstance(syscalls, bool):
         where = Where(text, syscalls)
-        _check(syscalls, text, ["syscalls"])
+        check(syscalls, text, ["syscalls"])
         names = sorted(call.name for call in load.syscalls("x86_64").values())
         calls, bound = kernel.calls(syscalls, names)
         call_part = Part(where, bound)
@@ -106,7 +106,8 @@ def flow_tables() -> tuple[str, ...]:
     return (*names, "packets")
 
 
-def _check(test: tree.Test, text: str, tables: Iterable[str]) -> None:
+def check(test: tree.Test, text: str, tables: Iterable[str]) -> None:
+    """Refuse a filter that none of these tables can be asked; raises FilterError."""
     for name in tables:
         compile_tree(test, text, catalogue(name), elsewhere(name))
 
@@ -134,7 +135,7 @@ def _projected(node: tree.Test, names: Iterable[str]) -> tree.Test | bool:
     return node if known <= set(names) else False
 
 
-def _call_test(calls: dict[str, kernel.Bound]) -> str:
+def call_test(calls: dict[str, kernel.Bound]) -> str:
     """C for all calls: one test where all have the same, else by number."""
     numbers = {call.name: call.number for call in load.syscalls("x86_64").values()}
     groups: dict[str, list[int]] = {}

@@ -86,11 +86,12 @@ def open_source(path: Path) -> Source:
 def joined_rows(sources: Sequence[Source], kind: str) -> pl.LazyFrame:
     """Rows of all sources under one numbering of frames and conversations.
 
-    Packet files are read as one: what began in one of them goes on in the next. Other captures come behind
-    each other, with conversations of their own.
+    Packet files are read as one, and so are segments of one recording: what began in one of them goes on in
+    the next. Other captures come behind each other, with conversations of their own.
     """
     schema = polars_schema(load.capture().of_kind(kind))
     found: Sequence[Rows] = _packet_files_as_one(sources) if kind == "packet" else sources
+    found = _segments_as_one(found)
     offsets = dict.fromkeys((name for name in NUMBERED if name in schema), 0)
     parts = []
     for number, source in enumerate(found):
@@ -126,6 +127,16 @@ def _packet_files_as_one(sources: Sequence[Rows]) -> Sequence[Rows]:
         return sources
     others = [source for source in sources if not isinstance(source, PacketSource)]
     return [_AsOne(merged_rows(files)), *others]
+
+
+def _segments_as_one(sources: Sequence[Rows]) -> Sequence[Rows]:
+    files = [source for source in sources if isinstance(source, ParquetSource)]
+    if len(files) < 2:
+        return sources
+    from stratokit.engine.segments import as_rows
+
+    others = [source for source in sources if not isinstance(source, ParquetSource)]
+    return [*as_rows(files), *others]
 
 
 def in_turn(sources: Iterable[Source]) -> bool:

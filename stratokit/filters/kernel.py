@@ -166,6 +166,51 @@ CALL_FIELDS: Mapping[str, _Field] = {
 }
 
 
+# From 1 on, as in include/net/tcp_states.h.
+_STATES = (
+    *("ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT"),
+    *("LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"),
+)
+
+
+def _one_of(*names: str) -> Callable[[str, str, tree.Literal | tree.Field], str | None]:
+    """A comparison with names that stand for numbers from 1 on."""
+
+    def one(value: str, operator: str, written: tree.Literal | tree.Field) -> str | None:
+        text = _text_of(written)
+        if text not in names or operator not in ("==", "===", "!=", "!=="):
+            return None
+        return f"{value} {_C_OPERATORS[operator]} {names.index(text) + 1}"
+
+    return one
+
+
+_LOCAL, _REMOTE = "((u32 *)e->local_ip)", "((u32 *)e->remote_ip)"
+_MAPPED = f"{_LOCAL}[2] == 0xffff0000"  # ::ffff:0:0/96
+SOCKET_FIELDS: Mapping[str, _Field] = {
+    "evt.type": _Field(("e->what",), "1", _one_of("state", "rtt", "retransmit")),
+    "tcp.analysis.retransmission": _Field(("1",), "e->what == 3", _truth),
+    "socket.old_state": _Field(("e->old_state",), "1", _one_of(*_STATES)),
+    "socket.new_state": _Field(("e->new_state",), "1", _one_of(*_STATES)),
+    "socket.retransmits": _Field(("e->total_retransmits",), "1", _number),
+    "socket.rtt": _Field(("(e->srtt_us * 1000ULL)",), "e->srtt_us", _duration),
+    "tcp.port": _Field(("e->local_port", "e->remote_port"), "1", _number),
+    "tcp.srcport": _Field(("e->local_port",), "1", _number),
+    "tcp.dstport": _Field(("e->remote_port",), "1", _number),
+    **{
+        f"{name}.{which}": _Field(values, present, _address)
+        for name, present in (("ip", _MAPPED), ("ipv6", f"!({_MAPPED})"))
+        for which, values in (("addr", (_LOCAL, _REMOTE)), ("src", (_LOCAL,)), ("dst", (_REMOTE,)))
+    },
+}
+EXIT_FIELDS: Mapping[str, _Field] = {
+    "proc.exit_code": _Field(("x->code",), "1", _number),
+    "proc.pid": _Field(("x->pid",), "1", _number),
+    "proc.ppid": _Field(("x->parent_pid",), "1", _number),
+    "proc.name": _Field(("x->comm",), "1", _name),
+}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Compiler:
     fields: Mapping[str, _Field]
@@ -304,3 +349,13 @@ def calls(node: tree.Test, names: Iterable[str]) -> tuple[dict[str, Bound], Boun
         if bound.test != NEVER:
             found[name] = bound
     return found, _Compiler(CALL_FIELDS).test(node)
+
+
+def sockets(node: tree.Test) -> Bound:
+    """C over `struct socket_event *e` (bpf/sockets.c)."""
+    return _Compiler(SOCKET_FIELDS).test(node)
+
+
+def exits(node: tree.Test) -> Bound:
+    """C over `struct exit_facts *x` (bpf/triggers.c)."""
+    return _Compiler(EXIT_FIELDS).test(node)

@@ -247,6 +247,8 @@ class SpoolChain:
         self.path = self._readers[0].path
         self.size = sum(reader.size for reader in self._readers)
         self.damage = Damage()
+        self.is_cut = since_ns is not None  # so its first segment is not whole
+        self.last_number = 0  # of the last segment, once it was read
 
     def chunks(self) -> Iterator[Chunk]:
         """As those of one spool; offsets count through all segments."""
@@ -267,6 +269,7 @@ class SpoolChain:
             if before is not None and number is not None:
                 self.damage.segments += max(number - before - 1, 0)
             before = before if number is None else number
+            self.last_number = before or 0
             offset += reader.size
             self.damage.chunks += reader.damage.chunks
             self.damage.cut_bytes += reader.damage.cut_bytes

@@ -1,8 +1,9 @@
-"""`--trigger EXPR`: counters of the kernel programs that are watched while recording."""
+"""`--trigger EXPR`: counts of the kernel programs that are watched while recording."""
 
 from __future__ import annotations
 
 import collections
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class _Alarm:
-    """One expression: whether its counter grew by more than it may within its time."""
+    """One expression: whether its count grew by more than it may within its time."""
 
-    def __init__(self, trigger: Trigger, total: Callable[[str], int]) -> None:
+    def __init__(self, trigger: Trigger, total: Callable[[], int]) -> None:
         self.trigger = trigger
         self._total = total
         self._before: collections.deque[tuple[int, int]] = collections.deque()
@@ -22,7 +23,7 @@ class _Alarm:
 
     def is_due(self, now_ns: int) -> bool:
         """Whether it has come true since it was asked last."""
-        total = self._total(self.trigger.counter)
+        total = self._total()
         if not self._before:
             self._before.append((now_ns, total))
             return False
@@ -45,9 +46,13 @@ class _Alarm:
 class Alarms:
     """All expressions of a recording."""
 
-    def __init__(self, triggers: Iterable[Trigger], total: Callable[[str], int]) -> None:
-        """`total` reads a counter by name."""
-        self._alarms = [_Alarm(trigger, total) for trigger in triggers if trigger.counter]
+    def __init__(self, triggers: Iterable[Trigger], total: Callable[[int], int]) -> None:
+        """`total` reads how many events met the test of the trigger with this number."""
+        self._alarms = [
+            _Alarm(trigger, functools.partial(total, number))
+            for number, trigger in enumerate(triggers)
+            if trigger.test
+        ]
 
     def due(self, now_ns: int) -> Iterator[str]:
         """Texts of the expressions that came true since the last call."""

@@ -15,6 +15,7 @@ import socket
 import stat
 import struct
 import tempfile
+import time
 from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import StratokitError
@@ -64,6 +65,7 @@ class ControlSocket:
         self._trigger = trigger
         self._status = status
         self._clients: dict[socket.socket, bytes] = {}
+        self._until: dict[socket.socket, float] = {}
         self._socket: socket.socket | None = None
         self.problem = ""
         place = place or folder()
@@ -97,13 +99,16 @@ class ControlSocket:
                 )[1]
                 if uid in (0, os.geteuid()):
                     self._clients[client] = b""
+                    self._until[client] = time.monotonic() + _TIMEOUT_S
                 else:
                     client.close()
         for client in list(self._clients):
             try:
                 got = client.recv(QUESTION_BYTES)
             except BlockingIOError:
-                continue
+                if time.monotonic() < self._until[client]:
+                    continue
+                got = b""
             except OSError:
                 got = b""
             text = self._clients[client] + got
@@ -114,7 +119,7 @@ class ControlSocket:
                 if b"\n" in text:
                     client.sendall(json.dumps(self._answer(text)).encode() + b"\n")
             client.close()
-            del self._clients[client]
+            del self._clients[client], self._until[client]
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:

@@ -6,6 +6,7 @@ The process runs at low priority and ends when nothing is left to do, because it
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -52,6 +53,7 @@ class Conversions:
         self._jobs: collections.deque[Job] = collections.deque()
         self._current: Job | None = None
         self._worker: subprocess.Popen[bytes] | None = None
+        self._ending: subprocess.Popen[bytes] | None = None
         self._served = 0
         self._idle_since = 0.0
         self._answer = b""
@@ -77,16 +79,18 @@ class Conversions:
 
     def poll(self) -> None:
         """Take note of what is done and begin the next; never waits."""
+        if self._ending is not None and not self._reaped(self._ending, os.WNOHANG):
+            return
         if self._worker is not None and self._current is not None:
             self._read(self._worker)
-        if self._current is None and self._jobs:
+        if self._current is None and self._jobs and self._ending is None:
             if self._worker is None:
                 self._start()
             self._give(self._jobs.popleft())
         elif self._worker is not None and self._current is None:
             idle = time.monotonic() - self._idle_since > IDLE_S
-            if idle or self._served >= JOBS_MOST:
-                self.close()
+            if idle:
+                self._end()
 
     def wait(self) -> None:
         """Until everything is done."""
@@ -94,20 +98,29 @@ class Conversions:
             self.poll()
             if len(self):
                 time.sleep(0.02)
-        self.close()
+        self._end()
+        if self._ending is not None:
+            self._reaped(self._ending, 0)
 
-    def close(self) -> None:
-        """End the process; what it is doing it does."""
+    def _end(self) -> None:
+        """Let the process end."""
         if self._worker is None:
             return
-        worker, self._worker = self._worker, None
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        worker.stdin.close()
-        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        self._ending, self._worker = self._worker, None
+        assert self._ending.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._ending.stdin.close()
+
+    def _reaped(self, worker: subprocess.Popen[bytes], how: int) -> bool:
+        """Whether it has ended; with `how` 0 it is waited for."""
+        if os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT | how) is None:
+            return False
         self._own_child(False)  # while nobody else can have its number
         worker.wait()
+        assert worker.stdout is not None
         worker.stdout.close()
+        self._ending = None
+        return True
 
     def _start(self) -> None:
         self._own_child(True)
@@ -151,8 +164,8 @@ class Conversions:
             return
         failed = json.loads(self._answer)["error"] if self._answer else "the converting process was ended"
         self._answer = b""
-        if not got:
-            self.close()
+        if not got or self._served >= JOBS_MOST:
+            self._end()
         job, self._current = self._current, None
         self._idle_since = time.monotonic()
         assert job is not None

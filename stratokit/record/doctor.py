@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from stratokit.errors import StratokitError
-from stratokit.record import btf, cgroups
+from stratokit.record import btf, cgroups, control
 from stratokit.record.loader import Kernel, import_bcc
 from stratokit.record.openssl import OpenSsl
 from stratokit.record.options import RecordOptions
@@ -82,7 +82,17 @@ def examine() -> list[Check]:
         checks += _capabilities(feature, needed)
     if sys.platform == "linux" and all(check.ok for check in checks if check.feature == "recording"):
         checks += _attempts()
+        checks.append(_control())
     return checks
+
+
+def _control() -> Check:
+    """Whether `stratokit trigger` could reach a flight recorder of this user."""
+    socket = control.ControlSocket(lambda _: "", dict)
+    socket.close()
+    remedy = "set XDG_RUNTIME_DIR to a folder of your own, or trigger with kill -USR1"
+    found = socket.problem or str(socket.path.parent)
+    return Check("flight recorder", "control socket", not socket.problem, found, socket.problem and remedy)
 
 
 def _host() -> Iterator[Check]:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from stratokit.errors import RecordError
+from stratokit.errors import RecordError, UsageError
 from stratokit.record import attach, btf, cgroups, pidns, specs
 from stratokit.record.devices import Devices
 from stratokit.record.programs import (
@@ -29,6 +29,7 @@ from stratokit.record.programs import (
     filter_settings,
     program_text,
     scope_settings,
+    trigger_settings,
 )
 from stratokit.record.ring import Ring
 from stratokit.schema import load
@@ -36,7 +37,7 @@ from stratokit.schema import load
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from stratokit.record.options import RecordOptions
+    from stratokit.record.options import RecordOptions, Trigger
 
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
 _BPF_LINK_CREATE = 28
@@ -139,17 +140,31 @@ class Kernel:
             **({"WITH_DEVICES": 1} if "devices" in self.names else {}),
             **scope_settings(options.scope),
             **filter_settings(options.filter),
+            **trigger_settings(options.keep.triggers),
             **({"LIMITED": 1} if options.limits.shed else {}),
         }
         self._settings = settings
+        self._check_triggers(options.keep.triggers)
         first = ["limits", *(["scope"] if options.scope else [])]
         first += ["filter"] if options.filter.text else []
+        first += ["triggers"] if "TRIGGERS" in settings else []
         self._bpf = self._compile(program_text(first + self.names, settings))
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
         self._shed_calls: frozenset[int] = frozenset()
         self._endpoint_epoch = 0
         if "syscalls" in self.names:
             self._fill_specs()
+
+    def _check_triggers(self, triggers: Iterable[Trigger]) -> None:
+        """Refuse one that can never come true."""
+        calls = load.syscalls()
+        recorded = {calls[number].name for number in self.syscalls}
+        programs = {"call": "syscalls", "socket": "sockets", "process": "processes"}
+        for trigger in triggers:
+            missing = programs.get(trigger.kind, "processes") not in self.names
+            if missing or (trigger.kind == "call" and not recorded & set(trigger.calls)):
+                what = "--syscalls, --no-sockets or --filter leave out"
+                raise UsageError(f"--trigger {trigger.text!r} asks for events that {what}")
 
     def _wanted(self, options: RecordOptions) -> list[str]:
         names = []
@@ -436,9 +451,9 @@ class Kernel:
         names = load.kernel_counters()
         return {name: sum(table[ctypes.c_int(index)]) for index, name in enumerate(names)}
 
-    def total(self, name: str) -> int:
-        """One of `totals`."""
-        return sum(self._bpf[b"counters"][ctypes.c_int(load.kernel_counters().index(name))])
+    def trigger_hits(self, number: int) -> int:
+        """How many events met the test of a trigger."""
+        return sum(self._bpf[b"trigger_hits"][ctypes.c_int(number)])
 
     def own_child(self, begins: bool) -> None:
         """The next process that this one starts is as little recorded as this one is (True), or it has ended

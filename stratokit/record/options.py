@@ -120,15 +120,17 @@ class Keep:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trigger:
-    """`text` as it was written; `counter` is what is watched, which grows by more than `more_than` within
-    `within_ns`; `test` is C for the programs where an event has to be tested (see `filters.trigger`).
+    """`text` as it was written. `test` is C for events of `kind` (call, socket, process), which the programs
+    count: more than `more_than` within `within_ns` (0: since the last look) trigger. `calls` are the system
+    calls that may. `kind` exit is the end of the recording.
     """
 
     text: str
-    counter: str
+    kind: str
+    test: str = ""
     more_than: int = 0
     within_ns: int = 0
-    test: str = ""
+    calls: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

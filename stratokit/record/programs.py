@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from stratokit.schema import derive, load
 
 if TYPE_CHECKING:
-    from stratokit.record.options import Filter, Scope
+    from collections.abc import Collection
+
+    from stratokit.record.options import Filter, Scope, Trigger
 
 # enum bpf_attach_type (include/uapi/linux/bpf.h)
 _INET_INGRESS, _INET_EGRESS, _SOCK_CREATE, _SOCK_OPS = 0, 1, 2, 3
@@ -107,6 +109,24 @@ def scope_settings(scope: Scope) -> dict[str, int | str]:
         words = [struct.unpack("<QQ", comm.encode().ljust(16, b"\0")) for comm in scope.comms]
         tests = (f"((comm)[0] == {low:#x}ULL && (comm)[1] == {high:#x}ULL)" for low, high in words)
         found["SCOPE_COMMS(comm)"] = "(" + " || ".join(tests) + ")"
+    return found
+
+
+def trigger_settings(triggers: Collection[Trigger]) -> dict[str, int | str]:
+    """What bpf/triggers.c has to know: for each kind of events what is tested and counted."""
+    found: dict[str, int | str] = {}
+    for kind, name in (
+        ("call", "TRIGGER_CALLS(c)"),
+        ("socket", "TRIGGER_SOCKETS(e)"),
+        ("process", "TRIGGER_EXITS(x)"),
+    ):
+        tests = [
+            f"if ({trigger.test}) trigger_hit({number});"
+            for number, trigger in enumerate(triggers)
+            if trigger.kind == kind
+        ]
+        if tests:
+            found |= {name: f"do {{ {' '.join(tests)} }} while (0)", "TRIGGERS": len(triggers)}
     return found
 
 

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from stratokit.record.conversions import Conversions, Job
+from stratokit.record.segments import left
 
 if TYPE_CHECKING:
     import pathlib
@@ -54,6 +55,9 @@ class Rotate:
         self._first = max((n for n, _ in self._names.existing(options.output.suffix, ".spool")), default=0)
         self._conversions = Conversions(self._converted, own_child)
         self.outputs: list[pathlib.Path] = []
+        for segments in left(path for _, path in self._names.existing(".spool")).values():
+            for segment in segments:  # of a recording that was killed
+                self._convert(segment)
 
     def path_of(self, number: int) -> pathlib.Path:
         """The spool of a segment."""
@@ -70,13 +74,16 @@ class Rotate:
 
     def completed(self, segment: Segment) -> None:
         """Convert it. What would be removed anyway once it is converted is not."""
-        self._conversions.add(Job((segment,), segment.path.with_suffix(self._output.suffix)))
+        self._convert(segment)
         most = self._rotation.count
         if most is not None and len(self._conversions) > most + 1:
             job = self._conversions.give_up_oldest()
             for old in job.segments if job else ():
                 old.drop()
                 self._say(f"{old.path.name} is removed unconverted: segments come faster than they convert")
+
+    def _convert(self, segment: Segment) -> None:
+        self._conversions.add(Job((segment,), segment.path.with_suffix(self._output.suffix)))
 
     def sampled(self, at_ns: int) -> None:
         """Counters were sampled."""
@@ -95,7 +102,10 @@ class Rotate:
             self._say(f"the disk is full: {path.name} is removed")
         return bool(there)
 
-    def finish(self, last: Segment, reason: str) -> None:  # noqa: ARG002 the window tells it
+    def ending(self, reason: str) -> None:
+        """The recording is about to end."""
+
+    def finish(self, last: Segment) -> None:
         """The recording has ended: convert what is left."""
         self.completed(last)
         self._conversions.wait()

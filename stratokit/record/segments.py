@@ -14,42 +14,64 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from stratokit.errors import FormatError, RecordError
 from stratokit.formats import spool
 from stratokit.record import host
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from stratokit.record.open_calls import Waiting
     from stratokit.record.surroundings import Look, Surroundings
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class Segment:
-    """A spool that is complete. `pins` says how many captures are still to be made of it."""
+    """A spool that is complete. `pins` says how many captures are still to be made of it; `memory` holds it
+    where it is no file.
+    """
 
-    number: int
-    spool: spool.SpoolWriter
-    begin_ns: int
-    end_ns: int
+    path: pathlib.Path
+    size_bytes: int
+    begin_ns: int = 0
+    end_ns: int = 0
     pins: int = 0
+    memory: spool.SpoolWriter | None = None
 
-    @property
-    def path(self) -> pathlib.Path:
-        """What a reader opens."""
-        return self.spool.path
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the spool."""
-        return self.spool.bytes_written
+    @classmethod
+    def of(cls, writer: spool.SpoolWriter, begin_ns: int = 0, end_ns: int = 0) -> Segment:
+        """What a writer has written; a file is closed."""
+        if not writer.in_memory:
+            with contextlib.suppress(OSError):
+                writer.close()
+        memory = writer if writer.in_memory else None
+        return cls(writer.path, writer.bytes_written, begin_ns, end_ns, memory=memory)
 
     def drop(self) -> None:
         """Remove it."""
-        self.spool.close()
-        if not self.spool.in_memory:
+        if self.memory is not None:
+            self.memory.close()
+        else:
             self.path.unlink(missing_ok=True)
+
+
+def left(paths: Iterable[pathlib.Path]) -> dict[str, list[Segment]]:
+    """Segments that a killed recorder left behind, by recording.
+
+    Raises:
+        RecordError: a recorder that lives writes one of them.
+    """
+    found: dict[str, list[Segment]] = {}
+    for path in paths:
+        if spool.is_being_written(path):
+            raise RecordError(f"{path} is being written by another recording; choose another -o")
+        try:
+            recording, _ = spool.segment_of(spool.SpoolReader(path))
+        except (FormatError, OSError, ValueError):
+            continue  # killed before it had anything
+        found.setdefault(recording or f"{path}", []).append(Segment(path, path.stat().st_size))
+    return found
 
 
 @dataclasses.dataclass(slots=True)
@@ -179,7 +201,10 @@ class Segments:
         if looking is None or upcoming is None or looking.look is None:
             self.abandon()
             raise (looking and looking.failed) or RuntimeError("nothing was looked at")
-        look, self._looking = looking.look, None
+        # First what may fail because the disk is full, and what is still to be taken back.
+        for name, at_ns, rows in looking.look.tables:
+            upcoming.write_json(spool.TABLE, {"table": name, "monotonic_ns": at_ns, "rows": rows})
+        upcoming.write_json(spool.BEGIN, sample)
         if looking.waiting:
             surroundings.open_calls(looking.waiting)
         for chunk, value in (
@@ -189,19 +214,18 @@ class Segments:
         ):
             self.current.write_json(chunk, value)
         old = self._complete(sample["monotonic_ns"])
-        self.current, self._next = upcoming, None
+        self.current, self._next, self._looking = upcoming, None, None
         self._number += 1
         self.begin_ns = sample["monotonic_ns"]
-        surroundings.note(look)
-        self.current.write_json(spool.BEGIN, sample)
-        self._head_bytes = self.current.bytes_written
-        return old, look.counts
+        self._head_bytes = upcoming.bytes_written
+        surroundings.known(looking.look)
+        return old, looking.look.counts
 
     def abandon(self) -> bool:
         """Give up the next segment; False where there is none."""
         there = self._next is not None
         if self._next is not None:
-            Segment(0, self._next, 0, 0).drop()
+            Segment.of(self._next).drop()
         self._given_up = self._looking or self._given_up
         self._next = self._looking = None
         return there
@@ -218,7 +242,4 @@ class Segments:
 
     def _complete(self, now_ns: int) -> Segment:
         self._done_bytes += self.current.bytes_written
-        if not self.current.in_memory:
-            with contextlib.suppress(OSError):
-                self.current.close()
-        return Segment(self._number, self.current, self.begin_ns, now_ns)
+        return Segment.of(self.current, self.begin_ns, now_ns)

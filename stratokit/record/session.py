@@ -12,22 +12,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from stratokit.errors import RecordError, UsageError
+from stratokit.errors import RecordError
 from stratokit.formats import spool
 from stratokit.record import guard, host, scope
 from stratokit.record.alarms import Alarms
+from stratokit.record.checks import check
 from stratokit.record.command import end_command, urgent
 from stratokit.record.loader import Kernel
 from stratokit.record.openssl import OpenSsl
-from stratokit.record.options import (
-    FRAME_BYTES_MOST,
-    IO_BYTES_MOST,
-    SNAPLEN_MOST,
-    TLS_BYTES_MOST,
-    RecordOptions,
-    Result,
-    Status,
-)
+from stratokit.record.options import RecordOptions, Result, Status
 from stratokit.record.ring import records_within
 from stratokit.record.rotation import Rotate
 from stratokit.record.segments import Segments
@@ -49,35 +42,6 @@ RETRY_NS = 5_000_000_000
 SWITCH_INTERVAL_S = 0.0005
 # Left free for the last counters and the closing chunk when the disk is full.
 ENDING_BYTES = 64 << 10
-
-
-def check(options: RecordOptions) -> None:
-    """Refuse settings out of range.
-
-    Raises:
-        UsageError: with the range.
-    """
-    most = FRAME_BYTES_MOST if options.interfaces else SNAPLEN_MOST
-    if not 64 <= options.snaplen <= most:
-        raise UsageError(f"--snaplen takes 64 to {most} bytes, not {options.snaplen}")
-    if options.interfaces and options.scope:
-        raise UsageError(
-            "--interface records the frames of everybody at a device; choose who is recorded without it, "
-            "or give --whole-host with a command"
-        )
-    if options.interfaces and not options.packets:
-        raise UsageError("--interface says where packets are recorded, and --no-packets that none are")
-    if options.netns and not options.interfaces:
-        raise UsageError("--netns says where the devices of --interface are; name one, or any")
-    if not 0 <= options.io_bytes <= IO_BYTES_MOST:
-        raise UsageError(f"--io-bytes takes 0 to {IO_BYTES_MOST}, not {options.io_bytes}")
-    if not 256 <= options.tls_bytes <= TLS_BYTES_MOST:
-        raise UsageError(f"--tls-bytes takes 256 to 1M, not {options.tls_bytes}")
-    if not 1 << 16 <= options.buffer_bytes <= 1 << 30:
-        raise UsageError(f"--buffer takes 64K to 1G, not {options.buffer_bytes}")
-    if options.duration_ns is not None and options.duration_ns <= 0:
-        raise UsageError("--duration takes a time above zero, as 30s or 5m")
-    guard.check(options)
 
 
 def layouts() -> dict[str, Any]:
@@ -136,7 +100,11 @@ class Session:
             except RecordError:
                 self._kernel.close()
                 raise
-            return self._record()
+            try:
+                return self._record()
+            finally:
+                if isinstance(self._roll, Window):
+                    self._roll.close()
 
     def _rolling(self) -> Rotate | Window | None:
         if self.options.rolling:
@@ -144,7 +112,7 @@ class Session:
         if self.options.rotation:
             return Rotate(self.options, self._say, self._kernel.own_child)
         if self.options.keep:
-            self._alarms = Alarms(self.options.keep.triggers, self._kernel.total)
+            self._alarms = Alarms(self.options.keep.triggers, self._kernel.trigger_hits)
             return Window(self.options, self._say, self._kernel.own_child, self._put)
         return None
 
@@ -161,9 +129,8 @@ class Session:
                 exit_code = self._loop(command)
                 self._finish()
         except RecordError:
-            self._segments.current.path.unlink(missing_ok=True)  # it holds nothing but snapshots
-            if isinstance(self._roll, Window):
-                self._roll.close()
+            if not self.options.keep.in_memory:
+                self._segments.current.path.unlink(missing_ok=True)  # it holds nothing but snapshots
             raise
         except OSError as error:
             if not spool.is_disk_full(error):
@@ -179,7 +146,7 @@ class Session:
                 self._kernel.close()
         if self._roll is None:
             return Result(self.options.spool, exit_code, self._stop, status)
-        self._roll.finish(last, self._stop)
+        self._roll.finish(last)
         self._kernel.close()
         return Result(None, exit_code, self._stop, status, tuple(self._roll.outputs))
 
@@ -345,6 +312,7 @@ class Session:
         roll.completed(old)
 
     def _not_changed(self, error: Exception) -> None:
+        self._segments.abandon()
         self._retry_ns = time.monotonic_ns() + RETRY_NS
         self._say(f"the segment could not be changed ({error}); it goes on")
 
@@ -399,6 +367,8 @@ class Session:
         self._kernel.detach()
         while self._kernel.ring.pending():
             self._kernel.ring.drain(self._write_events)
+        if self._roll is not None:
+            self._roll.ending(self._stop)
         surroundings.open_calls(waiting)
         surroundings.interfaces()
         surroundings.groups(members)
@@ -417,6 +387,8 @@ class Session:
             lost += self._kernel.ring.discard()
         self._recorder_counts["disk_full_bytes"] = lost - self._kept_bytes
         with contextlib.suppress(OSError):
+            if self._roll is not None:
+                self._roll.ending(self._stop)
             if rows := self._guard.new_rows():
                 self._put("limits", time.monotonic_ns(), rows)
             self._counters()

@@ -44,7 +44,9 @@ class Surroundings:
             RecordError: processes are chosen by number where /proc has other numbers than the kernel.
         """
         look = self.look(self._watch.begin(self._kernel, self._proc_agrees))
-        self.note(look)
+        for table in look.tables:
+            self._put(*table)
+        self.known(look)
         return look.counts
 
     def members(self) -> set[int] | None:
@@ -77,11 +79,9 @@ class Surroundings:
         }
         return Look(tables, counts)
 
-    def note(self, look: Look) -> None:
-        """Write what was found into a spool that begins."""
-        self._kernel.name_endpoints_again()
-        for name, at_ns, rows in look.tables:
-            self._put(name, at_ns, rows)
+    def known(self, look: Look) -> None:
+        """A spool has this: only what is new is noted from now on."""
+        for name, _, rows in look.tables:
             if name == "interfaces":
                 self._known_interfaces = list(rows)
             elif name == "containers":

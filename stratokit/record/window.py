@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 import time
 from typing import TYPE_CHECKING
 
 from stratokit.record.control import ControlSocket
 from stratokit.record.conversions import Conversions, Job
 from stratokit.record.rotation import STAMP
+from stratokit.record.segments import left
 
 if TYPE_CHECKING:
     import pathlib
@@ -61,29 +63,42 @@ class Window:
         self._samples: collections.deque[int] = collections.deque(maxlen=SAMPLES_MOST)
         self._current_bytes = 0
         self._pending: Freeze | None = None
-        self._cutting = False
+        self._cut: Freeze | None = None  # whose last segment is ending
         self._by_expression = 0
         self._conversions = Conversions(self._converted, own_child)
-        self._control = ControlSocket(self._asked, self.status)
         self.outputs: list[pathlib.Path] = []
         self._planned: set[pathlib.Path] = set()
+        there = self._spools()
+        self._first = max((number for number, _ in there), default=0)
+        for segments in left(path for _, path in there).values():
+            self._conversions.add(Job(tuple(segments), self._free_name("left-")))
+            self._say(f"{len(segments)} segments are left of a recording that was killed; they are converted")
+        self._control = ControlSocket(self._asked, self.status)
+        if self._control.problem:
+            say(f"stratokit trigger cannot reach this recorder, only SIGUSR1 can: {self._control.problem}")
+
+    def _spools(self) -> list[tuple[int, pathlib.Path]]:
+        pattern = re.compile(rf"{re.escape(self._output.stem)}-(\d{{6,}})\.spool")
+        matches = ((pattern.fullmatch(path.name), path) for path in self._output.parent.iterdir())
+        return sorted((int(match[1]), path) for match, path in matches if match)
 
     def path_of(self, number: int) -> pathlib.Path:
         """The spool of a segment."""
-        return self._output.with_name(f"{self._output.stem}-{number:06}.spool")
+        return self._output.with_name(f"{self._output.stem}-{self._first + number:06}.spool")
 
     # What the recording asks -------------------------------------------------------------------------------
 
     @property
     def with_calls(self) -> bool:
         """Whether the segment that ends now ends a capture, which shall tell what hangs."""
-        return self._cutting
+        return self._cut is not None
 
     def is_due(self, segments: Segments, now_ns: int) -> bool:
         """Whether the current segment is to end: it is full, or a capture ends here."""
         self._current_bytes = segments.current.bytes_written
-        if self._pending is not None and now_ns >= self._pending.until_ns:
-            self._cutting = True
+        if self._cut is None and self._pending is not None and now_ns >= self._pending.until_ns:
+            self._cut, self._pending = self._pending, None
+        if self._cut is not None:
             return True
         keep = self._keep
         age = SEGMENT_NS_MOST if keep.keep_ns is None else keep.keep_ns // SHARE
@@ -94,8 +109,8 @@ class Window:
         """Keep it; a capture that waited for it can be made."""
         self._segments.append(segment)
         self._current_bytes = 0
-        if self._cutting and self._pending is not None:
-            self._freeze(self._pending)
+        if self._cut is not None:
+            self._freeze(self._cut)
         self._trim(segment.end_ns)
 
     def sampled(self, at_ns: int) -> None:
@@ -112,17 +127,24 @@ class Window:
         """Drop the oldest segment because the disk is full; False when all are needed."""
         return not self._keep.in_memory and self._drop_oldest()
 
-    def finish(self, last: Segment, reason: str) -> None:
+    def ending(self, reason: str) -> None:
+        """The recording is about to end."""
+        if any(trigger.kind == "exit" for trigger in self._keep.triggers):
+            self.trigger("exit", reason)
+
+    def finish(self, last: Segment) -> None:
         """The recording has ended: what waits is made into a capture, and the window is dropped."""
         self._control.close()
-        if self._pending is None and any(trigger.text == "exit" for trigger in self._keep.triggers):
-            self.trigger("exit", f"the recording ended: {reason}", last.end_ns)
         self._segments.append(last)
-        if self._pending is not None:
-            self._freeze(self._pending)
+        self._current_bytes = 0
+        for freeze in (self._cut, self._pending):
+            if freeze is not None:
+                self._freeze(freeze)
         self._conversions.wait()
-        while self._segments and not self._segments[0].pins:
-            self._segments.popleft().drop()
+        for segment in self._segments:
+            if self._keep.in_memory or not segment.pins:
+                segment.drop()
+        self._segments.clear()
 
     def close(self) -> None:
         """Nobody can trigger any more."""
@@ -145,8 +167,7 @@ class Window:
             self._say(f"triggered ({by}{': ' + reason if reason else ''}): {self._pending.output}")
         else:
             self._pending.since_ns = min(self._pending.since_ns, before)
-            if not self._cutting:
-                self._pending.until_ns = max(self._pending.until_ns, now_ns + keep.after_ns)
+            self._pending.until_ns = max(self._pending.until_ns, now_ns + keep.after_ns)
         return str(self._pending.output)
 
     def by_expression(self, text: str, now_ns: int) -> None:
@@ -166,17 +187,18 @@ class Window:
             "output": str(self._output),
             "kept_ns": None if first is None else time.monotonic_ns() - first,
             "kept_bytes": self.size_bytes,
+            "segments": len(self._segments) + 1,
             "captures": len(self.outputs),
-            "waiting": len(self._conversions) + (self._pending is not None),
+            "waiting": len(self._conversions) + sum(f is not None for f in (self._cut, self._pending)),
         }
 
     def _asked(self, reason: str) -> str:
         return self.trigger("stratokit trigger", reason)
 
-    def _free_name(self) -> pathlib.Path:
-        stamp = time.strftime(STAMP, time.gmtime())
+    def _free_name(self, what: str = "") -> pathlib.Path:
+        stamp = what + time.strftime(STAMP, time.gmtime())
         for count in range(1, 10_000):
-            name = f"{self._output.stem}-{stamp}{f'-{count}' if count > 1 else ''}{self._output.suffix}"
+            name = f"{self._output.stem}-{stamp}{f'_{count}' if count > 1 else ''}{self._output.suffix}"
             path = self._output.with_name(name)
             if path not in self._planned and not path.exists():
                 self._planned.add(path)
@@ -196,7 +218,8 @@ class Window:
     def _needed(self, segment: Segment) -> bool:
         if segment.pins:
             return True
-        return self._pending is not None and segment.end_ns > self._pending.since_ns
+        waiting = (freeze for freeze in (self._cut, self._pending) if freeze is not None)
+        return any(segment.end_ns > freeze.since_ns for freeze in waiting)
 
     def _trim(self, now_ns: int) -> None:
         keep_ns = self._keep.keep_ns
@@ -214,7 +237,7 @@ class Window:
         return True
 
     def _freeze(self, freeze: Freeze) -> None:
-        self._pending, self._cutting = None, False
+        self._cut = None
         chosen = tuple(segment for segment in self._segments if segment.end_ns > freeze.since_ns)
         since: int | None = max((at for at in self._samples if at <= freeze.since_ns), default=0)
         if chosen and since is not None and since <= chosen[0].begin_ns:
@@ -224,7 +247,14 @@ class Window:
     def _converted(self, job: Job, failed: str) -> None:
         self._planned.discard(job.output)
         if failed:
-            self._say(f"{job.output.name} was not made: {failed}")
+            for segment in job.segments:
+                segment.pins += 1  # for good: it can be converted later
+            kept = " ".join(str(segment.path) for segment in job.segments)
+            where = "" if self._keep.in_memory else f"; what it was to be made of is kept: {kept}"
+            self._say(f"{job.output.name} was not made: {failed}{where}")
             return
         self.outputs.append(job.output)
         self._say(f"written: {job.output}")
+        for segment in job.segments:
+            if segment not in self._segments:
+                segment.drop()  # it was left of another recording

@@ -43,10 +43,16 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("rows", rows or "none"))
     if facts["rows"].get("plaintext"):
         lines.append(("secrets", "holds plaintext of TLS"))
+    lines += [("trigger", _trigger(row)) for row in facts.get("triggers") or []]
     lines += [("limits", text) for text in limit_lines(facts.get("limits") or [])]
     if facts.get("where"):
         lines.append(("where", facts["where"]))
     return lines
+
+
+def _trigger(row: dict[str, Any]) -> str:
+    reason = f": {row['reason']}" if row["reason"] else ""
+    return f"{units.moment(row['ts'])} UTC by {row['by']}{reason}"
 
 
 def loss_lines(rows: Iterable[tuple[int, bool, str]], counts_losses: bool) -> list[tuple[bool, str]]:

@@ -113,3 +113,74 @@ def test_a_chunk_that_does_not_fit_is_taken_back(tmp_path):
     chunks, damage = read(path)
     assert [t for t, _ in chunks] == [spool.OPENING, spool.CLOSING]
     assert damage.finished
+
+
+def segment(path, number, lead=(), events=(), recording="r", closing=True):
+    """A segment: what leads to its first row, and its rows."""
+    writer = spool.SpoolWriter(path)
+    place = {"recording": recording, "number": number, "leads": number > 1}
+    writer.write_json(spool.OPENING, {"segment": place})
+    writer.write_json(spool.TABLE, {"table": "processes", "rows": [number]})
+    for payload in lead:
+        writer.write(spool.EVENTS, payload)
+    if number > 1:
+        writer.write_json(spool.BEGIN, {"monotonic_ns": 10 * number})
+    for at, payload in enumerate(events):
+        writer.write(spool.EVENTS, payload)
+        writer.write_json(spool.COUNTERS, {"monotonic_ns": 10 * number + at + 1})
+    if closing:
+        writer.write_json(spool.CLOSING, {"number": number})
+    writer.close()
+    return path
+
+
+def chain(*paths, since_ns=None):
+    """Rows, what leads to them, processes, and the chain."""
+    found = spool.SpoolChain(paths, since_ns)
+    chunks = list(found.chunks())
+    rows = [bytes(c.payload) for c in chunks if c.type == spool.EVENTS and not c.lead]
+    lead = [bytes(c.payload) for c in chunks if c.type == spool.EVENTS and c.lead]
+    tables = [c.json()["rows"] for c in chunks if c.type == spool.TABLE]
+    return rows, lead, tables, found
+
+
+def test_segments_are_read_as_one_or_alone(tmp_path):
+    one = segment(tmp_path / "1", 1, events=[b"a", b"b"])
+    two = segment(tmp_path / "2", 2, lead=[b"b"], events=[b"c"])
+    three = segment(tmp_path / "3", 3, lead=[b"c"], events=[b"d"], closing=False)
+    rows, lead, tables, found = chain(three, one, two)  # in whatever order they are named
+    assert (rows, lead, tables) == ([b"a", b"b", b"c", b"d"], [], [[1]])
+    assert (found.damage.segments, found.damage.finished, found.last_number) == (0, False, 3)
+    rows, lead, tables, found = chain(two, three)
+    assert (rows, lead, tables) == ([b"c", b"d"], [b"b"], [[2]])
+    rows, lead, tables, found = chain(two)
+    assert (rows, lead, found.damage.finished) == ([b"c"], [b"b"], True)
+    assert chain(one, three)[3].damage.segments == 1
+
+
+def test_a_segment_that_never_began_has_no_rows(tmp_path):
+    one = segment(tmp_path / "1", 1, events=[b"a"])
+    path = tmp_path / "2"
+    segment(path, 2, lead=[b"x", b"y"], events=[b"z"])
+    begin = next(c for c in spool.SpoolReader(path).chunks() if c.type == spool.BEGIN)
+    path.write_bytes(path.read_bytes()[: begin.offset])  # the recorder was killed while it looked around
+    assert chain(one, path)[0] == [b"a"]
+    assert chain(path)[:2] == ([], [b"x", b"y"])
+
+
+def test_rows_from_a_sample_on(tmp_path):
+    one = segment(tmp_path / "1", 1, events=[b"a", b"b", b"c"])
+    two = segment(tmp_path / "2", 2, lead=[b"c"], events=[b"d"])
+    rows, lead, _, found = chain(one, two, since_ns=12)  # the sample behind b
+    assert (rows, lead, found.is_cut) == ([b"c", b"d"], [b"a", b"b"], True)
+    rows, lead, _, _ = chain(two, since_ns=21)
+    assert (rows, lead) == ([], [b"c", b"d"])
+
+
+def test_a_spool_in_memory(tmp_path):
+    writer = spool.SpoolWriter(tmp_path / "a.spool", in_memory=True)
+    assert not list(tmp_path.iterdir())
+    writer.write(spool.EVENTS, b"x")
+    assert [bytes(c.payload) for c in spool.SpoolReader(writer.path).chunks()] == [b"x"]
+    writer.close()
+    assert not writer.path.exists()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 from recording import STRATOKIT
 
+import stratokit as sk
 from stratokit.formats import spool
 
 pytestmark = pytest.mark.kernel
@@ -62,17 +64,23 @@ def test_rotation_loses_and_doubles_nothing(tmp_path):
     old = tmp_path / "older-than-the-recording"
     old.write_text("x")
     command = [*STRATOKIT, "record", "-o", tmp_path / "a.parquet", "--syscalls", "write,pread64"]
-    command += ["--no-packets", "--rotate-time", "1s"]
+    command += ["--rotate-time", "1s"]
     work = subprocess.Popen([sys.executable, "-c", COUNTING, str(count), old])
     os.waitid(os.P_PID, work.pid, os.WSTOPPED | os.WNOWAIT)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as recorder:
         watching(recorder, "*.spool", tmp_path)
         work.send_signal(signal.SIGCONT)
         sizes, open_files = [], []
-        while work.poll() is None:
-            time.sleep(0.5)
-            sizes.append(resident_bytes(recorder.pid))
-            open_files.append(descriptors(recorder.pid))
+        sent = 0
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", port)) as client, listener.accept()[0] as server:
+                while work.poll() is None:
+                    time.sleep(0.1)
+                    client.sendall(b"over the border")
+                    sent += len(server.recv(64))
+                    sizes.append(resident_bytes(recorder.pid))
+                    open_files.append(descriptors(recorder.pid))
         recorder.send_signal(signal.SIGINT)
         errors = recorder.communicate()[1]
     assert recorder.returncode == 0, errors
@@ -98,5 +106,78 @@ def test_rotation_loses_and_doubles_nothing(tmp_path):
     # The process that converts is not recorded.
     assert not rows(paths, "process")["cmdline"].str.contains("convert_jobs").any()
 
+    # Together they are one capture: a connection that lasted through all segments is one.
+    capture = sk.open(tmp_path)
+    flows = capture.where(f"tcp.port == {port}").table("flows").collect()
+    assert flows["bytes_c2s"].len() == 1
+    assert flows["pid"].to_list() == flows["server_pid"].to_list() == [os.getpid()]
+    tcp = capture.where(f"tcp.port == {port}").table("tcp").collect()
+    assert tcp["conn_state"].to_list() == ["SF"]
+    assert tcp["bytes_missing"].fill_null(0).to_list() == [0]
+    payload = (
+        capture.rows("packet").filter(pl.col("dst_port") == port, pl.col("direction") == "out").collect()
+    )
+    assert payload["payload_len"].sum() == sent
+    seen = capture.rows("process").filter(pl.col("pid") == work.pid).collect()
+    assert seen["event"].to_list() == ["snapshot", "exit"]
+
     assert max(open_files[2:]) - min(open_files[2:]) <= 6
     assert max(sizes) < 1.2 * min(sizes[2:])
+
+
+def test_a_day_by_rotation(tmp_path):
+    """Many segments: memory, descriptors, files and their size stay within bounds, each opens alone.
+
+    STRATOKIT_SEGMENTS=1440 makes a day of a segment a minute.
+    """
+    wanted, kept = int(os.environ.get("STRATOKIT_SEGMENTS", "20")), 4
+    command = [*STRATOKIT, "record", "-o", tmp_path / "a.parquet", "--syscalls", "write", "--no-packets"]
+    command += ["--rotate-size", "1M", "--rotate-count", str(kept)]
+    load = subprocess.Popen(["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "status=none"])
+    load.send_signal(signal.SIGSTOP)
+    seen: dict[int, Path] = {}
+    sizes, open_files, files, on_disk = [], [], [], []
+    try:
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as recorder:
+            watching(recorder, "*.spool", tmp_path)
+            load.send_signal(signal.SIGCONT)
+            began = time.monotonic()
+            while not seen or max(seen) < wanted:
+                assert recorder.poll() is None, recorder.communicate()[1]
+                assert time.monotonic() < began + 60 + 10 * wanted
+                # A segment at a time, as a host with a segment a minute has it.
+                behind = len(list(tmp_path.glob("*.spool"))) > 3
+                load.send_signal(signal.SIGSTOP if behind else signal.SIGCONT)
+                time.sleep(0.05)
+                there = list(tmp_path.glob("a-*"))
+                for path in there:
+                    if path.suffix == ".parquet" and int(path.name[2:8]) not in seen:
+                        seen[int(path.name[2:8])] = path
+                        assert opens_alone(path)
+                sizes.append(resident_bytes(recorder.pid))
+                open_files.append(descriptors(recorder.pid))
+                files.append(sum(path.suffix == ".parquet" for path in there))
+                on_disk.append(sum(path.stat().st_size for path in there if path.exists()))
+            recorder.send_signal(signal.SIGINT)
+            errors = recorder.communicate()[1]
+    finally:
+        load.kill()
+        load.wait()
+    assert recorder.returncode == 0, errors
+    assert "removed unconverted" not in errors
+    assert sorted(seen) == list(range(1, max(seen) + 1))
+    assert len(list(tmp_path.glob("*"))) == kept
+    assert max(files) <= kept + 1
+    assert max(open_files) - min(open_files) <= 8
+    later = sizes[len(sizes) // 4 :]
+    assert max(later) < 1.1 * min(later)
+    assert max(on_disk) < 64 << 20
+
+
+def opens_alone(path: Path) -> bool:
+    """Whether the file has rows, its processes, both clocks, and counts; one that is gone already had."""
+    try:
+        found = pl.read_parquet(path, columns=["kind"])["kind"].value_counts()
+    except FileNotFoundError:
+        return True
+    return {"syscall", "process", "clock", "interface"} <= set(found["kind"])

@@ -47,7 +47,7 @@ def ingest(
     """
     reader = Reader(chain, progress)
     found = survey(reader)
-    with CaptureWriter(out, _metadata(found)) as writer:
+    with CaptureWriter(out, _metadata(found, chain)) as writer:
         context, call_rows, tls_rows = _small_tables(found, writer)
         of_packets = {"packet": packets.Packets(found, context), "frame": frames.Frames(found, context)}
         unreadable = _bulk(reader, found, writer, of_packets, call_rows, tls_rows)
@@ -56,11 +56,11 @@ def ingest(
     return dict(lost.group_by("counter").agg(pl.col("amount").sum()).sort("counter").iter_rows())
 
 
-def _metadata(found: Survey) -> dict[str, str]:
-    segment = found.opening.get("segment")
+def _metadata(found: Survey, chain: spool.SpoolChain) -> dict[str, str]:
+    segment = None if chain.is_cut else found.opening.get("segment")
     triggers = [_trigger(row, found) for row in found.tables.get("triggers", {"rows": []})["rows"]]
     return {
-        **({"segment": json.dumps(segment)} if segment else {}),
+        **({"segment": json.dumps(segment | {"last": chain.last_number})} if segment else {}),
         **({"triggers": json.dumps(triggers)} if triggers else {}),
         "host": json.dumps(found.opening["host"]),
         "options": json.dumps(found.opening["options"]),
