@@ -178,12 +178,16 @@ def test_nothing_but_kernels_calls_a_routine() -> None:
         for path in (ROOT / folder).rglob("*.py")
     }
     routines = {
-        (path, node.name) for path, tree in trees.items() for node in decorated(tree, "routine", "inlined")
+        (path, node.name)
+        for path, tree in trees.items()
+        for node in decorated(tree, "routine", "part", "inlined")
     }
     assert len(routines) > 100
     for path, tree in trees.items():
         compiled = {
-            id(inner) for node in decorated(tree, "kernel", "routine", "inlined") for inner in ast.walk(node)
+            id(inner)
+            for node in decorated(tree, "kernel", "routine", "part", "inlined")
+            for inner in ast.walk(node)
         }
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or id(node) in compiled:

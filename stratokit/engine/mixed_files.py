@@ -36,7 +36,7 @@ class MixedSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._packets = PacketSource(path, registry.load_format("pcapng"))
-        self._events = ScapSource(path, registry.load_format("scap"))
+        self._events = ScapSource(path, registry.load_format("scap"), beside_packets=True)
         self.form = self._packets.form
 
     @property

@@ -19,7 +19,7 @@ from stratokit.formats.scap.params import (
 )
 from stratokit.formats.scap.params import PLACE as _PLACE
 from stratokit.formats.scap.walk import half, word
-from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_part as part
 from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
@@ -34,7 +34,7 @@ SOURCE_PORT, TARGET_PORT, FAMILY, GIVEN = range(4)
 LONE, BOTH = 1, 2
 
 
-@routine
+@part
 def _address(data: np.ndarray, at: int, size: int, end: np.ndarray) -> None:
     for k in range(16):
         end[k] = 0
@@ -74,7 +74,7 @@ def _socket(
     facts[GIVEN] = BOTH if both else max(facts[GIVEN], LONE)
 
 
-@kernel
+@part
 def decode(
     data: np.ndarray,
     event: Any,
@@ -91,7 +91,7 @@ def decode(
     mask = i64(0)
     at = event.params
     type_ = event.type
-    for p in range(event.count):
+    for p in range(min(i64(event.count), i64(tables.looked_at[type_]))):
         size = word(data, event.lens + 4 * p) if event.wide else half(data, event.lens + 2 * p)
         kind = i64(tables.kind[type_, p])
         place = i64(tables.place[type_, p])
@@ -110,3 +110,12 @@ def decode(
             spans[place - NUMBERS, 1] = 0
         at += size
     return mask
+
+
+@routine
+def decoded(
+    data: np.ndarray, event: Any, tables: Tables, values: np.ndarray, spans: np.ndarray, ends: np.ndarray,
+    facts: np.ndarray,
+) -> Any:  # fmt: skip
+    """As `decode`, for what happens seldom."""
+    return decode(data, event, tables, values, spans, ends, facts)

@@ -12,6 +12,7 @@ from stratokit.engine.scap.hashing import find, put
 from stratokit.engine.scap.texts import address_text, path_from, text
 from stratokit.formats.scap.params import EFFECT, PLACE
 from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_part as part
 from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
@@ -31,13 +32,13 @@ TYPE_MASK = 15
 FD_LIMIT = 1 << 31
 
 
-@routine
+@part
 def key_of(table: int, fd: int) -> Any:
     """Key of a descriptor in the hash table."""
     return u64(table) << u64(32) | u64(fd)
 
 
-@routine
+@part
 def lookup(state: st.State, table: int, fd: int) -> Any:
     """Entry of an open descriptor, or -1."""
     if fd < 0 or fd >= FD_LIMIT:

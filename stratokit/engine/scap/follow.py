@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from stratokit.engine.scap import state as st
-from stratokit.engine.scap.decode import DATA, PATH, PATH2, SPANS, decode
+from stratokit.engine.scap.decode import DATA, PATH, PATH2, SPANS, decode, decoded
 from stratokit.engine.scap.descriptors import follow_call, lookup
+from stratokit.engine.scap.layout import ENDED, EXECUTED, FORK, OTHER, SYSCALL, UNREADABLE, Out, Scratch
 from stratokit.engine.scap.texts import text
-from stratokit.engine.scap.threads import cloned, ended, executed, moved, thread_of
+from stratokit.engine.scap.threads import cloned, ended, executed, met, moved, thread_of
 from stratokit.formats.scap.blocks import STATE_ONLY
 from stratokit.formats.scap.params import EFFECT, NUMBERS, PLACE, Tables
 from stratokit.formats.scap.walk import GOOD
+from stratokit.kernels import inlined
 from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_part as part
 from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
 
-SYSCALL, OTHER, UNREADABLE = 0, 1, 2
 # Entries of type 330 end with the exit of type 293 when they succeed.
 EXECVEAT, EXECVE_EXIT = 330, 293
 CLONE, EXEC, EXIT, CLOSE = (EFFECT[n] for n in ("clone", "exec", "exit", "close"))
@@ -27,85 +29,8 @@ CHDIR, FCHDIR = EFFECT["chdir"], EFFECT["fchdir"]
 RET, ARG0 = PLACE["ret"], PLACE["arg0"]
 ROOM_BYTES = 1 << 22
 
-ROW = np.dtype(
-    [
-        ("ts", "<i8"),
-        ("end", "<i8"),
-        ("duration", "<i8"),  # -1: the entry or the exit was not seen
-        ("tid", "<i8"),
-        ("pid", "<i8"),
-        ("start", "<i8"),
-        ("enter_at", "<i8"),
-        ("enter_size", "<i8"),
-        ("enter_number", "<i8"),
-        ("exit_at", "<i8"),
-        ("exit_size", "<i8"),
-        ("exit_number", "<i8"),
-        ("data_at", "<i8"),
-        ("data_size", "<i8"),  # -1: the event has none
-        ("mask", "<i8"),
-        ("inode", "<u8"),
-        ("fd", "<i8"),  # -1: none
-        ("comm", "<i4"),
-        ("cgroups", "<i4"),
-        ("path", "<i4"),
-        ("path2", "<i4"),
-        ("fd_name", "<i4"),
-        ("local", "<i4"),
-        ("remote", "<i4"),
-        ("local_port", "<u2"),
-        ("remote_port", "<u2"),
-        ("type", "<u2"),
-        ("kind", "u1"),
-        ("fd_kind", "u1"),
-        ("has_inode", "u1"),
-        ("family", "u1"),
-        ("datagram", "u1"),
-        ("device", "<u4"),
-    ],
-    align=True,
-)
-SNAPSHOT, FORK, EXECUTED, ENDED = range(4)
-PROCESS = np.dtype(
-    [
-        ("ts", "<i8"),
-        ("start", "<i8"),
-        ("tid", "<i8"),
-        ("pid", "<i8"),
-        ("ptid", "<i8"),
-        ("uid", "<i8"),
-        ("gid", "<i8"),
-        ("exit_status", "<i8"),  # -1: unknown
-        ("comm", "<i4"),
-        ("cmdline", "<i4"),
-        ("path", "<i4"),
-        ("cgroups", "<i4"),
-        ("event", "u1"),
-    ],
-    align=True,
-)
 
-
-class Out(NamedTuple):
-    """Rows that were made; `used` says how many rows and how many process rows."""
-
-    rows: np.ndarray
-    values: np.ndarray
-    processes: np.ndarray
-    used: np.ndarray
-
-
-def room(events: int) -> Out:
-    """For the rows of so many events: each gives one, and may end another that waited."""
-    return Out(
-        np.zeros(2 * events, ROW),
-        np.zeros((2 * events, NUMBERS), np.int64),
-        np.zeros(events, PROCESS),
-        np.zeros(2, np.int64),
-    )
-
-
-@routine
+@part
 def _clear(row: Any) -> None:
     row.duration = -1
     row.enter_at = 0
@@ -131,7 +56,7 @@ def _clear(row: Any) -> None:
     row.datagram = 0
 
 
-@routine
+@part
 def _whose(row: Any, thread: Any) -> None:
     row.tid = thread.tid
     row.pid = thread.pid
@@ -140,7 +65,7 @@ def _whose(row: Any, thread: Any) -> None:
     row.cgroups = thread.cgroups
 
 
-@routine
+@part
 def _name_fd(row: Any, state: st.State, table: int, fd: int) -> None:
     """Say what the row's descriptor stands for."""
     row.fd = fd
@@ -161,7 +86,7 @@ def _name_fd(row: Any, state: st.State, table: int, fd: int) -> None:
     row.has_inode = found.has_inode
 
 
-@routine
+@part
 def _texts(row: Any, state: st.State, spans: np.ndarray, data: np.ndarray) -> None:
     row.path = text(state, data, spans[PATH, 0], spans[PATH, 1])
     row.path2 = text(state, data, spans[PATH2, 0], spans[PATH2, 1])
@@ -170,7 +95,7 @@ def _texts(row: Any, state: st.State, spans: np.ndarray, data: np.ndarray) -> No
         row.data_size = spans[DATA, 1]
 
 
-@routine
+@part
 def _entered(row: Any, enter: Any, number: int) -> None:
     row.ts = enter.ts
     row.enter_at = enter.at
@@ -198,25 +123,16 @@ def _report(out: Out, thread: Any, event: int, ts: int, status: int) -> None:
     found.exit_status = status
 
 
-class Scratch(NamedTuple):
-    """Where one event is taken apart."""
-
-    spans: np.ndarray
-    ends: np.ndarray
-    facts: np.ndarray
-
-
-def scratch() -> Scratch:
-    """For `follow`."""
-    return Scratch(np.zeros((SPANS, 2), np.int64), np.zeros((2, 16), np.uint8), np.zeros(4, np.int64))
-
-
-@routine
+@part
 def _reset(work: Scratch, values: np.ndarray) -> None:
-    work.spans[:, 0] = -1
-    work.spans[:, 1] = 0
-    work.facts[:] = 0
-    values[:] = 0
+    # Item by item: numba makes much code of assignments to slices.
+    for k in range(SPANS):
+        work.spans[k, 0] = -1
+        work.spans[k, 1] = 0
+    for k in range(len(work.facts)):
+        work.facts[k] = 0
+    for k in range(NUMBERS):
+        values[k] = 0
 
 
 @routine
@@ -238,7 +154,7 @@ def flush_enter(
     _reset(work, values)
     row.kind = SYSCALL
     row.type = enter.type
-    row.mask = decode(data, enter, tables, values, work.spans, work.ends, work.facts)
+    row.mask = decoded(data, enter, tables, values, work.spans, work.ends, work.facts)
     _whose(row, state.threads[index])
     _entered(row, enter, state.threads[index].enter_number)
     row.end = enter.ts
@@ -278,7 +194,7 @@ def _follow(
         )  # fmt: skip
 
 
-@routine
+@inlined
 def _returned(
     data: np.ndarray, event: Any, number: int, state: st.State, index: int, tables: Tables,
     fd_args: np.ndarray, work: Scratch, out: Out,
@@ -297,15 +213,16 @@ def _returned(
     row.kind = OTHER if event.flags & STATE_ONLY else SYSCALL
     row.type = event.type & ~1
     row.ts = event.ts
+    enter, entered = state.enters[index], state.threads[index].enter_number
     mask = i64(0)
-    if state.threads[index].enter_number:
-        enter = state.enters[index]
-        mask = decode(data, enter, tables, values, work.spans, work.ends, work.facts)
-        _entered(row, enter, state.threads[index].enter_number)
+    for k in range(0 if entered else 1, 2):
+        half = enter if k == 0 else event
+        mask |= decode(data, half, tables, values, work.spans, work.ends, work.facts)
+    if entered:
+        _entered(row, enter, entered)
         row.duration = max(event.ts - enter.ts, 0)
         row.type = enter.type
         state.threads[index].enter_number = 0
-    mask |= decode(data, event, tables, values, work.spans, work.ends, work.facts)
     row.mask = mask
     row.end = event.ts
     row.exit_at = event.at
@@ -315,15 +232,14 @@ def _returned(
     fd = values[place] if place > 0 and mask >> place & 1 else i64(-1)
     effect = tables.effect[event.type]
     table = i64(state.threads[index].table)
-    if effect == CLOSE:
-        _name_fd(row, state, table, fd)
-        entry = lookup(state, table, fd)
-        if entry >= 0 and values[RET] >= 0:
-            state.fds[entry].open = 0
-    elif effect and mask >> RET & 1:
+    if effect and effect != CLOSE and mask >> RET & 1:
         _follow(data, event.ts, effect, mask, values, state, index, work, row.kind == OTHER, out)
-    if effect != CLOSE and fd >= 0:
+    if effect == CLOSE or fd >= 0:
         _name_fd(row, state, table, fd)
+    if effect == CLOSE and values[RET] >= 0:
+        entry = lookup(state, table, fd)
+        if entry >= 0:
+            state.fds[entry].open = 0
     _whose(row, state.threads[index])
     _texts(row, state, work.spans, data)
 
@@ -353,7 +269,7 @@ def _single(
     row.exit_size = event.size
     row.exit_number = number
     if event.wrong == GOOD:
-        row.mask = decode(data, event, tables, values, work.spans, work.ends, work.facts)
+        row.mask = decoded(data, event, tables, values, work.spans, work.ends, work.facts)
         _texts(row, state, work.spans, data)
     if index < 0:
         row.tid = -1
@@ -397,7 +313,7 @@ def follow(
             index = thread_of(state, event.tid) if event.tid >= 0 else -1
             _single(data, event, number, state, index, tables, work, out)
             continue
-        index = thread_of(state, event.tid)
+        index = met(state, event.tid)
         if tables.single[event.type]:
             if tables.effect[event.type] == EXIT and state.threads[index].enter_number:
                 flush_enter(data, state, index, tables, fd_args, work, out)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from stratokit.engine.scap import follow, state, texts, threads
+from stratokit.engine.scap import follow, layout, state, texts, threads
 from stratokit.engine.scap.descriptors import opened, set_ends
-from stratokit.engine.scap.hashing import find
+from stratokit.engine.scap.projection import narrowed
 from stratokit.formats.scap import metadata, params
 from stratokit.formats.scap.params import PLACE
-from stratokit.formats.scap.reader import Events, Listed
+from stratokit.formats.scap.reader import BATCH_EVENTS, Events, Listed
+from stratokit.formats.source import WINDOW_BYTES
 from stratokit.kernels import lean_kernel as kernel
 from stratokit.schema import load, scap
 
@@ -66,8 +68,8 @@ def _carry(data: np.ndarray, known: state.State, prefix: np.ndarray) -> int:
 
 @kernel
 def _flush_all(
-    data: np.ndarray, known: state.State, tables: params.Tables, fd_args: np.ndarray, work: follow.Scratch,
-    out: follow.Out,
+    data: np.ndarray, known: state.State, tables: params.Tables, fd_args: np.ndarray, work: layout.Scratch,
+    out: layout.Out,
 ) -> None:  # fmt: skip
     for index in range(known.counts[state.THREADS]):
         if known.threads[index].enter_number:
@@ -77,14 +79,17 @@ def _flush_all(
 class Follower:
     """Keeps what is known while a file goes by."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Collection[str] | None = None) -> None:
+        """`columns` are those that are made of its rows, None for all."""
         self.known = state.empty()
         self.events_before = 0
-        self._tables = params.tables()
         self._fd_args = fd_places()
-        self._work = follow.scratch()
+        self._tables = narrowed(columns, self._fd_args)
+        self._work = layout.scratch()
         self._window: np.ndarray | None = None
         self._prefix_bytes = 0
+        self._buffer = np.empty(0, np.uint8)  # memory that was used is had faster than new memory
+        self._out = layout.room(0)
         self.data = np.zeros(1, np.uint8)
 
     def text(self, value: bytes) -> int:
@@ -116,9 +121,7 @@ class Follower:
         self._room(0)
         tid, pid = _signed(process.tid), _signed(process.pid)
         index = int(threads.thread_of(self.known, tid))
-        leader = find(self.known.thread_slots, self.known.thread_keys, np.uint64(process.pid))
-        shares = process.tid != process.pid and leader >= 0
-        table = int(self.known.threads[leader]["table"]) if shares else -1
+        table = int(threads.table_of(self.known, pid)) if tid != pid else -1
         threads.born(self.known, index, tid, pid, table)
         numbers = {
             "comm": self.text(process.comm),
@@ -153,13 +156,18 @@ class Follower:
             local, remote = (end.copy() for end in ends)
             set_ends(self.known, entry, local, item.local_port, remote, item.remote_port, both)
 
-    def events(self, batch: Events) -> follow.Out:
-        """Rows that this batch completes; positions in them count in `data`."""
+    def events(self, batch: Events) -> layout.Out:
+        """Rows that this batch completes; positions in them count in `data`. Both hold until the next one."""
         self._enter_window(batch.data)
-        rows = batch.rows.copy()
-        for name in ("at", "lens", "params"):
-            rows[name] += self._prefix_bytes
-        out = follow.room(rows.size)
+        rows = batch.rows
+        if self._prefix_bytes:
+            rows = rows.copy()
+            for name in ("at", "lens", "params"):
+                rows[name] += self._prefix_bytes
+        if self._out.rows.size < 2 * rows.size:
+            self._out = layout.room(max(rows.size, BATCH_EVENTS))
+        out = self._out
+        out.used[:] = 0
         at = 0
         while at < rows.size:
             at, need, fds = follow.follow(
@@ -178,10 +186,10 @@ class Follower:
         self.events_before += rows.size
         return out
 
-    def end(self) -> follow.Out:
+    def end(self) -> layout.Out:
         """Rows of the calls that never returned."""
         waiting = int((self.known.threads["enter_number"] > 0).sum())
-        out = follow.room(waiting)
+        out = layout.room(waiting)
         self._room(256 * waiting + (1 << 16))
         while self.known.counts[state.TEXTS] + 4 * waiting > self.known.text_keys.size:
             self._grow_texts()
@@ -202,7 +210,12 @@ class Follower:
         size = int(_carry(self.data, self.known, np.zeros(0, np.uint8)))
         prefix = np.zeros(size, np.uint8)
         _carry(self.data, self.known, prefix)
-        self.data = np.concatenate([prefix, window])
+        whole = size + window.size
+        if self._buffer.size < whole:
+            self._buffer = np.empty(max(whole, WINDOW_BYTES), np.uint8)
+        self._buffer[:size] = prefix
+        self._buffer[size:whole] = window
+        self.data = self._buffer[:whole]
         self._prefix_bytes, self._window = size, window
 
 
@@ -210,9 +223,12 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def all_rows(items: Any) -> Any:
-    """(follower, item or rows) for each item of a reader, then the rows of calls that never returned."""
-    follower = Follower()
+def all_rows(items: Any, columns: Collection[str] | None = None) -> Any:
+    """(follower, item or rows) for each item of a reader, then the rows of calls that never returned.
+
+    Of rows only what these columns need is valid.
+    """
+    follower = Follower(columns)
     for item in items:
         if isinstance(item, Events):
             yield follower, follower.events(item)

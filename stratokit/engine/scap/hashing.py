@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_part as part
 from stratokit.kernels import lean_routine as routine
 
 u64: Any = np.uint64
 
 
-@routine
+@part
 def slot_of(key: Any, size: int) -> Any:
     """Where the search for a key begins; `size` is a power of two."""
     mixed = u64(key) * u64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> u64(29))) & u64(size - 1))
 
 
-@kernel
+@part
 def find(slots: np.ndarray, keys: np.ndarray, key: Any) -> Any:
     """The entry of a key, or -1."""
     at = slot_of(key, slots.size)

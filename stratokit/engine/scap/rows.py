@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from stratokit.engine.ingest.processes import _shell_words
 from stratokit.engine.ingest.syscalls import ERRNO
-from stratokit.engine.scap import follow, state
+from stratokit.engine.scap import layout, state
 from stratokit.formats.events import gather
 from stratokit.formats.scap.params import PLACE
 from stratokit.schema import load, scap
@@ -170,11 +170,11 @@ def _argument(rows: np.ndarray, values: np.ndarray, n: int) -> pa.Array:
     return _masked(np.ascontiguousarray(values[:, place]).view(np.uint64), has)
 
 
-def syscalls(follower: Follower, out: follow.Out, kind: int, names: Collection[str]) -> pa.Table:
-    """Rows of kind syscall (`follow.SYSCALL`) or event (others), with the columns `names` of that kind."""
+def syscalls(follower: Follower, out: layout.Out, kind: int, names: Collection[str]) -> pa.Table:
+    """Rows of kind syscall (`layout.SYSCALL`) or event (others), with the columns `names` of that kind."""
     used = int(out.used[0])
     rows, values = out.rows[:used], out.values[:used]
-    wanted = (rows["kind"] == follow.SYSCALL) == (kind == follow.SYSCALL)
+    wanted = (rows["kind"] == layout.SYSCALL) == (kind == layout.SYSCALL)
     if not wanted.all():
         chosen = np.flatnonzero(wanted)
         rows, values = rows[chosen], values[chosen]
@@ -189,7 +189,7 @@ def syscalls(follower: Follower, out: follow.Out, kind: int, names: Collection[s
         number = rows[f"{part}_number"]
         makers[f"scap_{part}_number"] = functools.partial(_masked, number.astype(np.uint64), number > 0)
     makers |= (
-        _call_columns(rows, values, texts) if kind == follow.SYSCALL else {"event": lambda: _event(rows)}
+        _call_columns(rows, values, texts) if kind == layout.SYSCALL else {"event": lambda: _event(rows)}
     )
     return pa.table({name: make() for name, make in makers.items() if name in names})
 
@@ -197,7 +197,7 @@ def syscalls(follower: Follower, out: follow.Out, kind: int, names: Collection[s
 def _event(rows: np.ndarray) -> pa.DictionaryArray:
     events = _names()[0]
     which = np.minimum(rows["type"] >> 1, len(events) - 1).astype(np.int32)
-    unknown = rows["kind"] == follow.UNREADABLE
+    unknown = rows["kind"] == layout.UNREADABLE
     return pa.DictionaryArray.from_arrays(pa.array(which, mask=unknown), pa.array(events))
 
 
@@ -260,7 +260,7 @@ def processes(follower: Follower, rows: np.ndarray) -> pa.Table:
     texts = Texts(follower.known)
     status = rows["exit_status"]
     signal = status & 0x7F
-    ended = (rows["event"] == follow.ENDED) & (status >= 0)
+    ended = (rows["event"] == layout.ENDED) & (status >= 0)
     cmdline = pl.Series(texts.column(rows["cmdline"]).dictionary_decode()).alias("c").to_frame()
     return pa.table(
         {

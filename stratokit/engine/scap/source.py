@@ -15,7 +15,7 @@ from polars.io.plugins import register_io_source
 
 from stratokit.engine.facts import FileFacts
 from stratokit.engine.frames import conform, polars_schema
-from stratokit.engine.scap import boxes, carried, follow, rows, state
+from stratokit.engine.scap import boxes, carried, layout, rows, state
 from stratokit.engine.scap.follower import Follower, all_rows
 from stratokit.errors import FormatError
 from stratokit.formats.registry import Format
@@ -27,7 +27,7 @@ from stratokit.schema.cgroup_paths import container_of
 
 Tables = Iterator[tuple[str, pa.Table]]
 Progress = Callable[[int, int], None]
-_BULK = {"syscall": follow.SYSCALL, "event": follow.OTHER}
+_BULK = {"syscall": layout.SYSCALL, "event": layout.OTHER}
 
 
 @dataclasses.dataclass(slots=True)
@@ -45,6 +45,7 @@ class Survey:
     damage: Any = None
     blocks: list[carried.Carried] = dataclasses.field(default_factory=list)
     blocks_read: int = 0  # but section headers
+    beside_packets: bool = False  # another reader takes those, and the blocks that both pass over
     _carried_bytes: int = 0
     _waiting: list[metadata.Process] = dataclasses.field(default_factory=list)
 
@@ -65,10 +66,10 @@ class Survey:
         elif item.name == "processes":
             self._waiting += [process for process in item.value if process.tid == process.pid]
 
-    def events(self, batch: Events, out: follow.Out, follower: Follower) -> None:
+    def events(self, batch: Events, out: layout.Out, follower: Follower) -> None:
         """Take in a batch of events and what became of it."""
         made = out.rows[: out.used[0]]
-        ts = made["ts"][made["kind"] == follow.SYSCALL]  # other events may have no time
+        ts = made["ts"][made["kind"] == layout.SYSCALL]  # other events may have no time
         if ts.size:
             first, last = int(ts.min()), int(ts.max())
             self.first_ns = first if self.first_ns is None else min(self.first_ns, first)
@@ -78,10 +79,10 @@ class Survey:
             self.lose(name, int((batch.rows["wrong"] == wrong).sum()))
         self.made(out, follower)
 
-    def made(self, out: follow.Out, follower: Follower) -> None:
+    def made(self, out: layout.Out, follower: Follower) -> None:
         """Count rows and keep those of processes and containers."""
         made = out.rows[: out.used[0]]
-        calls = int((made["kind"] == follow.SYSCALL).sum())
+        calls = int((made["kind"] == layout.SYSCALL).sum())
         self._count("syscall", calls)
         self._count("event", made.size - calls)
         if out.used[1]:
@@ -103,6 +104,8 @@ class Survey:
             raise FormatError(
                 f"{path}: nothing could be read: {self.damage.reason} (byte {self.damage.offset})"
             )
+        if not self.beside_packets:
+            self.lose("block_skipped", reader.skipped_blocks)
         self.lose("scap_list_damaged", reader.bad_lists)
         self.lose("scap_fork_unfollowed", int(follower.known.counts[state.UNFOLLOWED]))
 
@@ -123,7 +126,7 @@ class Survey:
         """Processes of the list were there at the first event."""
         if not self._waiting:
             return
-        found = np.zeros(len(self._waiting), follow.PROCESS)
+        found = np.zeros(len(self._waiting), layout.PROCESS)
         for row, process in zip(found, self._waiting, strict=True):
             row["ts"], row["start"], row["exit_status"] = ts, -1, -1
             row["tid"], row["pid"], row["ptid"] = process.tid, process.pid, process.ptid & (1 << 62) - 1
@@ -229,28 +232,29 @@ _CONTAINER_JSON = 324
 class ScapSource:
     """A scap file; calls and events are read anew for each query, window by window."""
 
-    def __init__(self, path: Path, form: Format) -> None:
+    def __init__(self, path: Path, form: Format, beside_packets: bool = False) -> None:
         self.path = path
+        self._beside_packets = beside_packets
         self.form = form
 
     @functools.cached_property
     def survey(self) -> Survey:
         """One pass over the file."""
-        found = Survey()
+        found = Survey(beside_packets=self._beside_packets)
         for _ in self._pass(found):
             pass
         return found
 
-    def _rows_alone(self) -> Iterator[tuple[Follower, follow.Out]]:
-        """As `_pass`, for who needs no survey."""
+    def _rows_alone(self, columns: set[str]) -> Iterator[tuple[Follower, layout.Out]]:
+        """As `_pass`, for who needs no survey and only these columns."""
         assert self.form.open_reader is not None
         with self.form.open_reader(self.path) as reader:
-            for follower, item in all_rows(reader.items()):
+            for follower, item in all_rows(reader.items(), columns):
                 if not isinstance(item, Listed):
                     yield follower, item
             Survey().end(reader, follower, self.path)
 
-    def _pass(self, survey: Survey, tell: Progress | None = None) -> Iterator[tuple[Follower, follow.Out]]:
+    def _pass(self, survey: Survey, tell: Progress | None = None) -> Iterator[tuple[Follower, layout.Out]]:
         """Events as rows, everything taken in by `survey`."""
         assert self.form.open_reader is not None
         size = self.path.stat().st_size
@@ -331,7 +335,7 @@ class ScapSource:
         shown = list(schema.names()) if with_columns is None else with_columns
         names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
         given = 0
-        for follower, out in self._rows_alone():
+        for follower, out in self._rows_alone(names):
             table = rows.syscalls(follower, out, _BULK[kind], names | {"ts"})
             frame = _frame(table, kind, names, schema)
             if predicate is not None:

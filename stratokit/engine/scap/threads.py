@@ -13,6 +13,7 @@ from stratokit.engine.scap.hashing import find, put
 from stratokit.engine.scap.texts import joined, path_from, text
 from stratokit.formats.scap.params import PLACE
 from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_part as part
 from stratokit.kernels import lean_routine as routine
 
 i64: Any = np.int64
@@ -66,6 +67,22 @@ def thread_of(state: st.State, tid: int) -> Any:
     if not state.threads[index].alive:
         born(state, i64(index), tid, -1, -1)
     return i64(index)
+
+
+@part
+def met(state: st.State, tid: int) -> Any:
+    """As `thread_of`, for every event: most threads are known and alive."""
+    index = find(state.thread_slots, state.thread_keys, u64(tid))
+    if index >= 0 and state.threads[index].alive:
+        return i64(index)
+    return thread_of(state, tid)
+
+
+@kernel
+def table_of(state: st.State, tid: int) -> Any:
+    """The table of descriptors of a thread that is known, or -1."""
+    index = find(state.thread_slots, state.thread_keys, u64(tid))
+    return i64(state.threads[index].table) if index >= 0 else i64(-1)
 
 
 @kernel

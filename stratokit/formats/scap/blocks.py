@@ -42,6 +42,7 @@ BLOCK_MAX = 16 << 20
 
 # Packets of a pcapng file (enhanced, obsolete, simple), which may hold events too.
 PACKETS = (6, 2, 3)
+INTERFACE = 1
 
 FIRST = range(0x201, 0x223)
 ALIAS_SUFFIX = 0xABCD

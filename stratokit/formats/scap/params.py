@@ -9,11 +9,14 @@ with a NUL, or bytes; addresses begin with their family:
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_part as part
+from stratokit.loads import load16, load32, load64
 from stratokit.schema import scap
 
 i64: Any = np.int64
@@ -52,7 +55,10 @@ PARAMS_MAX = 32
 
 
 class Tables(NamedTuple):
-    """Everything by event type; [type, position] for parameters. `pairs` are [table, n, (Linux, scap)]."""
+    """Everything by event type; [type, position] for parameters. `pairs` are [table, n, (Linux, scap)].
+
+    `looked_at` are the parameters up to the last that has a place.
+    """
 
     arity: np.ndarray
     kind: np.ndarray
@@ -64,6 +70,7 @@ class Tables(NamedTuple):
     pairs: np.ndarray
     pair_count: np.ndarray
     is_value: np.ndarray
+    looked_at: np.ndarray
 
 
 def _kind(name: str) -> int:
@@ -73,6 +80,7 @@ def _kind(name: str) -> int:
     return _WIDTHS[name.lstrip("abcdefghijklmnopqrstuvwxyz")] + 4 * signed
 
 
+@functools.cache
 def tables() -> Tables:
     """Made from schemas/scap once."""
     events = scap.events()
@@ -88,6 +96,7 @@ def tables() -> Tables:
         np.zeros((len(FLAGS), PAIRS_MAX, 2), np.int64),
         np.zeros(len(FLAGS), np.int64),
         np.zeros(len(FLAGS), np.bool_),
+        np.zeros(size, np.uint8),
     )
     for event in events.values():
         for type_ in (event.type, event.type + 1):
@@ -106,7 +115,13 @@ def tables() -> Tables:
         found.pairs[number, : len(rows)] = rows
         found.pair_count[number] = len(rows)
         found.is_value[number] = "values" in table
-    return found
+    return found._replace(looked_at=looked_at(found.place))
+
+
+def looked_at(places: np.ndarray) -> np.ndarray:
+    """By event type: one more than the position of the last parameter with a place, 0 for none."""
+    has = places > 0
+    return np.where(has.any(axis=1), places.shape[1] - has[:, ::-1].argmax(axis=1), 0).astype(np.uint8)
 
 
 OPEN_FLAGS = FLAGS.index("open")
@@ -133,13 +148,19 @@ def convert(value: int, table: int, source: int, tables: Tables) -> Any:
     return result
 
 
-@kernel
+@part
 def number(data: np.ndarray, at: int, size: int, kind: int) -> Any:
     """A number of at most 8 bytes, signed where its kind says so; longer ones are read in part."""
-    size = min(size, 8)
-    value = u64(0)
-    for k in range(size):
-        value |= u64(data[at + k]) << u64(8 * k)
-    if kind & 4 and 0 < size < 8 and data[at + size - 1] & 0x80:
-        value |= u64(0xFFFFFFFFFFFFFFFF) << u64(8 * size)
-    return i64(value)
+    if size >= 8:
+        return load64(data, at)
+    value = i64(0)
+    if size == 4:
+        value = load32(data, at)
+    elif size == 2:
+        value = load16(data, at)
+    else:
+        for k in range(size):
+            value |= i64(data[at + k]) << 8 * k
+    if kind & 4 and size and data[at + size - 1] & 0x80:
+        value |= i64(-1) << 8 * size
+    return value

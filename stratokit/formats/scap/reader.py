@@ -50,7 +50,8 @@ class ScapReader:
         self._source = open_source(path)
         self.damage: Damage | None = None
         self.bad_lists = 0
-        self.skipped_blocks = 0
+        self._packets = np.zeros(1, np.int64)
+        self._unknown = 0
         head = self._source.window(0, 28).tobytes()
         if len(head) < 28 or _section_problem(head[8:]):
             self._source.close()
@@ -63,7 +64,7 @@ class ScapReader:
         window = self._source.window(start, size)
         rows, count = np.empty(BATCH_EVENTS, walk.EVENT), 0
         while True:
-            count, at, state = walk.walk(window, at, known, rows, count)
+            count, at, state = walk.walk(window, at, known, rows, count, self._packets)
             if state == walk.COLD:
                 found, end, problem = self._cold(window, at)
                 if end:
@@ -115,9 +116,14 @@ class ScapReader:
             self.bad_lists += 1
             return None, at + length, ""
         if listed is None:
-            self.skipped_blocks += 1
+            self._unknown += 1
             return None, at + length, ""
         return Listed(listed[0], listed[1], block), at + length, ""
+
+    @property
+    def skipped_blocks(self) -> int:
+        """Blocks of no kind of sysdig's so far, packets among them."""
+        return self._unknown + int(self._packets[0])
 
     def position(self) -> int:
         """How far the file itself was read, in bytes: for progress."""

@@ -12,10 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from stratokit.formats.scap.blocks import BLOCK_MAX, EVENTS, FLAGGED_EVENTS, PACKETS, V1_EVENTS
+from stratokit.formats.scap.blocks import (
+    ALIAS_SUFFIX,
+    BLOCK_MAX,
+    EVENTS,
+    FLAGGED_EVENTS,
+    INTERFACE,
+    PACKETS,
+    V1_EVENTS,
+)
 from stratokit.formats.scap.params import Tables
 from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_part as part
 from stratokit.kernels import lean_routine as routine
+from stratokit.loads import load16, load32, load64
 
 i64: Any = np.int64
 u64: Any = np.uint64
@@ -46,22 +56,22 @@ EVENT = np.dtype(
 )
 
 
-@kernel
+@part
 def word(data: np.ndarray, at: int) -> Any:
     """An unsigned 32-bit number; the caller has checked that its bytes are there."""
-    return i64(data[at]) | i64(data[at + 1]) << 8 | i64(data[at + 2]) << 16 | i64(data[at + 3]) << 24
+    return load32(data, at)
 
 
-@routine
+@part
 def half(data: np.ndarray, at: int) -> Any:
     """An unsigned 16-bit number; the caller has checked that its bytes are there."""
-    return i64(data[at]) | i64(data[at + 1]) << 8
+    return load16(data, at)
 
 
-@routine
+@part
 def long(data: np.ndarray, at: int) -> Any:
     """A 64-bit number; the caller has checked that its bytes are there."""
-    return i64(u64(word(data, at)) | u64(word(data, at + 4)) << u64(32))
+    return load64(data, at)
 
 
 @routine
@@ -79,7 +89,7 @@ def _count_v1(data: np.ndarray, at: int, left: int, most: int, wide: int) -> int
     return best
 
 
-@routine
+@part
 def _event(data: np.ndarray, kind: int, body: int, end: int, tables: Tables, row: Any) -> None:
     """Read an event block; one that contradicts itself keeps what its header says."""
     row.wrong = LYING
@@ -143,11 +153,28 @@ def event_times(data: np.ndarray, ends: np.ndarray, times: np.ndarray) -> None:
 
 
 @kernel
-def walk(data: np.ndarray, at: int, tables: Tables, rows: np.ndarray, count: int) -> tuple[int, int, int]:
+def kinds_of(data: np.ndarray) -> tuple[bool, bool]:
+    """Whether any blocks are of packets (an interface, too, is there for packets), and any of sysdig."""
+    packets = events = False
+    at = 0
+    while at + 12 <= len(data) and not (packets and events):
+        kind, length = word(data, at), word(data, at + 4)
+        if length < 12:
+            break
+        packets = packets or kind == INTERFACE or kind in PACKETS
+        events = events or 0x201 <= kind <= 0x222 or (kind >> 31 == 1 and kind & 0xFFFF == ALIAS_SUFFIX)
+        at += length
+    return packets, events
+
+
+@kernel
+def walk(
+    data: np.ndarray, at: int, tables: Tables, rows: np.ndarray, count: int, passed: np.ndarray
+) -> tuple[int, int, int]:
     """Go on from block `at` with `count` events found so far.
 
     Returns the number of events, where the next block begins, and why the walk ended. A block is looked at
-    only when all of it lies in `data`.
+    only when all of it lies in `data`. Blocks of packets are counted in `passed`.
     """
     size = len(data)
     while count < len(rows):
@@ -164,6 +191,7 @@ def walk(data: np.ndarray, at: int, tables: Tables, rows: np.ndarray, count: int
         if word(data, at + length - 4) != length:
             return count, at, BAD
         if kind in PACKETS:
+            passed[0] += 1
             at += length
             continue
         row = rows[count]

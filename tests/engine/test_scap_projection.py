@@ -1,0 +1,66 @@
+"""A query of some columns of a scap file reads no more than they need, and gives what one of all gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from helpers import scap_bytes as sb
+from helpers.scap_session import session
+
+from stratokit.engine.capture import Capture
+from stratokit.engine.scap.follower import fd_places
+from stratokit.engine.scap.projection import narrowed
+from stratokit.formats.scap import params
+from stratokit.formats.scap.params import PLACE
+
+CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
+
+
+def each_column_alone(path: Path) -> None:
+    for kind in ("syscall", "event"):
+        rows = Capture.open(path).rows(kind)
+        whole = rows.collect()
+        assert whole.height
+        for name in whole.columns:
+            assert rows.select(name).collect()[name].equals(whole[name]), (kind, name)
+            some = rows.filter(pl.col("tid") > 10).select(name).collect()
+            assert some[name].equals(whole.filter(pl.col("tid") > 10)[name]), (kind, name)
+
+
+def test_each_column_is_the_same_alone(tmp_path):
+    (tmp_path / "x.scap").write_bytes(session())
+    each_column_alone(tmp_path / "x.scap")
+
+
+@pytest.mark.corpus
+def test_each_column_of_files_of_other_programs_is_the_same_alone():
+    files = sorted(CORPUS.rglob("test_ipv6_client.scap")) if CORPUS.exists() else []
+    if not files:
+        pytest.skip(f"no scap files at {CORPUS}")
+    for path in files:
+        each_column_alone(path)
+
+
+def test_a_name_alone_needs_no_payload():
+    """Of a read only its descriptor and result are looked at, of openat what names the file."""
+    some, whole = narrowed(["comm", "fd_name"], fd_places()), params.tables()
+    assert sorted(set(some.place[7])) == [0, PLACE["ret"], PLACE["arg0"]]
+    assert some.looked_at[7] == 3 < whole.looked_at[7] == 4
+    assert {PLACE["path"], PLACE["arg0"], PLACE["ret"]} <= set(some.place[307])
+    assert np.array_equal(narrowed(None, fd_places()).place, whole.place)
+
+
+def test_packets_in_a_scap_file_are_counted(tmp_path):
+    """Where they begin too late to tell that the file holds both."""
+    path = tmp_path / "x.scap"
+    event = sb.event(0x216, 5, 1, 6, sb.s64(3), sb.u32(1))
+    packet = sb.block(6, bytes(20))
+    path.write_bytes(
+        sb.section() + event * ((17 << 20) // len(event)) + packet * 3 + event + sb.block(0xBAD, b"")
+    )
+    capture = Capture.open(path)
+    assert capture.info()["losses"] == {"block_skipped": 4}
+    assert capture.rows("packet").collect().is_empty()
