@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from stratokit.errors import UsageError
+
+if TYPE_CHECKING:
+    from stratokit.engine.redact import Redaction
 
 
 def convert(
@@ -35,6 +39,17 @@ def convert(
     strip_keys: bool = typer.Option(
         False, "--strip-keys", help="Leave out all secrets that IN carries; what is encrypted stays so."
     ),
+    redact: str | None = typer.Option(
+        None,
+        metavar="PROFILES",
+        help="Take away what OUT shall not tell: headers, query, payload, addresses, arguments; with commas.",
+    ),
+    redact_key: Path | None = typer.Option(
+        None,
+        "--redact-key",
+        metavar="FILE",
+        help="32 bytes, or 64 hexadecimal digits: the same key hides addresses alike in every file.",
+    ),
     remove_input: bool = typer.Option(False, "--remove-input", hidden=True),
 ) -> None:
     """Convert captures to another format.
@@ -48,6 +63,7 @@ def convert(
       stratokit convert now.parquet now.scap         for sysdig and Stratoshark
       stratokit convert trace.pcap trace.parquet
       stratokit convert tls.pcap tls.pcapng --embed-keys keys.log
+      stratokit convert now.parquet public.pcapng --redact addresses,headers
       stratokit convert left.spool saved.parquet     what a killed recorder left behind
     """
     from stratokit.cli.output import compiling, progress
@@ -66,12 +82,24 @@ def convert(
     # The recorder, which is to say nothing that is no fact of the recording, converts with remove_input.
     first_use = contextlib.nullcontext() if remove_input else compiling()
     with progress(f"writing {output.name}") as report, first_use:
-        choices = engine.Choices(scap_profile, with_events, embed_keys, strip_keys)
+        choices = engine.Choices(
+            scap_profile, with_events, embed_keys, strip_keys, redaction=_redaction(redact, redact_key)
+        )
         lost = engine.convert_files(inputs, output, report, choices)
     _tell(lost, remove_input)
     if remove_input:
         for path in inputs:
             path.unlink()
+
+
+def _redaction(profiles: str | None, key: Path | None) -> Redaction | None:
+    if profiles is None:
+        if key is not None:
+            raise UsageError("--redact-key goes with --redact addresses")
+        return None
+    from stratokit.engine.redact import redaction
+
+    return redaction(profiles, key)
 
 
 def _tell(lost: dict[str, int], after_recording: bool) -> None:

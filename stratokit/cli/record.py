@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import os
 import platform
 import subprocess
 import sys
@@ -81,6 +82,14 @@ def record(
         help="Cut packets at this length.  [default: 65535; with --interface 262144]",
     ),
     io_bytes: int = typer.Option(80, metavar="BYTES", help="Keep so much of what is read and written."),
+    redact: str | None = typer.Option(
+        None,
+        metavar="PROFILES",
+        help="Take away from the file, with commas: headers, query, payload, addresses, arguments.",
+    ),
+    redact_key: Path | None = typer.Option(
+        None, "--redact-key", metavar="FILE", help="Key for addresses: 32 bytes, or 64 hexadecimal digits."
+    ),
     tls: bool = typer.Option(
         False, "--tls", help="Record what programs send and receive in TLS through OpenSSL, as plaintext."
     ),
@@ -228,6 +237,7 @@ def record(
         sockets=sockets and chosen.sockets,
         filter=dataclasses.replace(chosen.filter, dns_errors_only=dns_errors_only),
         buffer_bytes=buffer,
+        redact=_redaction(redact, redact_key),
         tls=tls,
         tls_bytes=tls_bytes,
         rotation=rotated,
@@ -354,6 +364,19 @@ def _report(output: Path, sections: list[str]) -> None:
     sys.stdout.flush()
     argv = [sys.executable, "-m", "stratokit", "report", str(output), "--only", ",".join(sections)]
     subprocess.run(argv, check=False)
+
+
+def _redaction(profiles: str | None, key: Path | None) -> str:
+    """Profiles as they are handed on; the key goes to the conversions by the environment, not into a file."""
+    if profiles is None:
+        if key is not None:
+            raise UsageError("--redact-key goes with --redact addresses")
+        return ""
+    from stratokit.engine import redact
+
+    how = redact.redaction(profiles, key)
+    os.environ[redact.KEY_VARIABLE] = how.key.hex()
+    return ",".join(how.profiles)
 
 
 def _explain(text: str | None) -> None:

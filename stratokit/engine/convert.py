@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from stratokit.engine.capture import Capture
     from stratokit.engine.packet_files import PacketSource
+    from stratokit.engine.redact import Redaction
     from stratokit.engine.scap.source import ScapSource
     from stratokit.formats.spool import SpoolChain
 
@@ -39,6 +40,7 @@ class Choices:
     `with_events`: system-call and socket events among the packets of a pcapng file.
     `embed_keys`: a key log whose secrets the new file shall carry.
     `strip_keys`: it shall carry no others.
+    `redaction`: what the new file shall not tell; without one, what the recording was asked for.
     `since_ns`: of a spool only the rows since then (CLOCK_MONOTONIC).
     """
 
@@ -47,6 +49,7 @@ class Choices:
     embed_keys: Path | None = None
     strip_keys: bool = False
     since_ns: int | None = None
+    redaction: Redaction | None = None
 
     def carried(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """Metadata of the input as the output shall have them."""
@@ -72,6 +75,10 @@ def convert_files(
         what = f"{spools[0]} is a spool" if spools else f"{output} cannot carry keys"
         raise UsageError(f"{what}: --embed-keys is for captures that become .parquet or .pcapng")
     choices.carried({})  # which says what is wrong with a key log, before anything is written
+    if choices.redaction is not None:
+        if choices.embed_keys is not None:
+            raise UsageError("--redact takes secrets away, and --embed-keys adds some: choose one")
+        return _redacted(inputs, output, progress, choices)
     if not spools:
         paths = resolve(inputs)
         if len(paths) == 1 and form.name == "parquet" and not choices.with_events:
@@ -103,6 +110,15 @@ def _chain(inputs: Sequence[Path], spools: list[Path], since_ns: int | None) -> 
 
 def _ingest(chain: SpoolChain, output: Path, progress: Progress | None) -> dict[str, int]:
     """A spool to a capture; what the filter of the recording leaves out is taken out again."""
+    from stratokit.engine import redact
+    from stratokit.engine.ingest.survey import recording_redaction
+
+    if asked := recording_redaction(chain):
+        return _redacted_recording(chain, output, progress, redact.redaction(asked))
+    return _ingest_whole(chain, output, progress)
+
+
+def _ingest_whole(chain: SpoolChain, output: Path, progress: Progress | None) -> dict[str, int]:
     from stratokit.engine.ingest import ingest
     from stratokit.engine.ingest.survey import recording_filter
 
@@ -116,6 +132,40 @@ def _ingest(chain: SpoolChain, output: Path, progress: Progress | None) -> dict[
         whole = Path(folder) / "capture.parquet"
         lost = ingest(chain, whole, progress)
         write_kept(Capture.open(whole), text, output, errors_only)
+    return lost
+
+
+def _redacted_recording(
+    chain: SpoolChain, output: Path, progress: Progress | None, how: Redaction
+) -> dict[str, int]:
+    """A spool to a capture that does not tell what the recording was asked to keep secret."""
+    from stratokit.engine.capture import Capture
+    from stratokit.engine.redact.rows import write_redacted
+
+    with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
+        whole = Path(folder) / "capture.parquet"
+        lost = _ingest_whole(chain, whole, progress)
+        write_redacted(Capture.open(whole), output, how)
+    return lost
+
+
+def _redacted(
+    inputs: Sequence[Path], output: Path, progress: Progress | None, choices: Choices
+) -> dict[str, int]:
+    """By way of a capture that nobody keeps to a redacted one, and from there to the format of `output`."""
+    from stratokit.engine.capture import Capture
+    from stratokit.engine.redact.rows import write_redacted
+
+    assert choices.redaction is not None
+    with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
+        whole, told = Path(folder) / "whole.parquet", Path(folder) / "told.parquet"
+        reading = Choices(strip_keys=True, since_ns=choices.since_ns)
+        lost = convert_files(inputs, whole, progress, reading)
+        form = registry.by_suffix(output)
+        last = output if form.name == "parquet" else told
+        write_redacted(Capture.open(whole), last, choices.redaction)
+        if last is told:
+            convert(Capture.open(told), output, None, dataclasses.replace(choices, redaction=None))
     return lost
 
 

@@ -124,8 +124,14 @@ def merged(files: Iterable[FileFacts]) -> dict[str, Any]:
         "duration_ns": last - first if first is not None and last is not None else None,
         "rows": dict(sorted(rows.items())),
         "losses": dict(sorted(losses.items())),
-        **(files[0].extra if len(files) == 1 else _limits(files)),
+        **(files[0].extra if len(files) == 1 else _limits(files) | _redacted(files)),
     }
+
+
+def _redacted(files: list[FileFacts]) -> dict[str, Any]:
+    """What was taken away from any of the files."""
+    found = dict.fromkeys(profile for file in files for profile in file.extra.get("redacted") or ())
+    return {"redacted": list(found)} if found else {}
 
 
 def _limits(files: list[FileFacts]) -> dict[str, Any]:

@@ -141,6 +141,7 @@ class RecordOptions:
     up to a power of two. `command` is empty when nothing is started. With `interfaces` packets are recorded
     as frames at these devices instead of at sockets, in the network namespaces `netns`, empty for the own
     one.
+    `redact` are profiles for the conversion.
     `tls_bytes` of each call of OpenSSL are kept where `tls` asks for plaintext.
     """
 
@@ -156,6 +157,7 @@ class RecordOptions:
     command: tuple[str, ...] = ()
     scope: Scope = Scope()
     filter: Filter = Filter()
+    redact: str = ""
     tls: bool = False
     tls_bytes: int = 1 << 20
     limits: Limits = Limits()

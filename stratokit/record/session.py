@@ -194,11 +194,8 @@ class Session:
         self._clock_read = host.clock_pair()
         self._kernel.attach()
         self._surroundings = Surroundings(self._watch, self._kernel, self._put)
-        self._count(self._surroundings.begin())
         self._openssl = OpenSsl(self._kernel) if self.options.tls else None
-        if self._openssl:
-            scope_ = self._watch.scope
-            self._openssl.begin(self._surroundings.members(), look_here=scope_.by_task or not scope_)
+        self._count(self._surroundings.begin(self._watch_openssl))
 
     def _count(self, counts: dict[str, int]) -> None:
         for name, amount in counts.items():
@@ -275,6 +272,11 @@ class Session:
             if not self._stop and self._kernel.ring.pending() < busy:
                 time.sleep(DRAIN_INTERVAL_S)
         return end_command(command)
+
+    def _watch_openssl(self, members: set[int] | None) -> None:
+        if self._openssl:
+            scope_ = self._watch.scope
+            self._openssl.begin(members, look_here=scope_.by_task or not scope_)
 
     def _look_for_openssl(self, now: int, newcomers: set[int] | None = None) -> None:
         if self._openssl:

@@ -37,13 +37,17 @@ class Surroundings:
         self._known_interfaces: list[dict[str, Any]] = []
         self._known_boxes: list[dict[str, Any]] = []
 
-    def begin(self) -> dict[str, int]:
+    def begin(self, first: Callable[[set[int] | None], None]) -> dict[str, int]:
         """Tell the programs, which are attached, who is chosen, and note what there is; returns counts.
+
+        `first` is called with the chosen processes, None for all, before anything is noted.
 
         Raises:
             RecordError: processes are chosen by number where /proc has other numbers than the kernel.
         """
-        look = self.look(self._watch.begin(self._kernel, self._proc_agrees))
+        members = self._watch.begin(self._kernel, self._proc_agrees)
+        first(members)
+        look = self.look(members)
         for table in look.tables:
             self._put(*table)
         self.known(look)

@@ -25,7 +25,7 @@ def write_facts(facts: dict[str, Any], out: TextIO) -> None:
 def print_facts(facts: dict[str, Any], console: Console) -> None:
     """Where, when and how much: a few lines."""
     for name, value in fact_lines(facts):
-        console.print(Text.assemble((f"{name:<8}", "bold"), units.clean(value)), soft_wrap=name == "file")
+        console.print(Text.assemble((f"{name:<7} ", "bold"), units.clean(value)), soft_wrap=name == "file")
 
 
 def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -43,6 +43,8 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("rows", rows or "none"))
     if facts["rows"].get("plaintext"):
         lines.append(("secrets", "holds plaintext of TLS"))
+    if facts.get("redacted"):
+        lines.append(("redacted", ", ".join(facts["redacted"])))
     lines += [("trigger", _trigger(row)) for row in facts.get("triggers") or []]
     lines += [("limits", text) for text in limit_lines(facts.get("limits") or [])]
     if facts.get("where"):

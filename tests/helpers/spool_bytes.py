@@ -52,3 +52,28 @@ def syscall_rows(folder, calls, tables=(), clock=((0, 0), (10**9, 10**9))):
     writer.close()
     ingest(spool.SpoolChain([path]), folder / "made.parquet")
     return sk.open(folder / "made.parquet").rows("syscall").collect().sort("ts")
+
+
+TLS = load.events()["tls"]
+READ, WRITTEN = 1, 2
+BEGAN, PLACED, LAST = 1, 2, 4
+
+
+def said(at_ns, what, data, position=0, **more):
+    """A call of OpenSSL that took 10 ns, as one ring-buffer record."""
+    row = np.zeros(1, derive.numpy_dtype(TLS))
+    row["event"], row["ts_ns"], row["duration_ns"] = TLS.id, at_ns, 10
+    row["pid"] = row["tid"] = 7
+    row["what"], row["position"], row["data_bytes"] = what, position, len(data)
+    row["moved_bytes"], row["flags"], row["session"] = len(data), BEGAN | LAST, 99
+    for name, value in more.items():
+        row[name] = value
+    body = row.tobytes() + data
+    return struct.pack("<II", len(body), 0) + body + bytes(-len(body) % 8)
+
+
+def tls_capture(folder, *events):
+    """A capture of what programs said in TLS."""
+    (folder / "made.spool").unlink(missing_ok=True)
+    syscall_rows(folder, events)
+    return sk.open(folder / "made.parquet")

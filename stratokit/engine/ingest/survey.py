@@ -110,6 +110,12 @@ def recording_filter(reader: spool.SpoolChain) -> tuple[str, bool]:
     return str(found.get("text") or ""), bool(found.get("dns_errors_only"))
 
 
+def recording_redaction(reader: spool.SpoolChain) -> str:
+    """The profiles of `--redact` that the recording was made with, empty for none."""
+    opening = next((chunk.json() for chunk in reader.chunks() if chunk.type == spool.OPENING), {})
+    return str(opening.get("options", {}).get("redact") or "")
+
+
 def survey(reader: Reader) -> Survey:
     """Read all chunks once.
 

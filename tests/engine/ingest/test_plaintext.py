@@ -1,39 +1,14 @@
 """Plaintext that a recorder took from OpenSSL, by hand: rows, streams, and the packets that carried it."""
 
-import struct
-
-import numpy as np
 import polars as pl
 import pytest
-from helpers.spool_bytes import syscall_rows
+from helpers.spool_bytes import BEGAN, LAST, PLACED, READ, WRITTEN, said
+from helpers.spool_bytes import tls_capture as capture
 
-import stratokit as sk
-from stratokit.schema import derive, load
 from stratokit.streams.plaintext import _completed
 
-TLS = load.events()["tls"]
-READ, WRITTEN = 1, 2
-BEGAN, PLACED, LAST = 1, 2, 4
 REQUEST = b"GET /a HTTP/1.1\r\nHost: shop\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
-
-
-def said(at_ns, what, data, position=0, **more):
-    """One ring-buffer record of a call that took 10 ns."""
-    row = np.zeros(1, derive.numpy_dtype(TLS))
-    row["event"], row["ts_ns"], row["duration_ns"] = TLS.id, at_ns, 10
-    row["pid"] = row["tid"] = 7
-    row["what"], row["position"], row["data_bytes"] = what, position, len(data)
-    row["moved_bytes"], row["flags"], row["session"] = len(data), BEGAN | LAST, 99
-    for name, value in more.items():
-        row[name] = value
-    body = row.tobytes() + data
-    return struct.pack("<II", len(body), 0) + body + bytes(-len(body) % 8)
-
-
-def capture(folder, *events):
-    syscall_rows(folder, events)
-    return sk.open(folder / "made.parquet")
 
 
 def http(folder, *events):
