@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.engine.frames import collect
 from stratokit.reports import io_calls
 from stratokit.reports.base import Options, Report
 from stratokit.schema import load
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
 def build(capture: Capture, _: Options) -> pl.LazyFrame:
     """One row a process name and file, most time first; a call that only names a file counts for it too."""
     by_path = [call.name for call in load.syscalls("x86_64").values() if call.group == "file"]
-    on_file = pl.col("fd_kind") == "file"
-    names_one = pl.col("path").is_not_null() & pl.col("syscall").is_in(by_path)
-    calls = capture.table("syscalls").filter(on_file | (names_one & pl.col("fd_kind").is_null()))
-    return io_calls.totals(calls, {"comm": pl.col("comm"), "file": pl.coalesce("fd_name", "path")})
+    on_file, names_one = (
+        pl.col("fd_kind") == "file",
+        pl.col("fd_kind").is_null() & pl.col("path").is_not_null(),
+    )
+    calls = capture.table("syscalls").filter(on_file | names_one)
+    # Names are looked at in what is left: in all calls that would take longer than the rest.
+    rows = collect(calls.select(*io_calls.USED, "comm", "fd_kind", "fd_name", "path")).lazy()
+    rows = rows.filter(on_file | pl.col("syscall").is_in(by_path))
+    return io_calls.totals(rows, {"comm": pl.col("comm"), "file": pl.coalesce("fd_name", "path")})
 
 
 REPORT = Report(

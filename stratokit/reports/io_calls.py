@@ -24,6 +24,8 @@ COLUMNS = (
     Column("slowest", "name", "The call that took longest."),
 )
 
+USED = ("syscall", "ret", "errno", "duration_ns", "unfinished")  # of system calls, beside the key's
+
 
 @functools.cache
 def movers(suffix: str) -> tuple[str, ...]:
@@ -58,12 +60,11 @@ def totals(calls: pl.LazyFrame, key: dict[str, pl.Expr]) -> pl.LazyFrame:
         .agg(pl.col("errno").sort().str.join(" ").alias("errnos"))
     )
     spread = times.spread()
-    longest = pl.DataFrame({"group": range(groups.first.size), "took": spread["max_ns"]})
+    longest = spread["max_ns"].gather(numbered["group"])
     slowest = (
-        numbered.select("group", "took", pl.col("syscall").cast(pl.String).alias("slowest"))
-        .join(longest.with_columns(pl.col("group").cast(pl.Int32)), on=["group", "took"])
+        numbered.filter(pl.col("took") == longest)
         .group_by("group")
-        .agg(pl.col("slowest").min())
+        .agg(pl.col("syscall").cast(pl.String).min().alias("slowest"))
     )
     return (
         rows[groups.first]
