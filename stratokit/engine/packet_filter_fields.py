@@ -68,14 +68,18 @@ def _transport(name: str, proto: int) -> list[FieldSpec]:
     targets = _of(proto, "dst_port"), _where(within, _c("icmp_dst_port"))
     there = [source.is_not_null() for source in sources]
     payload = None
+    # A tunnel's own UDP ports are not known, so nobody can count from outside.
+    layers = () if proto == _UDP else (sources, targets)
     if proto == _UDP:
         there.append(_c("tunnel").is_in(_UDP_TUNNELS))
         payload = _bytes(_of(_UDP, "payload_offset").cast(pl.Int64) - _UDP_HEADER_BYTES)
     return [
         FieldSpec(name, "protocol", _any(*there), f"{title} packets.", payload=payload),
-        FieldSpec(f"{name}.srcport", "number", sources, f"{title} source port."),
-        FieldSpec(f"{name}.dstport", "number", targets, f"{title} destination port."),
-        FieldSpec(f"{name}.port", "number", sources + targets, f"{title} source or destination port."),
+        FieldSpec(f"{name}.srcport", "number", sources, f"{title} source port.", layers=layers[:1]),
+        FieldSpec(f"{name}.dstport", "number", targets, f"{title} destination port.", layers=layers[1:]),
+        FieldSpec(
+            f"{name}.port", "number", sources + targets, f"{title} source or destination port.", layers=layers
+        ),
     ]
 
 
@@ -96,6 +100,11 @@ def _ip(name: str, type_: str, version: int) -> list[FieldSpec]:
     mark = "." if version == 4 else ":"
     sources = tuple(_c(f"{layer}src_ip") for layer in _LAYERS)
     targets = tuple(_c(f"{layer}dst_ip") for layer in _LAYERS)
+    own, outer, about = range(3)  # as in _LAYERS
+    layers = tuple(
+        tuple(_where(values[k].str.contains(mark, literal=True), values[k]) for k in (outer, own, about))
+        for values in (sources, targets)
+    )
     there = [_c("ip_version") == version]
     there += [source.str.contains(mark, literal=True) for source in sources[1:]]
     versions = [_where(test, pl.lit(version)) for test in there]
@@ -105,9 +114,11 @@ def _ip(name: str, type_: str, version: int) -> list[FieldSpec]:
     return [
         FieldSpec(name, "protocol", _any(*there), f"{title} packets."),
         FieldSpec(f"{name}.version", "number", tuple(versions), f"Version of {title}."),
-        FieldSpec(f"{name}.src", type_, sources, f"{title} source address."),
-        FieldSpec(f"{name}.dst", type_, targets, f"{title} destination address."),
-        FieldSpec(f"{name}.addr", type_, sources + targets, f"{title} source or destination address."),
+        FieldSpec(f"{name}.src", type_, sources, f"{title} source address.", layers=layers[:1]),
+        FieldSpec(f"{name}.dst", type_, targets, f"{title} destination address.", layers=layers[1:]),
+        FieldSpec(
+            f"{name}.addr", type_, sources + targets, f"{title} source or destination address.", layers=layers
+        ),
     ]
 
 

@@ -31,7 +31,7 @@ class FieldSpec:
     """A field: its type, and one expression for each of the values that a row may have (ip.addr has two).
 
     `many` says that the expressions are lists, all elements of which are values. `payload` are the bytes of a
-    protocol, for slices and searches.
+    protocol, for slices and searches. `layers`: for each value of a layer those of all, from outside.
     """
 
     name: str
@@ -40,6 +40,7 @@ class FieldSpec:
     doc: str
     many: bool = False
     payload: pl.Expr | None = None
+    layers: tuple[tuple[pl.Expr, ...], ...] = ()
 
 
 Catalogue: TypeAlias = Mapping[str, FieldSpec]

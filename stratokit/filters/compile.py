@@ -178,6 +178,8 @@ class _Compiler:
                     return self.field(node)
                 case tree.Call():
                     return self.call(node)
+                case tree.Layer(field=inner, number=number):
+                    return self.layer(inner, number)
                 case tree.Slice(entity=inner, pieces=pieces):
                     return arithmetic.sliced(self.operand(inner), pieces)
                 case tree.Negative(entity=inner):
@@ -211,6 +213,18 @@ class _Compiler:
         if spec.payload is None:
             raise self.error(f"{node.name} is {TYPES['protocol']}", node)
         return Operand(spec.name, "bytes", (spec.payload,))
+
+    def layer(self, node: tree.Field, number: int) -> Operand:
+        operand = self.field(node)
+        layers = self.catalogue[node.name].layers
+        if not layers:
+            names = sorted({name.partition(".")[0] for name, spec in self.catalogue.items() if spec.layers})
+            known = f"; fields of {', '.join(names)} have layers" if names else ""
+            raise self.error(f"{node.name} has no layers here{known}", node)
+        values = tuple(
+            pl.concat_list(layer).list.drop_nulls().list.get(number - 1, null_on_oob=True) for layer in layers
+        )
+        return dataclasses.replace(operand, values=values)
 
     def no_field(self, node: tree.Field, reason: str = "") -> FilterError:
         if node.name in self.elsewhere:

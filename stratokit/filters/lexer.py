@@ -47,6 +47,7 @@ _TOKEN = re.compile(
   | (?P<string>"(?:[^"\\]|\\.)*")
   | (?P<char>'(?:[^'\\]|\\.[0-9a-fA-F]{0,2})')
   | (?P<slice>\[[-\d:,\s]*\])
+  | (?P<layer>\#[0-9]{1,9})
   | (?P<sign>===|!==|==|!=|~=|>=|<=|&&|\|\||\^\^|\.\.|[!~<>(){},+\-*/%&])
   | (?P<word>(?:[0-9a-fA-F]{0,4}:[0-9a-fA-F:.]*|\d{1,3}(?:\.\d{1,3}){3})/\d{1,3}(?![\w:]|\.(?!\.))
       |(?:(?!\.\.)[\w.:\-])+)
@@ -67,15 +68,15 @@ _HINTS = {
     "^": "exclusive or is written ^^ or 'xor'",
     "[": "a slice is written [offset:length], [first-last], [byte], or several of these with commas",
     "$": "references to fields of a selected packet need one; no packet is selected here",
-    "#": "a field has the values of all layers here; one of them cannot be picked",
+    "#": "a layer is written as a number: ip.addr#2 is that of the second one from outside",
     "@": "raw bytes of a field cannot be asked for; slice the frame or the payload",
 }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Token:
-    """kind: string, char, slice, word (field or value), end, or the operator itself, one name for all its
-    spellings. `value` are the bytes of a string or a character."""
+    """kind: string, char, slice, layer, word (field or value), end, or the operator itself, one name for all
+    its spellings. `value` are the bytes of a string or a character."""
 
     kind: str
     text: str

@@ -14,8 +14,9 @@
     sum      = product , { ( "+" | "-" ) , product } ;
     product  = sign , { ( "*" | "/" | "%" ) , sign } ;
     sign     = { "+" | "-" } , part ;
-    part     = ( "{" , value , "}" | "(" , value , ")" | call | simple ) , { slice } ;
+    part     = ( "{" , value , "}" | "(" , value , ")" | call | simple , [ layer ] ) , { slice } ;
     call     = function , "(" , value , { "," , value } , ")" ;
+    layer    = "#" , number ;
     slice    = "[" , piece , { "," , piece } , "]" ;
     piece    = offset , ":" , length | first , "-" , last | byte | ":" , length | offset , ":" ;
     simple   = field | string | character | number | duration | time | address | network | bytes | text ;
@@ -125,7 +126,7 @@ class _Parser:
         kind = self.token.kind
         if kind == "not":
             return self.tokens[self.position + 1].kind == "in"
-        return kind in _COMPARISONS or kind in _BINDING or kind in {"in", "slice"}
+        return kind in _COMPARISONS or kind in _BINDING or kind in {"in", "slice", "layer"}
 
     def test(self, first: tree.Entity | None = None) -> tree.Test:
         word = None if first else self.take("any", "all")
@@ -201,6 +202,11 @@ class _Parser:
         return self.sliced(node)
 
     def sliced(self, node: tree.Entity) -> tree.Entity:
+        if isinstance(node, tree.Field) and (token := self.take("layer")):
+            number = int(token.text[1:])
+            if number == 0:
+                raise FilterError("layers count from 1", self.text, token.at, token.end)
+            node = tree.Layer(node, number, node.at, token.end)
         while token := self.take("slice"):
             self.one_more()
             node = tree.Slice(node, self.pieces(token), node.at, token.end)

@@ -72,6 +72,16 @@ class Slice:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Layer:
+    """Values of one layer, counted from outside: ip.addr#2 are the addresses inside of a tunnel."""
+
+    field: Field
+    number: int
+    at: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Arithmetic:
     """`operator` is one of + - * / % & between two values."""
 
@@ -152,7 +162,7 @@ class Logic:
     end: int
 
 
-Entity: TypeAlias = Field | Literal | Call | Slice | Arithmetic | Negative
+Entity: TypeAlias = Field | Literal | Call | Slice | Layer | Arithmetic | Negative
 Test: TypeAlias = Compare | Member | Present | Not | Logic
 
 
@@ -170,6 +180,8 @@ def fields(node: Test | Entity | Range) -> frozenset[str]:
         case Member(left=left, choices=choices):
             return fields(left).union(*map(fields, choices))
         case Present(entity=inner) | Slice(entity=inner) | Negative(entity=inner):
+            return fields(inner)
+        case Layer(field=inner):
             return fields(inner)
         case Not(test=test):
             return fields(test)

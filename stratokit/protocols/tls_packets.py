@@ -21,6 +21,7 @@ from stratokit.protocols import tls
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.buffers import be16, with_room
 from stratokit.protocols.over_tcp import GROUP_BYTES, HEAD_BYTES, Heads
+from stratokit.protocols.tls_streams import TLS13, find_start, recognise
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, PacketFields, Table
 from stratokit.streams import reassembly
@@ -121,7 +122,7 @@ def _read_messages(
         m += 1
         if out[p] == tr.SERVER_HELLO:
             tr.read_hello(out, p, behind, hello)
-            is_tls13 |= hello[tr.VERSION] >= tls.TLS13
+            is_tls13 |= hello[tr.VERSION] >= TLS13
         place[0] = behind
     return messages, m, is_tls13
 
@@ -142,7 +143,7 @@ def _read(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, askin
         is_tls13 &= side == 0
         if run == run_bounds[s + 1]:
             continue
-        p, end = tls.find_start(data, run_start[run], run_start[run + 1], side), run_start[run + 1]
+        p, end = find_start(data, run_start[run], run_start[run + 1], side), run_start[run + 1]
         place[0] = place[1]
         while p >= 0 and p + tr.RECORD_HEADER_BYTES <= end:
             records = _grown(records, n)
@@ -232,7 +233,7 @@ def _of_messages(
         found = _lists(plain, hellos[:, column], hellos[:, column + 1], name == "extension")
         parts.append(pl.DataFrame({"frame": frame.gather(found[:, 0]), name: found[:, 1]}))
     parts.append(pl.DataFrame({"frame": frame, "ciphersuite": _known(server[:, tr.CIPHER])}))
-    chosen = np.where(server[:, tr.VERSION] >= tls.TLS13, server[:, tr.VERSION], -1)
+    chosen = np.where(server[:, tr.VERSION] >= TLS13, server[:, tr.VERSION], -1)
     parts.append(pl.DataFrame({"frame": frame, "supported_version": _known(chosen)}))
     return parts
 
@@ -261,7 +262,7 @@ def _of(runs: ByteRuns, asking: NDArray[np.int64]) -> list[pl.DataFrame]:
 def _messages(capture: PacketSource) -> pl.DataFrame:
     parts = [pl.DataFrame(schema=frame_schema(TABLE))]
     for streams in reassembly.batches(capture):
-        asks = tls.recognise(Heads(*streams.heads(HEAD_BYTES), streams.began))
+        asks = recognise(Heads(*streams.heads(HEAD_BYTES), streams.began))
         for group, _ in streams.groups(asks >= 0, GROUP_BYTES):
             parts += _of(streams.byte_runs(group), asks[group])
             forget_pages()

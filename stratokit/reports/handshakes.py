@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from stratokit.reports import tcp
-from stratokit.reports.base import SPREAD, Options, Report, count, spread
+from stratokit.reports.base import SPREAD, Options, Report, spread
 from stratokit.schema.model import Column
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
         .join(ends, on="flow_id", how="left")
         .group_by("client_ip", "server_ip", "server_port")
         .agg(
-            pl.len().cast(pl.UInt64).alias("connections"),
-            count(tcp.failed()).alias("failed"),
-            (pl.col("syns").cast(pl.UInt64) - 1).filter(pl.col("syns") > 0).sum().alias("syn_retries"),
+            *tcp.attempts(),
             *spread(pl.col("syn_rtt_ns")),
         )
         .sort(

@@ -26,6 +26,15 @@ def failed() -> pl.Expr:
     return pl.col("syn_ts").is_not_null() & pl.col("syn_rtt_ns").is_null()
 
 
+def attempts() -> list[pl.Expr]:
+    """How many connections there are, how many of them failed, and SYNs that were sent again."""
+    return [
+        pl.len().cast(pl.UInt64).alias("connections"),
+        count(failed()).alias("failed"),
+        (pl.col("syns").cast(pl.UInt64) - 1).filter(pl.col("syns") > 0).sum().alias("syn_retries"),
+    ]
+
+
 def build(capture: Capture, _: Options) -> pl.LazyFrame:
     """One row a server's port, those in trouble first."""
     ends = capture.whole.table("flows").select("flow_id", "server_ip", "server_port")
@@ -34,9 +43,7 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
         .join(ends, on="flow_id", how="left")
         .group_by("server_ip", "server_port")
         .agg(
-            pl.len().cast(pl.UInt64).alias("connections"),
-            count(failed()).alias("failed"),
-            (pl.col("syns").cast(pl.UInt64) - 1).filter(pl.col("syns") > 0).sum().alias("syn_retries"),
+            *attempts(),
             *(pl.col(column).cast(pl.UInt64).sum().alias(name) for name, column in _SUMS.items()),
             (pl.col("zero_window_c2s_ns") + pl.col("zero_window_s2c_ns")).sum().alias("zero_window_ns"),
             *spread(pl.col("handshake_rtt_ns")),

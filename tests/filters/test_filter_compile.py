@@ -240,3 +240,31 @@ def test_a_wrong_filter_is_explained(text, part, reason):
 def test_a_field_of_another_table_is_named_with_it():
     with pytest.raises(FilterError, match=r"http\.status is known only in the table http"):
         compile_filter("http.status == 1", CATALOGUE, {"http.status": "the table http"})
+
+
+LAYERS = pl.DataFrame({"outer": ["1.1.1.1", None, None], "own": ["2.2.2.2", "2.2.2.2", None]})
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("ip.src#1 == 1.1.1.1", [0]),
+        ("ip.src#1 == 2.2.2.2", [1]),
+        ("ip.src#2", [0]),
+        ("ip.src#2 == 2.2.2.2 && ip.src#1", [0]),
+        ("ip.src#3", []),
+        ("!ip.src#1", [2]),
+        ("ip.src#1[0] == 02", [1]),
+        ("ip.src#1 in {1.0.0.0/8}", [0]),
+    ],
+)
+def test_layers_are_counted_from_outside(text, rows):
+    both = (_c("outer"), _c("own"))
+    spec = FieldSpec("ip.src", "ipv4", both[::-1], "Sources.", layers=(both,))
+    condition = compile_filter(text, {"ip.src": spec})
+    assert LAYERS.with_row_index().filter(condition)["index"].to_list() == rows
+
+
+def test_a_field_without_layers_says_which_have_some():
+    with pytest.raises(FilterError, match="has no layers here"):
+        compile_filter("tcp.port#2 == 80", CATALOGUE)

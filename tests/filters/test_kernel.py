@@ -35,6 +35,7 @@ def packets(text, conversations=False):
         ("ip.ttl < 5 && tcp", "p->proto == 6", False),
         ("ip.ttl < 5 || tcp", "", False),
         ("tcp.port == tcp.srcport", "", False),
+        ("ip.addr#2 == 1.2.3.4", "", False),
         ("tcp.port == 80 xor ip.ttl < 5", "", False),
         ("tcp.port + 1 == 81", "", False),
     ],
