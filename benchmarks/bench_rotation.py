@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""What a change of segments costs a recording: recordings of the same length with and without rotation.
+"""What a change of segments costs the recorder: the snapshot that the next one begins with, and writing it.
 
-Processes that do nothing, with open descriptors, stand for a larger host. Rounds alternate. One JSON line for
-each host: CPU of the recorder for a change, and the size of a segment in which nearly nothing happens.
+Nothing is recorded, so no privileges are needed beyond those for other users' descriptors. Idle processes
+with open descriptors stand for a larger host. One JSON line for each host, with medians: CPU and time of a
+change, how long the recorder's own thread is kept (the rest is done beside it), and bytes that a segment
+begins with.
 
-    benchmarks/bench_rotation.py [--rounds 3] [--seconds 8] [--processes 0,300]
+    benchmarks/bench_rotation.py [--rounds 7] [--processes 0,300,1000]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
-import signal
+import os
 import statistics
 import subprocess
 import sys
@@ -20,15 +23,30 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / folder) for folder in ("", "tools", "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from loads import cpu_s  # noqa: E402
+from stratokit.record.options import Scope  # noqa: E402
+from stratokit.record.segments import Segments  # noqa: E402
+from stratokit.record.surroundings import Surroundings  # noqa: E402
+from stratokit.record.watch import Watch  # noqa: E402
 
 IDLE = (
     "import os, time; f = [os.open('/dev/null', 0) for _ in range(20)]; print(flush=True); time.sleep(3600)"
 )
+
+
+@dataclasses.dataclass
+class NoKernel:
+    """A kernel without programs."""
+
+    pid: int = os.getpid()
+
+    def own_child_pid(self) -> int:
+        """No process converts."""
+        return 0
 
 
 @contextlib.contextmanager
@@ -48,55 +66,47 @@ def host(processes: int) -> Iterator[None]:
             each.communicate()
 
 
-def run(seconds: float, *options: str) -> tuple[float, int, int]:
-    """CPU seconds of the recorder while it recorded, segments, bytes of the first spool's beginning."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "a.parquet"
-        command = [sys.executable, "-m", "stratokit", "record", "-o", str(out), "--no-packets"]
-        command += ["--no-sockets", "--syscalls", "fsync", "--keep-in", "memory", *options]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as recorder:
-            assert recorder.stderr is not None
-            recorder.stderr.readline()  # holding what happens ...
-            before = cpu_s(recorder.pid)
-            time.sleep(seconds)
-            used = cpu_s(recorder.pid) - before
-            status = subprocess.run(
-                [sys.executable, "-m", "stratokit", "trigger", "--list", "--json"],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            about = next(
-                found for found in map(json.loads, status.stdout.splitlines()) if found["pid"] == recorder.pid
-            )
-            recorder.send_signal(signal.SIGINT)
-            recorder.communicate()
-    return used, about["segments"], about["kept_bytes"]
+def changes(rounds: int, folder: Path) -> dict[str, float]:
+    """Medians of so many changes."""
+    segments = Segments(lambda number: folder / f"{number}.spool", rolling=True, in_memory=False)
+    segments.open({})
+    kernel: Any = NoKernel()
+    around = Surroundings(Watch(Scope()), kernel, segments.table)
+    cpu, whole, held, size = [], [], [], []
+    for _ in range(rounds):
+        cpu_before, begin = time.process_time(), time.perf_counter()
+        segments.prepare(around, with_calls=False)
+        prepared = time.perf_counter()
+        while not segments.ready:
+            time.sleep(0.002)
+        ready = time.perf_counter()
+        old, _ = segments.change(around, {"monotonic_ns": time.monotonic_ns(), "totals": {}})
+        end = time.perf_counter()
+        cpu.append(time.process_time() - cpu_before)
+        whole.append(end - begin)
+        held.append(prepared - begin + end - ready)
+        size.append(segments.current.bytes_written)
+        old.drop()
+    segments.end(0).drop()
+    named = {"cpu_ms": cpu, "whole_ms": whole, "own_thread_ms": held}
+    found = {name: round(1000 * statistics.median(values), 1) for name, values in named.items()}
+    return found | {"begins_with_kb": round(statistics.median(size) / 1024)}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--processes", default="0,300")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--processes", default="0,300,1000")
     options = parser.parse_args()
-    for processes in map(int, options.processes.split(",")):
-        changes, sizes = [], []
-        with host(processes):
-            there = sum(path.name.isdigit() for path in Path("/proc").iterdir())
-            for _ in range(options.rounds):
-                # Eight segments: one a second, or one for the whole time.
-                often, segments, kept = run(options.seconds, "--keep", "8s")
-                seldom, one, _ = run(options.seconds, "--keep", "1h")
-                changes.append((often - seldom) / max(segments - one, 1))
-                sizes.append(kept / segments)
-        row = {
-            "processes": there,
-            "change_cpu_ms": round(1000 * statistics.median(changes), 1),
-            "segment_begins_with_kb": round(statistics.median(sizes) / 1024),
-        }
+    for more in map(int, options.processes.split(",")):
+        with host(more), tempfile.TemporaryDirectory() as folder:
+            names = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+            fds = 0
+            for path in names:
+                with contextlib.suppress(OSError):
+                    fds += len(os.listdir(path / "fd"))
+            row = {"processes": len(names), "descriptors": fds, **changes(options.rounds, Path(folder))}
         print(json.dumps(row), flush=True)
 
 

@@ -78,9 +78,9 @@ def marks(path) -> dict[str, tuple]:
 
 
 def test_triggers_write_the_time_around_them(tmp_path):
-    with flight(tmp_path, "--keep", "40s", "--after", "4s") as recorder:
+    with flight(tmp_path, "--keep", "32s", "--after", "3s") as recorder:
         before = mark("mark-before")
-        time.sleep(5.5)  # into the next segment
+        time.sleep(4.2)  # into the next segment
         hanging = subprocess.Popen(["sleep", "60"])
         pid = str(recorder.process.pid)
         about = json.loads(trigger("--list", "--json").stdout.splitlines()[0])
@@ -168,11 +168,11 @@ def test_expressions_trigger(tmp_path):
 
 
 def test_a_killed_flight_recorder_leaves_its_window(tmp_path):
-    recorder = Flight(tmp_path, "--keep", "30s", "--keep-size", "1G")
+    recorder = Flight(tmp_path, "--keep", "16s", "--keep-size", "1G")
     mark("mark-one")
-    time.sleep(9)  # into a third segment
+    time.sleep(4.5)  # into a third segment
     mark("mark-two")
-    time.sleep(0.3)
+    time.sleep(0.1)
     recorder.process.kill()
     recorder.process.wait()
     left = sorted(tmp_path.glob("f-*.spool"))
