@@ -74,6 +74,7 @@ class Session:
         self._say = say
         self._stop = ""
         self._asked = False  # by SIGUSR1
+        self._ended = False
         self._began_ns: int | None = None
         self._recorder_counts: dict[str, int] = {}
         self._kept_bytes = 0  # of the span that did not fit on the disk
@@ -146,7 +147,11 @@ class Session:
                 self._kernel.close()
         if self._roll is None:
             return Result(self.options.spool, exit_code, self._stop, status)
-        self._roll.finish(last)
+        self._ended = True
+        try:
+            self._roll.finish(last)
+        except KeyboardInterrupt:
+            self._say(f"not all is converted; the segments are kept in {self.options.spool.parent}")
         self._kernel.close()
         return Result(None, exit_code, self._stop, status, tuple(self._roll.outputs))
 
@@ -161,10 +166,13 @@ class Session:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         handled = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-        before = {
-            number: signal.signal(number, lambda n, _: self.stop(handled[signal.Signals(n)]))
-            for number in handled
-        }
+
+        def stop(number: int, _: object) -> None:
+            if self._ended:
+                raise KeyboardInterrupt  # it was stopped, and the user does not wait for conversions
+            self.stop(handled[signal.Signals(number)])
+
+        before = {number: signal.signal(number, stop) for number in handled}
         if self.options.keep:
             before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: self._ask())
         try:
