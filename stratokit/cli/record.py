@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -82,6 +82,11 @@ def record(
         help="Cut packets at this length.  [default: 65535; with --interface 262144]",
     ),
     io_bytes: int = typer.Option(80, metavar="BYTES", help="Keep so much of what is read and written."),
+    keylog: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="Embed the TLS secrets that programs write there (SSLKEYLOGFILE) while it records.",
+    ),
     redact: str | None = typer.Option(
         None,
         metavar="PROFILES",
@@ -221,8 +226,7 @@ def record(
     if kept and max_disk is not None:
         raise UsageError("of a window --keep-size is the limit, not --max-disk")
     output, spool = _files(output, force, bool(rotated or kept))
-    if tls and output.suffix != ".parquet":
-        raise UsageError(f"plaintext of TLS is kept in .parquet files, which {output.name} is not")
+    _check_secrets(tls, keylog, redact, output)
     chosen = _planned(filter_, syscalls)
     options = RecordOptions(
         output=output,
@@ -238,6 +242,7 @@ def record(
         filter=dataclasses.replace(chosen.filter, dns_errors_only=dns_errors_only),
         buffer_bytes=buffer,
         redact=_redaction(redact, redact_key),
+        **_key_log(keylog),
         tls=tls,
         tls_bytes=tls_bytes,
         rotation=rotated,
@@ -364,6 +369,25 @@ def _report(output: Path, sections: list[str]) -> None:
     sys.stdout.flush()
     argv = [sys.executable, "-m", "stratokit", "report", str(output), "--only", ",".join(sections)]
     subprocess.run(argv, check=False)
+
+
+def _check_secrets(tls: bool, keylog: Path | None, redact: str | None, output: Path) -> None:
+    if (tls or keylog) and output.suffix != ".parquet":
+        what = "plaintext of TLS is" if tls else "secrets of TLS are"
+        raise UsageError(f"{what} kept in .parquet files, which {output.name} is not")
+    if keylog and redact:
+        raise UsageError("--redact takes secrets away, and --keylog adds some: choose one")
+
+
+def _key_log(path: Path | None) -> dict[str, Any]:
+    """Where secrets come from, and what of it is there already."""
+    if path is None:
+        return {}
+    try:
+        size = path.stat().st_size if path.exists() else 0
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    return {"keylog": str(path.resolve()), "keylog_offset": size}
 
 
 def _redaction(profiles: str | None, key: Path | None) -> str:

@@ -7,6 +7,7 @@ a key log. A capture that has no such blocks to be written again keeps a key log
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,6 +32,25 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     if len(text) > LIMIT_BYTES:
         raise FormatError(f"{path} is larger than {LIMIT_BYTES >> 20} MiB: no key log")
     return text
+
+
+_LINE = re.compile(rb"[A-Z0-9_]+ [0-9A-Fa-f]{64} [0-9A-Fa-f]+")
+
+
+def written_since(path: str | os.PathLike[str], offset: int) -> dict[str, str]:
+    """Metadata with the secrets that a key log got behind `offset` bytes; all of one that is shorter by now.
+
+    Only its lines of secrets are taken; of too many the last. Empty where there are none.
+
+    Raises:
+        FormatError: the key log cannot be read.
+    """
+    text = read_file(path)
+    new = text[offset:] if len(text) >= offset else text
+    lines = [line for line in new.splitlines() if _LINE.fullmatch(line.strip())]
+    while sum(len(line) + 1 for line in lines) > cold.BYTES_MAX:
+        lines = lines[len(lines) // 2 + 1 :]
+    return {blocks.KEY_LOG: b"\n".join(lines).decode("ascii") + "\n"} if lines else {}
 
 
 def carried(metadata: Mapping[str, str]) -> bytes:

@@ -141,7 +141,8 @@ class RecordOptions:
     up to a power of two. `command` is empty when nothing is started. With `interfaces` packets are recorded
     as frames at these devices instead of at sockets, in the network namespaces `netns`, empty for the own
     one.
-    `redact` are profiles for the conversion.
+    `redact` are profiles for the conversion, `keylog` a file of TLS secrets of which it takes what was
+    written behind `keylog_offset`.
     `tls_bytes` of each call of OpenSSL are kept where `tls` asks for plaintext.
     """
 
@@ -158,6 +159,8 @@ class RecordOptions:
     scope: Scope = Scope()
     filter: Filter = Filter()
     redact: str = ""
+    keylog: str = ""
+    keylog_offset: int = 0
     tls: bool = False
     tls_bytes: int = 1 << 20
     limits: Limits = Limits()

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import spool_bytes
 from helpers.frames import eth, ipv4, pcap, tcp
 from helpers.tls_talk import EXPECTED, talk
 from helpers.traffic import Connection, Packets, cut
@@ -110,3 +111,26 @@ def test_what_cannot_be_is_said_before_anything_is_written(talked: tuple[Path, P
     with pytest.raises(UsageError, match="cannot carry keys"):
         convert(file, "b.pcap", keys)
     assert not list(file.parent.glob("b.*"))
+
+
+def test_what_programs_write_while_recording_is_embedded(tmp_path):
+    old, new = (f"CLIENT_RANDOM {digit * 64} {digit * 96}\n" for digit in "ab")
+    log = tmp_path / "keys.log"
+    log.write_text(f"{old}# a remark\n{new}passw0rd\n{new[:50]}")
+    spool_bytes.syscall_rows(tmp_path, (), keylog=str(log), keylog_offset=len(old))
+    capture = Capture.open(tmp_path / "made.parquet")
+    assert set(capture.secrets) == {bytes.fromhex("bb" * 32)}
+    assert b"passw0rd" not in (tmp_path / "made.parquet").read_bytes()
+    assert "keylog" in capture.files[0].carried
+
+
+def test_a_key_log_that_began_anew_is_taken_whole(tmp_path):
+    line = f"CLIENT_RANDOM {'c' * 64} {'d' * 96}\n"
+    log = tmp_path / "keys.log"
+    log.write_text(line)
+    spool_bytes.syscall_rows(tmp_path, (), keylog=str(log), keylog_offset=10_000)
+    assert set(Capture.open(tmp_path / "made.parquet").secrets) == {bytes.fromhex("cc" * 32)}
+    log.unlink()
+    (tmp_path / "made.spool").unlink()
+    spool_bytes.syscall_rows(tmp_path, (), keylog=str(log), keylog_offset=0)
+    assert not Capture.open(tmp_path / "made.parquet").secrets

@@ -30,13 +30,13 @@ def call(name, start_ns, duration_ns, *args, ret=0, pid=10, file=None, path=b"",
     return struct.pack("<II", len(body), 0) + body + bytes(-len(body) % 8)
 
 
-def syscall_rows(folder, calls, tables=(), clock=((0, 0), (10**9, 10**9))):
+def syscall_rows(folder, calls, tables=(), clock=((0, 0), (10**9, 10**9)), **options):
     """Rows that a spool with `calls` becomes; `clock`: (monotonic, real) pairs, `tables`: name -> rows."""
     path = folder / "made.spool"
     writer = spool.SpoolWriter(path)
     opening = {
         "host": {"machine": "x86_64", "netns_inode": 1},
-        "options": {},
+        "options": options,
         "programs": [],
         "has_btf": True,
         "syscalls": sorted(NUMBERS.values()),

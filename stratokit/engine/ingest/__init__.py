@@ -8,10 +8,12 @@ names of files. The second turns packets and system calls, window by window, int
 from __future__ import annotations
 
 import json
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from stratokit.engine import key_logs
 from stratokit.engine.ingest import (
     containers,
     descriptors,
@@ -32,7 +34,6 @@ from stratokit.formats import events, spool
 from stratokit.formats.parquet import CaptureWriter
 
 if TYPE_CHECKING:
-    import pathlib
     from collections.abc import Callable
 
 
@@ -47,7 +48,7 @@ def ingest(
     """
     reader = Reader(chain, progress)
     found = survey(reader)
-    with CaptureWriter(out, _metadata(found, chain)) as writer:
+    with CaptureWriter(out, _metadata(found, chain) | _secrets(found)) as writer:
         context, call_rows, tls_rows = _small_tables(found, writer)
         of_packets = {"packet": packets.Packets(found, context), "frame": frames.Frames(found, context)}
         unreadable = _bulk(reader, found, writer, of_packets, call_rows, tls_rows)
@@ -69,6 +70,14 @@ def _metadata(found: Survey, chain: spool.SpoolChain) -> dict[str, str]:
         **({"limits": json.dumps(steps)} if (steps := limits.steps(found)) else {}),
         "ended": json.dumps((found.closing or {}).get("reason", "killed")),
     }
+
+
+def _secrets(found: Survey) -> dict[str, str]:
+    """The secrets of TLS that programs wrote while the recording ran, where it was asked for them."""
+    asked = found.opening["options"].get("keylog")
+    if not asked or not pathlib.Path(asked).exists():
+        return {}
+    return key_logs.written_since(asked, int(found.opening["options"].get("keylog_offset", 0)))
 
 
 def _trigger(row: dict[str, Any], found: Survey) -> dict[str, Any]:
