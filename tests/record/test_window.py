@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from helpers.conversions import Conversions
 
 from stratokit.errors import StratokitError, UsageError
 from stratokit.record import control, window
@@ -21,37 +22,6 @@ from stratokit.record.segments import Segment
 from stratokit.record.window import Window
 
 SECOND = 1_000_000_000
-
-
-class Conversions:
-    """Jobs as they come; the test says when one is done."""
-
-    def __init__(self, done, _own_child):
-        self.jobs = []
-        self.done = done
-
-    def __len__(self):
-        return len(self.jobs)
-
-    def add(self, job):
-        for each in job.segments:
-            each.pins += 1
-        self.jobs.append(job)
-
-    def poll(self):
-        pass
-
-    def wait(self):
-        while self.jobs:
-            self.finish_one()
-
-    def finish_one(self, failed=""):
-        job = self.jobs.pop(0)
-        for each in job.segments:
-            each.pins -= 1
-        job.output.touch()
-        self.done(job, failed)
-        return job
 
 
 @dataclasses.dataclass
