@@ -168,7 +168,7 @@ def sighted(capture: PacketSource, table: str) -> PacketSource:
     """Where the packets of what `messages` gave for a table were seen, and by whom; for streams.ends."""
     passes = getattr(capture, "passes", None)
     found = passes.packets.get(table) if passes is not None else None
-    return Sighted(pl.concat(found, how="diagonal").lazy()) if found else capture
+    return Sighted(pl.concat(found, how="diagonal_relaxed").lazy()) if found else capture
 
 
 def _alone(tables: set[str]) -> StreamParser | None:

@@ -11,6 +11,7 @@ import functools
 from typing import TYPE_CHECKING
 
 import polars as pl
+import polars.selectors as cs
 
 from stratokit.streams.flows import FIN, SYN, TCP
 from stratokit.streams.sides import SIDE_COLUMNS, with_sides
@@ -67,7 +68,7 @@ class PlaintextSource:
         pieces = pieces.with_columns(
             pl.when(is_known).then(end).alias(end) for end, is_known in known.items()
         )
-        return pl.concat([self.packets, pieces], how="diagonal_relaxed")
+        return pl.concat([self.packets, _texts(pieces)], how="diagonal_relaxed")
 
     @functools.cached_property
     def packets(self) -> pl.DataFrame:
@@ -81,12 +82,13 @@ class PlaintextSource:
             .unique()
             .collect()
         )
-        return rows.select(_PACKETS).join(ours.lazy(), on="flow_id", how="semi").collect().sort("ts", "frame")
+        found = rows.select(_PACKETS).join(ours.lazy(), on="flow_id", how="semi").collect()
+        return _texts(found).sort("ts", "frame")
 
     @functools.cached_property
     def _plain(self) -> pl.DataFrame:
         rows = self._capture.rows("plaintext").filter(pl.col("cap_len") > 0)
-        return rows.collect().sort("ts", maintain_order=True)
+        return _texts(rows.collect()).sort("ts", maintain_order=True)
 
     @functools.cached_property
     def _sessions(self) -> pl.DataFrame:
@@ -200,6 +202,11 @@ class PlaintextSource:
             .xor(pl.when(began & from_client).then(_ACK).otherwise(0))
             .cast(pl.UInt16),
         )
+
+
+def _texts(rows: pl.DataFrame) -> pl.DataFrame:
+    """Names as text: rows of two kinds may have them as categories of their own."""
+    return rows.with_columns(cs.categorical().cast(pl.String))
 
 
 def _unwrapped(column: str, base: pl.Expr, over: tuple[str, ...]) -> pl.Expr:
