@@ -7,7 +7,7 @@ under `stratokit.`.
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import dataclasses
 import itertools
 import json
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from stratokit.errors import FormatError
 from stratokit.formats.output import FileWriter, tool_version
+from stratokit.formats.parquet_footer import shifted
 from stratokit.formats.registry import Format
 from stratokit.formats.tables import conform, kind_columns, view_schema
 from stratokit.formats.views import take_views, view_lengths
@@ -40,6 +41,9 @@ GROUP_BYTES = 128 << 20
 ENCODED_ROWS = 1 << 13
 # Bytes that a row takes in memory beside its data: about seventy narrow columns, most of them null.
 ROW_BYTES = 200
+# More find nothing to do while one thread gathers; each takes a row group's memory.
+_ENCODERS = min(len(os.sched_getaffinity(0)), 2)
+_TAIL_BYTES = 8  # length of the footer 4, magic 4
 
 
 def _sorted_by_time(table: pa.Table) -> pa.Table:
@@ -81,21 +85,13 @@ class CaptureWriter(FileWriter):
         self.rows_by_kind: dict[str, int] = {}
         self._pending: dict[str, list[pa.Table]] = {}
         self._losses: dict[str, int] = {}
-        names = [c.name for c in load.capture().columns if c.type == "name"]
-        self._parquet = pq.ParquetWriter(
-            self._output.file,
-            view_schema(),
-            compression="zstd",
-            use_dictionary=names,
-            # Statistics let readers skip row groups; those of payload would only take space.
-            write_statistics=[c.name for c in load.capture().columns if c.type not in ("bytes", "text")],
-            column_encoding={"ts": "DELTA_BINARY_PACKED", "frame": "DELTA_BINARY_PACKED"},
-            write_batch_size=ENCODED_ROWS,
-            store_schema=False,
-        )
-        # One row group is encoded while the next one is gathered.
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="stratokit-parquet")
-        self._encoding: Future[None] | None = None
+        self._written_bytes = 0
+        with self._output.errors():
+            self._output.file.write(MAGIC)
+        self._groups: list[pq.FileMetaData] = []
+        # Row groups are encoded in threads while further rows are gathered, and written in order.
+        self._encoder = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="stratokit-parquet")
+        self._encoding: collections.deque[Future[list[pa.Buffer]]] = collections.deque()
 
     def write(self, kind: str, table: pa.Table) -> None:
         """Add rows of `kind`; columns may come in any order, those that are missing become null."""
@@ -121,32 +117,26 @@ class CaptureWriter(FileWriter):
             self._losses[total["counter"]] = self._losses.get(total["counter"], 0) + total["amount_sum"]
 
     def _flush(self, kind: str) -> None:
-        self._wait()
-        self._encoding = self._encoder.submit(self._encode, kind, self._pending.pop(kind))
+        if len(self._encoding) == _ENCODERS:
+            self._append()
+        self._encoding.append(self._encoder.submit(_encode, kind, self._pending.pop(kind)))
 
-    def _wait(self) -> None:
-        """Until what was given to be encoded is written; its failure is told here."""
-        encoding, self._encoding = self._encoding, None
-        if encoding is not None:
-            encoding.result()
-
-    def _encode(self, kind: str, parts: list[pa.Table]) -> None:
-        table = pa.concat_tables(parts, promote_options="default").unify_dictionaries()
-        table = _sorted_by_time(table)
-        cuts = _cuts(table)
-        schema = view_schema()
-        kind_type = schema.field("kind").type
-        for start, end in itertools.pairwise(cuts):
-            part = table.slice(start, end - start)
-            codes = pa.array(np.zeros(part.num_rows, np.int32))
-            part = part.append_column("kind", pa.DictionaryArray.from_arrays(codes, [kind]).cast(kind_type))
+    def _append(self) -> None:
+        """Write what was encoded first; its failure is told here."""
+        for encoded in self._encoding.popleft().result():
+            file, chunks = self._output.file, memoryview(encoded)[len(MAGIC) :]
+            size = int.from_bytes(chunks[-_TAIL_BYTES : -len(MAGIC)], "little")
+            chunks, footer = chunks[: -_TAIL_BYTES - size], chunks[-_TAIL_BYTES - size : -_TAIL_BYTES]
+            self._groups.append(_metadata(shifted(bytes(footer), self._written_bytes)))
             with self._output.errors():
-                self._parquet.write_table(conform(part, schema.names, schema), row_group_size=GROUP_ROWS)
+                file.write(chunks)
+            self._written_bytes += len(chunks)
 
     def _finish(self) -> None:
         for kind in list(self._pending):
             self._flush(kind)
-        self._wait()
+        while self._encoding:
+            self._append()
         self._encoder.shutdown()
         facts = {
             **self.metadata,
@@ -155,17 +145,65 @@ class CaptureWriter(FileWriter):
             "rows": json.dumps(self.rows_by_kind),
             "losses": json.dumps(self._losses),
         }
-        self._parquet.add_key_value_metadata({PREFIX + key: value for key, value in facts.items()})
-        self._parquet.close()
+        whole = _footer_with({PREFIX + key: value for key, value in facts.items()})
+        for group in self._groups:
+            whole.append_row_groups(group)
+        sink = pa.BufferOutputStream()
+        whole.write_metadata_file(sink)
+        self._output.file.write(memoryview(sink.getvalue())[len(MAGIC) :])
 
     def discard(self) -> None:
         """Give up: nothing stays behind."""
         self._pending.clear()
-        self._encoder.shutdown()
-        # Closing writes a footer into the removed file; what goes wrong there concerns nobody.
-        with contextlib.suppress(OSError, pa.ArrowException):
-            self._parquet.close()
+        self._encoder.shutdown(cancel_futures=True)
         super().discard()
+
+
+def _encoded_in(sink: pa.BufferOutputStream) -> pq.ParquetWriter:
+    names = [c.name for c in load.capture().columns if c.type == "name"]
+    return pq.ParquetWriter(
+        sink,
+        view_schema(),
+        compression="zstd",
+        use_dictionary=names,
+        # Statistics let readers skip row groups; those of payload would only take space.
+        write_statistics=[c.name for c in load.capture().columns if c.type not in ("bytes", "text")],
+        column_encoding={"ts": "DELTA_BINARY_PACKED", "frame": "DELTA_BINARY_PACKED"},
+        write_batch_size=ENCODED_ROWS,
+        store_schema=False,
+    )
+
+
+def _encode(kind: str, parts: list[pa.Table]) -> list[pa.Buffer]:
+    """Row groups of one kind, each a Parquet file of its own."""
+    table = pa.concat_tables(parts, promote_options="default").unify_dictionaries()
+    parts.clear()
+    table = _sorted_by_time(table)
+    schema = view_schema()
+    kind_type = schema.field("kind").type
+    found = []
+    for start, end in itertools.pairwise(_cuts(table)):
+        part = table.slice(start, end - start)
+        codes = pa.array(np.zeros(part.num_rows, np.int32))
+        part = part.append_column("kind", pa.DictionaryArray.from_arrays(codes, [kind]).cast(kind_type))
+        sink = pa.BufferOutputStream()
+        with _encoded_in(sink) as writer:
+            writer.write_table(conform(part, schema.names, schema), row_group_size=GROUP_ROWS)
+        found.append(sink.getvalue())
+    return found
+
+
+def _footer_with(facts: dict[str, str]) -> pq.FileMetaData:
+    """The footer of a file without rows."""
+    sink = pa.BufferOutputStream()
+    with _encoded_in(sink) as writer:
+        writer.add_key_value_metadata(facts)
+    return pq.read_metadata(pa.BufferReader(sink.getvalue()))
+
+
+def _metadata(footer: bytes) -> pq.FileMetaData:
+    size = len(footer).to_bytes(4, "little")
+    return pq.read_metadata(pa.BufferReader(MAGIC + footer + size + MAGIC))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
