@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from stratokit.kernels import read_only
 from stratokit.protocols import dns_messages as dm
 from stratokit.protocols import over_tcp
 from stratokit.protocols.base import Passes
@@ -53,7 +54,9 @@ def parse(source: Messages, number: int) -> tuple[pl.DataFrame, pl.DataFrame, di
     """Questions and their records; messages are counted from `number`."""
     flow = source.packets["flow_id"].cast(pl.Int64).to_numpy()
     flows = int(flow.max(initial=-1)) + 1
-    found = dm.read_messages(source.data, source.starts, source.ends, flow, flows, source.known)
+    # Of datagrams and of streams alike, so that nothing is compiled twice.
+    spans = read_only(source.starts, np.int64), read_only(source.ends, np.int64)
+    found = dm.read_messages(read_only(source.data, np.uint8), *spans, flow, flows, source.known)
     rows, names, records, texts, counts = found
     first = np.append(rows[:, dm.RECORDS], len(records))
     ends = records[:, dm.TEXT_END]

@@ -10,7 +10,7 @@ import polars as pl
 
 from stratokit.dissect.layers import i64
 from stratokit.formats.source import forget_pages
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import kernel, read_only, routine
 from stratokit.protocols import dns_messages as dm
 from stratokit.protocols.buffers import be16
 from stratokit.streams.flows import UDP
@@ -128,7 +128,7 @@ def recognise(heads: Heads) -> NDArray[np.int64]:
     """0 for conversations on the ports of DNS, or that begin with a message; not inside of others."""
     if heads.on_port is None:
         return np.full((heads.bounds.size - 1) // 2, -1, np.int64)
-    ours = heads.on_port(DNS_PORT, LLMNR_PORT) | _begins(heads.data, heads.bounds)
+    ours = heads.on_port(DNS_PORT, LLMNR_PORT) | _begins(read_only(heads.data, np.uint8), heads.bounds)
     return np.where(ours, 0, -1)
 
 
@@ -192,7 +192,7 @@ def _split(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray) -> A
 
 def of_streams(runs: ByteRuns) -> Messages:
     """Messages of streams. One counts from the packet that completed it, as Wireshark shows it."""
-    found, skipped = _split(runs.data, runs.run_bounds, runs.run_start)
+    found, skipped = _split(read_only(runs.data, np.uint8), runs.run_bounds, runs.run_start)
     last = runs.ready_row_at(found[:, 2] - 1)
     order = np.argsort(last, kind="stable")
     found, last = found[order], last[order]
