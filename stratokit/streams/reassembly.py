@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from stratokit.streams.source import PacketSource
 
 BATCH_BYTES = 1 << 28
-BATCH_SEGMENTS = 1 << 22
+BATCH_SEGMENTS = 1 << 21
 # Of a mapped file so much payload is looked at before its pages are given back.
 _LOOKED_AT_BYTES = 1 << 27
 # Who sent a packet, and when and where it was seen, for what is told about its messages.
