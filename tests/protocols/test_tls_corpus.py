@@ -7,6 +7,7 @@ encrypted handshake records for messages.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import re
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 from helpers.corpus import CORPUS, MARKS, files, opened
+from helpers.tshark import run
 
 from stratokit.engine.capture import Capture
 from stratokit.protocols.tls_names import VERSIONS
@@ -121,3 +123,39 @@ def test_certificates_equal_arkimes(name: str, result: str) -> None:
 def test_enough_is_compared() -> None:
     assert sum(len(opened(name)[1].get("tls_client_hello", [])) for name in TLS) > 370
     assert sum(len(arkime(result, "cert")) for _, result in ARKIME) > 10
+
+
+def ja4_in_quic(name: str) -> set[str]:
+    """After JA4's description of 2024, from the fields that tshark shows of ClientHellos in QUIC."""
+    wanted = (
+        "handshake.version handshake.extensions.supported_version handshake.ciphersuite "
+        "handshake.extension.type handshake.sig_hash_alg handshake.extensions_alpn_str"
+    )
+    arguments = [part for field in wanted.split() for part in ("-e", f"tls.{field}")]
+    hellos = "quic && tls.handshake.type == 1"
+    command = ["tshark", "-n", "-r", str(CORPUS / name), "-Y", hellos, "-T", "fields", "-E", "aggregator=;"]
+    found = set()
+    for line in run(*command, *arguments, must_succeed=False)[0].splitlines():
+        legacy, versions, suites, types, algorithms, alpn = line.split("\t")
+        lists = [
+            [number for part in text.split(";") if part and (number := int(part, 0)) & 0x0F0F != 0x0A0A]
+            for text in (versions or legacy, suites, types, algorithms)
+        ]
+        offered, ciphers, extensions, signatures = lists
+        protocol = alpn.split(";")[0] or "00"
+        head = f"q{ {0x0303: 12, 0x0304: 13}[max(offered)] }{'d' if 0 in extensions else 'i'}"
+        head += f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}{protocol[0]}{protocol[-1]}"
+        kinds = ",".join(f"{number:04x}" for number in sorted(extensions) if number not in (0, 16))
+        parts = [
+            ",".join(f"{number:04x}" for number in sorted(ciphers)),
+            kinds + "".join(f"{',' if n else '_'}{number:04x}" for n, number in enumerate(signatures)),
+        ]
+        found.add("_".join([head, *(hashlib.sha256(part.encode()).hexdigest()[:12] for part in parts)]))
+    return found
+
+
+@pytest.mark.parametrize("name", files("quic-hello"))
+def test_ja4_in_quic_equals_that_of_tsharks_fields(name: str) -> None:
+    capture, _ = opened(name)
+    rows = capture.table("tls").filter(pl.col("transport") == "quic").collect()
+    assert set(rows["ja4"].drop_nulls()) == ja4_in_quic(name) != set()
