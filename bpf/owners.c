@@ -22,6 +22,9 @@ static __always_inline int owner(struct bpf_sock *sk, u64 cookie, u64 netns_cook
 	if (sk)
 		mark_socket(sk);
 #endif
+#if defined(SCOPED) && defined(WITH_DROPS)
+	scope_cookie(cookie); /* marks cannot be read where packets are dropped */
+#endif
 	if (named && *named == thread && how != HOW_CONNECTED)
 		return 1;
 	if (owner_named.update(&cookie, &thread))

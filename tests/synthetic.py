@@ -21,7 +21,9 @@ FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 
 METADATA = {
     "host": json.dumps({"hostname": "web-1", "kernel": "6.18.5", "machine": "x86_64", "os": "Debian 12"}),
-    "options": json.dumps({"packets": True, "sockets": True, "syscalls": "default", "snaplen": 65535}),
+    "options": json.dumps(
+        {"packets": True, "sockets": True, "syscalls": "default", "snaplen": 65535, "drops": True}
+    ),
 }
 
 

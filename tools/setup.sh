@@ -33,6 +33,7 @@ if [ "${1:-}" = test ] || [ "${1:-}" = bench ]; then
     want tcpdump program tcpdump
     want sysdig program sysdig
     want iproute2 program ip
+    want nftables program nft
     want strace program strace
     want procps program ps
     want util-linux program unshare

@@ -76,6 +76,7 @@ def record(
         metavar="NAME|PID|PATH",
         help="Network namespace of --interface: as ip netns names it, or of a process.  [default: the own]",
     ),
+    drops: bool = typer.Option(True, help="Record which packets the kernel drops, why and where."),
     snaplen: int | None = typer.Option(
         None,
         metavar="BYTES",
@@ -235,6 +236,7 @@ def record(
         snaplen=(FRAME_BYTES_MOST if interface else SNAPLEN_MOST) if snaplen is None else snaplen,
         interfaces=tuple(interface or ()),
         netns=tuple(netns or ()),
+        drops=drops and chosen.packets,
         io_bytes=io_bytes,
         syscalls=chosen.syscalls,
         packets=packets and chosen.packets,

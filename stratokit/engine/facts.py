@@ -52,6 +52,7 @@ class FileFacts:
             "socket": options.get("sockets", False),
             "syscall": options.get("syscalls", "none") != "none",
             "plaintext": options.get("tls", False),
+            "drop": options.get("drops", False),
             "process": True,
             "container": True,
             "interface": True,

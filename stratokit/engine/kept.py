@@ -31,10 +31,11 @@ def write_kept(capture: Capture, text: str, output: Path, dns_errors_only: bool 
             packets = packets.join(_dns_errors(capture), on="flow_id", how="semi", maintain_order="left")
         cookies = collect(packets.select("socket_cookie").drop_nulls().unique())
         calls = _calls(capture, wanted, cookies)
+        drops = _drops(capture, wanted, cookies)
         sockets = capture.rows("socket").join(cookies.lazy(), on="socket_cookie", how="semi")
         if wanted.packets is None:
             sockets = sockets.clear()
-        actors = [rows.select("pid").drop_nulls() for rows in (packets, calls, sockets)]
+        actors = [rows.select("pid").drop_nulls() for rows in (packets, calls, sockets, drops)]
         pids = collect(pl.concat(actors).unique())
         processes = capture.rows("process").join(pids.lazy(), on="pid", how="semi", maintain_order="left")
         boxes = collect(processes.select("container_id").drop_nulls().unique())
@@ -42,6 +43,7 @@ def write_kept(capture: Capture, text: str, output: Path, dns_errors_only: bool 
         for kind, rows in (
             ("process", processes),
             ("socket", sockets),
+            ("drop", drops),
             ("container", containers),
             *((kind, capture.rows(kind)) for kind in _ALWAYS),
             ("syscall", calls),
@@ -95,6 +97,20 @@ def _plaintext(capture: Capture, cookies: pl.DataFrame) -> pl.LazyFrame:
     return capture.rows("plaintext").join(
         cookies.lazy(), on="socket_cookie", how="semi", maintain_order="left"
     )
+
+
+def _drops(capture: Capture, wanted: Plan, cookies: pl.DataFrame) -> pl.LazyFrame:
+    """Dropped packets on the sockets of packets that are kept, and those that match by their headers."""
+    rows = capture.rows("drop")
+    if wanted.packets is None:
+        return rows.clear()
+    on_sockets = rows.join(cookies.lazy(), on="socket_cookie", how="semi", maintain_order="left")
+    where = wanted.packets.where
+    if wanted.packets.conversations or not where.fields <= uses("drops").keys():
+        return on_sockets
+    names = [column.name for column in load.capture().of_kind("drop")]
+    matching = capture.matching("drops", where).select(names)
+    return pl.concat([matching, on_sockets.select(names)]).unique(maintain_order=True)
 
 
 def _numbered(packets: pl.LazyFrame) -> pl.LazyFrame:

@@ -26,6 +26,20 @@ _ACTOR = (
     _one("proc.name", "text", "comm", "Thread name, at most 15 bytes."),
     *_PLACE,
 )
+
+
+def _ports(protocol: str, number: int) -> tuple[FieldSpec, ...]:
+    """Ports of packets of one protocol."""
+    of_it = _c("ip_proto") == number
+    source, destination = (pl.when(of_it).then(_c(f"{end}_port")) for end in ("src", "dst"))
+    name = protocol.upper()
+    return (
+        FieldSpec(f"{protocol}.port", "number", (source, destination), f"{name} source or destination port."),
+        FieldSpec(f"{protocol}.srcport", "number", (source,), f"{name} source port."),
+        FieldSpec(f"{protocol}.dstport", "number", (destination,), f"{name} destination port."),
+    )
+
+
 _FD_ADDRESSES = (
     FieldSpec("fd.ip", "address", (_c("src_ip"), _c("dst_ip")), "Local or remote address."),
     _one("fd.lip", "address", "src_ip", "Local address."),
@@ -46,6 +60,25 @@ _SOCKETS = (
     _one("socket.new_state", "text", "new_state", "TCP state after."),
     _one("socket.rtt", "duration", "rtt_ns", "The kernel's smoothed round-trip time."),
     _one("socket.retransmits", "number", "retransmits", "Segments that the socket has sent again so far."),
+    _one("socket.cookie", "number", "socket_cookie", "Kernel's id of the socket."),
+    *_ACTOR,
+)
+_DROPS = (
+    _one("evt.time", "time", "ts", "When it was dropped."),
+    _one("drop.reason", "text", "drop_reason", "Why, as the kernel calls it: NO_SOCKET, SOCKET_RCVBUFF, ..."),
+    _one("drop.location", "text", "drop_location", "Function of the kernel that dropped it, with offset."),
+    _one("drop.stack", "text", "kernel_stack", "Functions that led there, outermost first."),
+    _one("frame.interface_name", "text", "interface", "Interface at which it was, or through which it came."),
+    _one("frame.len", "number", "orig_len", "Length from the network layer on."),
+    FieldSpec("ip.addr", "ipv4", (_c("src_ip"), _c("dst_ip")), "IPv4 source or destination."),
+    _one("ip.src", "ipv4", "src_ip", "IPv4 source."),
+    _one("ip.dst", "ipv4", "dst_ip", "IPv4 destination."),
+    FieldSpec("ipv6.addr", "ipv6", (_c("src_ip"), _c("dst_ip")), "IPv6 source or destination."),
+    _one("ipv6.src", "ipv6", "src_ip", "IPv6 source."),
+    _one("ipv6.dst", "ipv6", "dst_ip", "IPv6 destination."),
+    _one("ip.proto", "number", "ip_proto", "Protocol over IP."),
+    *_ports("tcp", 6),
+    *_ports("udp", 17),
     _one("socket.cookie", "number", "socket_cookie", "Kernel's id of the socket."),
     *_ACTOR,
 )
@@ -99,6 +132,7 @@ _CONTAINERS = (
 RAW_FIELDS: dict[str, tuple[FieldSpec, ...]] = {
     "packets": (*PACKET_FIELDS, *ANALYSIS_FIELDS, *_ACTOR),
     "sockets": _SOCKETS,
+    "drops": _DROPS,
     "syscalls": _SYSCALLS,
     "events": _EVENTS,
     "processes": _PROCESSES,

@@ -28,6 +28,11 @@ _SYSCALLS = (
     "ts pid tid comm syscall args ret errno duration_ns fd fd_kind fd_name path path2 src_ip src_port dst_ip "
     "dst_port unfinished socket_cookie inode device process_start container_id pod namespace cgroup"
 )
+_DROPS = (
+    "ts drop_reason drop_location pid comm src_ip src_port dst_ip dst_port ip_proto tcp_flags interface "
+    "orig_len payload_len socket_cookie tid process_start container_id pod namespace cgroup ifindex "
+    "ether_type netns kernel_stack"
+)
 _EVENTS = (
     "ts event pid tid comm path path2 arg0 arg1 arg2 data process_start container_id pod namespace cgroup"
 )
@@ -77,6 +82,7 @@ RAW_TABLES = {
         on_request=packet_analysis.COLUMNS,
     ),
     "socket": Table("sockets", "a change of a TCP socket", _columns(_SOCKETS)),
+    "drop": Table("drops", "a packet that the kernel dropped", _columns(_DROPS)),
     "syscall": Table("syscalls", "a system call", _columns(_SYSCALLS, _ARGS)),
     "event": Table("events", "an event of a scap file that is no system call", _columns(_EVENTS)),
     "process": Table("processes", "a process", _PROCESSES),

@@ -8,7 +8,7 @@ import struct
 
 VMLINUX = pathlib.Path("/sys/kernel/btf/vmlinux")
 
-KIND_STRUCT, KIND_UNION = 4, 5
+KIND_POINTER, KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_TYPEDEF, KIND_PROTOTYPE = 2, 4, 5, 6, 8, 13
 # Bytes that follow the 12-byte type header, for each kind: a fixed part and a part per element (vlen).
 _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}  # int, array, variable, declaration tag
 _PER_ELEMENT = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # struct, union, enum, prototype, section, enum64
@@ -56,6 +56,30 @@ class Btf:
                 if found is not None:
                     return found // 8
         raise KeyError(f"{struct_name}.{member}")
+
+    def enums(self, word: str) -> dict[str, dict[str, int]]:
+        """Values by name of every enum whose own name contains `word`."""
+        found: dict[str, dict[str, int]] = {}
+        for name_at, kind, elements, position in self._types:
+            if kind == KIND_ENUM and name_at and word in (name := self._name(name_at)):
+                pairs = (struct.unpack_from("<Ii", self._blob, position + 8 * i) for i in range(elements))
+                found[name] = {self._name(at): value for at, value in pairs}
+        return found
+
+    def arguments(self, tracepoint: str) -> int:
+        """How many arguments a raw tracepoint hands over.
+
+        Raises:
+            KeyError: this kernel has no such tracepoint.
+        """
+        wanted = f"btf_trace_{tracepoint}"
+        for name_at, kind, _, position in self._types:
+            if kind == KIND_TYPEDEF and self._name(name_at) == wanted:
+                (pointer,) = struct.unpack_from("<I", self._blob, position - 4)
+                (prototype,) = struct.unpack_from("<I", self._blob, self._types[pointer][3] - 4)
+                if (self._types[pointer][1], self._types[prototype][1]) == (KIND_POINTER, KIND_PROTOTYPE):
+                    return int(self._types[prototype][2]) - 1  # the first one is the tracepoint's own
+        raise KeyError(tracepoint)
 
     def _member(self, type_id: int, member: str) -> int | None:
         """Bit offset of a member of a struct or union, None when it has none of that name."""
@@ -151,14 +175,25 @@ TLS_MEMBERS = (
     ("linux_binprm", "file"),
 )
 
+# What bpf/drops.c reads besides; without one of these no dropped packets are recorded.
+DROP_MEMBERS = (
+    ("sk_buff", "skb_iif"),
+    ("sk_buff", "protocol"),
+    ("sk_buff", "len"),
+    ("sk_buff", "tail"),
+    ("net_device", "ifindex"),
+    ("sock_common", "skc_family"),
+)
+
 # Members of these are read at once, from the first to the end of the last, where they are near.
 BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_sb")}
 
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
     """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them.
-    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS`, `DEVICE_MEMBERS` or `TLS_MEMBERS` too, these
-    with HAVE_TCP_BTF, HAVE_DEVICE_BTF or HAVE_TLS_BTF = 1.
+    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS`, `DEVICE_MEMBERS`, `TLS_MEMBERS` or
+    `DROP_MEMBERS` too, these with HAVE_TCP_BTF, HAVE_DEVICE_BTF, HAVE_TLS_BTF or HAVE_DROP_BTF = 1; with
+    DROP_HAS_REASON and DROP_HAS_SOCKET = 1 where the tracepoint kfree_skb has these.
     """
     try:
         btf = Btf(path.read_bytes())
@@ -170,11 +205,43 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
         first = min(places) & ~7
         offsets[f"BLOCK_{name}"] = first
         offsets[f"BLOCK_{name}_BYTES"] = max(places) + 8 - first
-    further = {"HAVE_TCP_BTF": TCP_MEMBERS, "HAVE_DEVICE_BTF": DEVICE_MEMBERS, "HAVE_TLS_BTF": TLS_MEMBERS}
+    further = {
+        "HAVE_TCP_BTF": TCP_MEMBERS,
+        "HAVE_DEVICE_BTF": DEVICE_MEMBERS,
+        "HAVE_TLS_BTF": TLS_MEMBERS,
+        "HAVE_DROP_BTF": DEVICE_MEMBERS + DROP_MEMBERS,
+    }
     for name, more in further.items():
         with contextlib.suppress(KeyError):
             offsets |= {**_offsets(btf, more), name: 1}
+    with contextlib.suppress(KeyError):
+        # The reason came with 5.17, the socket that it was for with 6.11.
+        arguments = btf.arguments("kfree_skb")
+        offsets |= {name: 1 for name, least in _KFREE_SKB.items() if arguments >= least}
     return offsets
+
+
+_KFREE_SKB = {"DROP_HAS_REASON": 3, "DROP_HAS_SOCKET": 4}
+_REASON, _SUBSYSTEM, _SUBSYSTEM_SHIFT = "SKB_DROP_REASON_", "SKB_DROP_REASON_SUBSYS_", 16
+
+
+def drop_reasons(path: pathlib.Path = VMLINUX) -> dict[int, str]:
+    """Names of the reasons for which the running kernel drops packets, by number: NO_SOCKET, SOCKET_RCVBUFF,
+    ... Reasons of a part of the kernel that has its own begin at its number << 16, which has its name. Empty
+    where BTF does not tell.
+    """
+    try:
+        enums = Btf(path.read_bytes()).enums("drop_reason")
+    except (OSError, ValueError, struct.error):
+        return {}
+    found: dict[int, str] = {}
+    for values in enums.values():
+        for name, number in values.items():
+            if name.startswith(_SUBSYSTEM):
+                found.setdefault(number << _SUBSYSTEM_SHIFT, name.removeprefix(_SUBSYSTEM))
+            elif number >= 0 and name != f"{_REASON}MAX":
+                found[number] = name.removeprefix(_REASON)
+    return found
 
 
 def _offsets(btf: Btf, members: tuple[tuple[str, str], ...]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from stratokit.errors import StratokitError
-from stratokit.record import btf, cgroups, control
+from stratokit.record import btf, cgroups, control, symbols
 from stratokit.record.loader import Kernel, import_bcc
 from stratokit.record.openssl import OpenSsl
 from stratokit.record.options import RecordOptions
@@ -25,6 +25,7 @@ CAPABILITIES = {
     "CAP_NET_ADMIN": 12,
     "CAP_NET_RAW": 13,
     "CAP_SYS_PTRACE": 19,
+    "CAP_SYSLOG": 34,
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
@@ -34,12 +35,13 @@ FEATURES = {
     "owners": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"),
     "syscalls": ("CAP_BPF", "CAP_PERFMON"),
     "processes": ("CAP_BPF", "CAP_PERFMON"),
+    "drops": ("CAP_BPF", "CAP_PERFMON"),
     "devices": ("CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON"),
     "tls": ("CAP_BPF", "CAP_PERFMON"),
     "older sockets": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
 }
 # What is recorded unless it is asked for otherwise.
-DEFAULT = ("packets", "sockets", "owners", "syscalls", "processes")
+DEFAULT = ("packets", "sockets", "owners", "syscalls", "processes", "drops")
 # Atomic operations with a result came with 5.12; the ring buffer with 5.8.
 OLDEST_KERNEL = (5, 12)
 
@@ -131,7 +133,8 @@ def _host() -> Iterator[Check]:
         platform.machine(),
         "" if known else "record with --syscalls none; system calls are known for x86_64 only",
     )
-    has_btf = bool(btf.kernel_offsets())
+    offsets = btf.kernel_offsets()
+    has_btf = bool(offsets)
     yield Check(
         "syscalls",
         "BTF",
@@ -140,6 +143,25 @@ def _host() -> Iterator[Check]:
         ""
         if has_btf
         else "start a kernel built with CONFIG_DEBUG_INFO_BTF; else descriptors and forks stay unnamed",
+    )
+
+    for feature, needs in (("drops", "HAVE_DROP_BTF"), ("devices", "HAVE_DEVICE_BTF")):
+        yield Check(
+            feature,
+            "BTF",
+            needs in offsets,
+            str(btf.VMLINUX) if needs in offsets else f"{btf.VMLINUX} is missing or lacks what is read",
+            "" if needs in offsets else "start a kernel built with CONFIG_DEBUG_INFO_BTF",
+        )
+    kallsyms = symbols.Kallsyms()
+    readable = kallsyms.readable()
+    kallsyms.close()
+    yield Check(
+        "drops",
+        "symbols",
+        readable,
+        f"{symbols.KALLSYMS} {'can' if readable else 'cannot'} be read",
+        "" if readable else with_capabilities((*FEATURES["drops"], "CAP_SYSLOG")),
     )
 
 

@@ -138,6 +138,7 @@ class Kernel:
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
             **({"OWN_CHILD": 1} if options.rolling else {}),
             **({"WITH_DEVICES": 1} if "devices" in self.names else {}),
+            **({"WITH_DROPS": 1} if "drops" in self.names else {}),
             **scope_settings(options.scope),
             **filter_settings(options.filter),
             **trigger_settings(options.keep.triggers),
@@ -189,6 +190,8 @@ class Kernel:
                 )
             if platform.machine() == "x86_64":
                 names.append("syscalls")
+        if options.drops and "HAVE_DROP_BTF" in self.offsets:
+            names.append("drops")
         names.append("processes")
         if options.tls:
             if platform.machine() != "x86_64":
@@ -398,6 +401,17 @@ class Kernel:
         """These sockets are in scope."""
         for cookie in cookies:
             self._bpf[b"scope_cookies"][ctypes.c_uint64(cookie)] = ctypes.c_uint8(1)
+
+    def drop_places(self, known: set[int]) -> tuple[set[int], dict[int, list[int]]]:
+        """Addresses of code that has dropped packets so far, and stacks (innermost first) by number, but for
+        those that are known.
+        """
+        if "drops" not in self.names:
+            return set(), {}
+        stacks = self._bpf[b"drop_stacks"]
+        numbers = [key.value for key in stacks.keys()]  # noqa: SIM118 bcc's table is no dict
+        places = {key.value for key in self._bpf[b"drop_places"].keys()}  # noqa: SIM118
+        return places, {number: list(stacks.walk(number)) for number in numbers if number not in known}
 
     def name_endpoints_again(self) -> None:
         """Whose addresses are whose stands in every spool: bpf/endpoints.c forgets what it has told."""

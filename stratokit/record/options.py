@@ -166,6 +166,7 @@ class RecordOptions:
     limits: Limits = Limits()
     interfaces: tuple[str, ...] = ()
     netns: tuple[str, ...] = ()
+    drops: bool = True
     rotation: Rotation = Rotation()
     keep: Keep = Keep()
 

@@ -69,6 +69,7 @@ TRACEPOINT_PROGRAMS = {
             needs="HAVE_TCP_BTF",
         ),
     ),
+    "drops": (Program("packet_dropped", "RAW_TRACEPOINT", tracepoint="kfree_skb", needs="HAVE_DROP_BTF"),),
     "processes": (
         Program("process_fork", "RAW_TRACEPOINT", tracepoint="sched_process_fork", needs="HAVE_BTF"),
         Program("process_exec", "RAW_TRACEPOINT", tracepoint="sched_process_exec"),

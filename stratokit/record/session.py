@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
 from stratokit.formats import spool
-from stratokit.record import guard, host, scope
+from stratokit.record import btf, guard, host, scope
 from stratokit.record.alarms import Alarms
 from stratokit.record.checks import check
 from stratokit.record.command import end_command, urgent
@@ -196,6 +196,7 @@ class Session:
                 "syscalls": sorted(self._kernel.syscalls),
                 "events": layouts(),
                 "has_btf": bool(self._kernel.offsets),
+                "drop_reasons": btf.drop_reasons() if "drops" in self._kernel.names else {},
                 "self_pid": self._kernel.pid,
             }
         )
@@ -272,6 +273,7 @@ class Session:
                 next_clock = now + CLOCK_INTERVAL_NS
                 self._clock()
                 self._surroundings.interfaces()
+                self._count(self._surroundings.drops())
             if next_look is not None and now >= next_look:
                 next_look = now + scope.INTERVAL_NS
                 self._look_for_openssl(now, self._surroundings.follow(now))
@@ -312,6 +314,7 @@ class Session:
         if not self._segments.ready:
             return  # given up while writing, because the disk is full
         try:
+            self._count(self._surroundings.drops())
             old, counts = self._segments.change(self._surroundings, self._sample())
         except Exception as error:  # noqa: BLE001 the recording goes on in the segment that there is
             self._not_changed(error)
@@ -380,6 +383,7 @@ class Session:
         if self._roll is not None:
             self._roll.ending(self._stop)
         surroundings.open_calls(waiting)
+        self._count(surroundings.drops())
         surroundings.interfaces()
         surroundings.groups(members)
         self._counters()

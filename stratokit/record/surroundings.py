@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from stratokit.record import netns, open_calls, pidns, procfs
+from stratokit.record.symbols import DropNames, Kallsyms
 from stratokit.record.watch import sockets_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Surroundings:
         self._known_groups: set[tuple[int, str]] = set()
         self._known_interfaces: list[dict[str, Any]] = []
         self._known_boxes: list[dict[str, Any]] = []
+        self._drop_names = DropNames(Kallsyms())
 
     def begin(self, first: Callable[[set[int] | None], None]) -> dict[str, int]:
         """Tell the programs, which are attached, who is chosen, and note what there is; returns counts.
@@ -85,6 +87,8 @@ class Surroundings:
 
     def known(self, look: Look) -> None:
         """A spool has this: only what is new is noted from now on."""
+        self._kernel.name_endpoints_again()
+        self._drop_names.forget()
         for name, _, rows in look.tables:
             if name == "interfaces":
                 self._known_interfaces = list(rows)
@@ -128,6 +132,12 @@ class Surroundings:
         if new := [row for row in rows if row not in self._known_interfaces]:
             self._known_interfaces += new
             self._table("interfaces", new)
+
+    def drops(self) -> dict[str, int]:
+        """Note what the places are called where packets were dropped; returns counts."""
+        for name, rows in self._drop_names.new(*self._kernel.drop_places(self._drop_names.stacks)):
+            self._table(name, rows)
+        return self._drop_names.counts()
 
     def waiting(self, members: set[int] | None) -> list[Waiting]:
         """Threads that are in a system call."""

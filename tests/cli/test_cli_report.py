@@ -15,6 +15,7 @@ SECTIONS = [
         "services",
         "conversations",
         "tcp",
+        "drops",
         "dns",
         "http",
         "tls",

@@ -124,6 +124,11 @@ def file_calls(count: int, duration_ns: int) -> list[dict]:
     return [row | {"ts": T0 + k * SECOND, "duration_ns": duration_ns} for k in range(count)]
 
 
+def dropped(count: int, reason: str) -> list[dict]:
+    row = {"pid": 12, "process_start": T0, "comm": "named", "dst_port": 53, "drop_reason": reason}
+    return [row | {"ts": T0 + k * SECOND} for k in range(count)]
+
+
 STUCK = [(100, 1400)] * 3
 CASES = {
     "zero-window": (
@@ -155,6 +160,11 @@ CASES = {
             "in 1 connections."
         ),
         {"http": one_behind_another(21_000_000)[:3]},
+    ),
+    "receive-buffer": (
+        {"drops": dropped(3, "SOCKET_RCVBUFF") + dropped(2, "NO_SOCKET")},
+        "named (pid 12) lost 3 packets at port 53 because its receive buffer was full.",
+        {"drops": dropped(30, "NO_SOCKET")},
     ),
     "fd-leak": (
         {"syscalls": opened(list(range(3, 83)))},

@@ -35,8 +35,8 @@ def capture_of(tmp_path, **kinds) -> Capture:
 
 
 def test_the_order_of_sections_is_stable():
-    names = ["findings", "protocols", "services", "conversations", "tcp", "dns", "http", "tls", "latency"]
-    names += ["timeline", "slowest", "syscalls", "files", "socket_io", "processes"]
+    names = ["findings", "protocols", "services", "conversations", "tcp", "drops", "dns", "http", "tls"]
+    names += ["latency", "timeline", "slowest", "syscalls", "files", "socket_io", "processes"]
     assert [name for name, report in reports().items() if not report.extra] == names
     assert [name for name, report in reports().items() if report.extra] == [
         *("handshakes", "dns_errors", "heat", "endpoints")
@@ -48,7 +48,7 @@ def test_every_section_has_the_columns_and_types_it_declares(shop):
     for part in run(shop).sections:
         assert part.frame is not None, part.note
         assert part.frame.schema == polars_schema(part.report.columns), part.report.name
-        assert part.frame.height > 0 or part.report.name in {"tls", "findings", "socket_io"}, (
+        assert part.frame.height > 0 or part.report.name in {"tls", "findings", "socket_io", "drops"}, (
             part.report.name
         )  # the shop has none
 
@@ -58,6 +58,17 @@ def test_every_section_of_an_empty_recording_is_empty(tmp_path):
         assert part.frame is not None
         assert part.frame.is_empty(), part.report.name
         assert part.frame.schema == polars_schema(part.report.columns)
+
+
+def test_drops_are_counted_by_reason_process_and_ends(tmp_path):
+    row = {"drop_reason": "SOCKET_RCVBUFF", "ip_proto": 17, "dst_port": 53, "pid": 7, "comm": "named"}
+    row |= {"src_ip": "10.0.0.1", "dst_ip": "10.0.0.2"}
+    rows = [row | {"ts": T0 + i, "src_port": 5000 + i} for i in range(3)]
+    rows += [row | {"ts": T0 + 9, "drop_reason": "NO_SOCKET", "pid": None, "comm": None}]
+    first, second = section(capture_of(tmp_path, drop=rows), "drops")
+    assert (first["packets"], first["proto"], first["comm"], first["dst_port"]) == (3, "udp", "named", 53)
+    assert first["src_ip"] == "10.0.0.1"
+    assert (second["packets"], second["drop_reason"], second["pid"]) == (1, "NO_SOCKET", None)
 
 
 def test_what_a_file_of_packets_alone_cannot_tell(tmp_path):

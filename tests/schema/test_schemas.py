@@ -88,7 +88,7 @@ def test_recorder_reads_every_kernel_member_that_programs_use():
 
     programs = "".join(path.read_text() for path in load.data_dir("bpf").glob("*.c"))
     used = set(re.findall(r"\bOFF_\w+", programs))
-    members = btf.MEMBERS + btf.TCP_MEMBERS + btf.DEVICE_MEMBERS + btf.TLS_MEMBERS
+    members = btf.MEMBERS + btf.TCP_MEMBERS + btf.DEVICE_MEMBERS + btf.TLS_MEMBERS + btf.DROP_MEMBERS
     assert used == {f"OFF_{struct}_{member}" for struct, member in members}
 
 

@@ -17,6 +17,7 @@ from stratokit.engine import key_logs
 from stratokit.engine.ingest import (
     containers,
     descriptors,
+    drops,
     folders,
     frames,
     interfaces,
@@ -36,6 +37,10 @@ from stratokit.formats.parquet import CaptureWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pyarrow as pa
+
+    from stratokit.formats.events import Batch
+
 
 def ingest(
     chain: spool.SpoolChain, out: pathlib.Path, progress: Callable[[int, int], None] | None = None
@@ -50,8 +55,12 @@ def ingest(
     found = survey(reader)
     with CaptureWriter(out, _metadata(found, chain) | _secrets(found)) as writer:
         context, call_rows, tls_rows = _small_tables(found, writer)
-        of_packets = {"packet": packets.Packets(found, context), "frame": frames.Frames(found, context)}
-        unreadable = _bulk(reader, found, writer, of_packets, call_rows, tls_rows)
+        makers: dict[str, tuple[str, Callable[[Batch], pa.Table]]] = {
+            "packet": ("packet", packets.Packets(found, context).rows),
+            "frame": ("packet", frames.Frames(found, context).rows),
+            "drop": ("drop", drops.Drops(found, context).rows),
+        }
+        unreadable = _bulk(reader, found, writer, makers, call_rows, tls_rows)
         lost = losses.losses(found, unreadable)
         writer.write("loss", _arrow(lost))
     return dict(lost.group_by("counter").agg(pl.col("amount").sum()).sort("counter").iter_rows())
@@ -152,11 +161,11 @@ def _bulk(
     reader: Reader,
     found: Survey,
     writer: CaptureWriter,
-    of_packets: dict[str, packets.Packets],
+    makers: dict[str, tuple[str, Callable[[Batch], pa.Table]]],
     call_rows: syscalls.Syscalls,
     tls_rows: plaintext.Plaintext,
 ) -> int:
-    """Second pass; returns the number of unreadable records."""
+    """Second pass; returns the number of unreadable records. `makers`: kind and rows of each event."""
     unreadable = 0
     for chunk in reader.chunks(1):
         if chunk.type != spool.EVENTS or chunk.lead:
@@ -165,9 +174,9 @@ def _bulk(
         unreadable += bad
         if (calls := batches.get("syscall")) is not None and (table := call_rows.rows(calls)) is not None:
             writer.write("syscall", table)
-        for event, packet_rows in of_packets.items():
+        for event, (kind, rows) in makers.items():
             if (seen := batches.get(event)) is not None:
-                writer.write("packet", packet_rows.rows(seen))
+                writer.write(kind, rows(seen))
         if (opened := batches.get("tls")) is not None:
             writer.write("plaintext", tls_rows.rows(opened))
     if (table := call_rows.unfinished()) is not None:

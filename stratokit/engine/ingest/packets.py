@@ -156,7 +156,10 @@ class Context:
 
     def locate(self, rows: pl.DataFrame) -> pl.DataFrame:
         """COLUMNS for packets (ts, socket_cookie, out, addresses, ports)."""
-        rows = self._own_cookie(rows)
+        return self.of_socket(self._own_cookie(rows))
+
+    def of_socket(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """COLUMNS for what happened on sockets (ts, socket_cookie)."""
         return self.process(with_owner(rows.select("ts", "socket_cookie"), self._owners), "owner_ts")
 
     def process(self, rows: pl.DataFrame, at: str = "ts") -> pl.DataFrame:
