@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from stratokit.dissect.layers import HAS_ICMP_IP, HAS_IP, HAS_PORTS, HAS_TUNNEL, T_GENEVE, T_VXLAN
-from stratokit.streams.flows import About, FlowTable
+from stratokit.streams.about import About
+from stratokit.streams.flows import FlowTable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
