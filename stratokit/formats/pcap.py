@@ -27,14 +27,13 @@ from stratokit.formats.packet_rows import (
 )
 from stratokit.formats.pcap_header import FRAME_MAX, HEADER, LONG_FRAMES, PERHAPS, SWAPPED, Header
 from stratokit.formats.registry import Format
-from stratokit.formats.source import WINDOW_BYTES, Source, open_source
+from stratokit.formats.source import WINDOW_BYTES, SourceReader
 from stratokit.formats.tables import conform
 from stratokit.kernels import kernel, routine
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Self
 
     from stratokit.formats.pcapng.cold import ColdBlock
 
@@ -91,11 +90,11 @@ def _walk(
     return len(offsets), at, WHOLE
 
 
-class PcapReader:
+class PcapReader(SourceReader):
     """Reads a pcap file in windows. When it ends early, `damage` says where and why."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._source: Source = open_source(path)
+        super().__init__(path)
         head = self._source.window(0, HEADER).tobytes()
         header = pcap_header.parse(head)
         if header is None:
@@ -176,20 +175,6 @@ class PcapReader:
             np.full(count, -1, np.int32),
         )
         return batch, at, state
-
-    def position(self) -> int:
-        """How far the file was read, in bytes on disk."""
-        return self._source.position()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 COLUMNS = ("frame", "ts", "link_type", "orig_len", "data")

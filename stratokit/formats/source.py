@@ -21,7 +21,7 @@ from stratokit.errors import FormatError
 from stratokit.formats.unpack import COMPRESSIONS
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import BinaryIO, Self
 
 WINDOW_BYTES = 32 << 20
 # So many windows are looked at at once (one a processor, and those that wait); older ones need no memory.
@@ -180,6 +180,27 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         if head.startswith(compression.magic):
             return StreamSource(name, compression.unpack(file), file)
     return MappedSource(name, file)
+
+
+class SourceReader:
+    """What readers of files share: the bytes, how far they were read, and that they are let go of."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._source = open_source(path)
+
+    def position(self) -> int:
+        """How far the file itself was read, in bytes on disk: for progress."""
+        return self._source.position()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def read_head(path: str | os.PathLike[str], size: int) -> bytes:

@@ -12,12 +12,11 @@ import numpy as np
 from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage, FrameBatch, Interface
 from stratokit.formats.pcapng import blocks, cold, walk
-from stratokit.formats.source import WINDOW_BYTES, Source, open_source
+from stratokit.formats.source import WINDOW_BYTES, SourceReader
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
-    from typing import Self
 
 BATCH_FRAMES = 1 << 18
 # So many of one section are more than any file has for a reason; what each costs is bounded by this.
@@ -45,7 +44,7 @@ class Statistics:
     options: tuple[tuple[int, bytes], ...]
 
 
-class PcapngReader:
+class PcapngReader(SourceReader):
     """Reads a pcapng file in windows.
 
     `interfaces`, `processes` (pid, name), `names` (by address), `statistics`, `secrets` (type, bytes) and
@@ -55,7 +54,7 @@ class PcapngReader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._source: Source = open_source(path)
+        super().__init__(path)
         self.interfaces: list[Interface] = []
         self.processes: list[tuple[int, str]] = []
         self.names: dict[str, list[str]] = {}
@@ -250,20 +249,6 @@ class PcapngReader:
         options = dict(reversed(parse_options(body[4:], order)))
         self.processes.append((struct.unpack(order + "I", body[:4])[0], _text(options.get(2, b""))))
         return ""
-
-    def position(self) -> int:
-        """How far the file was read, in bytes on disk."""
-        return self._source.position()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _BLOCKS = {

@@ -12,12 +12,11 @@ from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage
 from stratokit.formats.scap import blocks, metadata, walk
 from stratokit.formats.scap.params import tables
-from stratokit.formats.source import WINDOW_BYTES, open_source
+from stratokit.formats.source import WINDOW_BYTES, SourceReader
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
-    from typing import Self
 
 BATCH_EVENTS = 1 << 17
 
@@ -39,7 +38,7 @@ class Listed:
     block: bytes
 
 
-class ScapReader:
+class ScapReader(SourceReader):
     """A scap file, packed or not. `damage` says where reading had to end, when `items` is through.
 
     Raises:
@@ -47,7 +46,7 @@ class ScapReader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._source = open_source(path)
+        super().__init__(path)
         self.damage: Damage | None = None
         self.bad_lists = 0
         self._packets = np.zeros(1, np.int64)
@@ -124,20 +123,6 @@ class ScapReader:
     def skipped_blocks(self) -> int:
         """Blocks of no kind of sysdig's so far, packets among them."""
         return self._unknown + int(self._packets[0])
-
-    def position(self) -> int:
-        """How far the file itself was read, in bytes: for progress."""
-        return self._source.position()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _section_problem(body: bytes) -> str:
