@@ -131,7 +131,8 @@ def test_libraries_wherever_and_whenever(tmp_path):
             assert box.stdout.readline() == nginx.INDEX.decode()
             box.communicate("\n")
     # What nginx wrote and read is in the recording too: here it is about the others.
-    plain = made.rows("plaintext").filter(pl.col("pid").is_in(site.worker_pids).not_())
+    ours = pl.any_horizontal(pl.col(name) == site.port for name in ("src_port", "dst_port"))
+    plain = made.rows("plaintext").filter(ours, pl.col("pid").is_in(site.worker_pids).not_())
     said = {bytes(data).split(b"\r\n")[0].decode() for data in plain.filter(direction="out")["data"]}
     assert said == {
         *(f"GET /index.html?{path} HTTP/1.1" for path in ("0", "1", "2", "boxed")),
