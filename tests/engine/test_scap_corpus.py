@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import collections
 import json
+import struct
 from pathlib import Path
 
 import polars as pl
 import pytest
 from helpers import sysdig
+from helpers.sysdig_args import differences
 
 from stratokit.engine.capture import Capture
+from stratokit.formats.scap import blocks
 from stratokit.schema import scap
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
@@ -94,3 +97,26 @@ def _fd_names(both: pl.DataFrame) -> None:
     assert plain.filter(
         (pl.col("theirs") != pl.col("there")) & (pl.col("theirs") != pl.col("back"))
     ).is_empty()
+
+
+def _type(block: bytes) -> int:
+    """Type of the event in a block; flags stand before the header of some."""
+    flags = 4 if struct.unpack("<I", block[:4])[0] in blocks.FLAGGED_EVENTS else 0
+    return int(struct.unpack_from("<H", block, 30 + flags)[0])
+
+
+@pytest.mark.skipif(not sysdig.SYSDIG, reason="sysdig is not installed")
+@pytest.mark.skipif(not FILES, reason=f"no scap files at {CORPUS}")
+def test_every_argument_is_what_sysdig_says(path):
+    """Of what rows have a column for; on connected sockets writers leave out the ends."""
+    theirs = sysdig.events(path, "evt.dir", "evt.args")
+    rows = Capture.open(path).rows("syscall").collect()
+    for part, direction in (("enter", ">"), ("exit", "<")):
+        number = pl.col(f"scap_{part}_number").cast(pl.Int64)
+        ours = rows.filter(number.is_not_null()).with_columns(number)
+        shown = theirs.filter(pl.col("evt.dir") == direction)
+        both = ours.join(shown, left_on=f"scap_{part}_number", right_on="evt.num")
+        assert both.height > 30
+        both = both.with_columns(type=pl.Series([_type(block) for block in both[f"scap_{part}"]]))
+        found = differences(both)
+        assert [row for row in found if row[2] is not None and row[3] != "NULL"] == []

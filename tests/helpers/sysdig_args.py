@@ -30,12 +30,14 @@ def split(params: tuple[scap.Param, ...], text: str) -> dict[str, str]:
     # sysdig 0.29.3 has another name for one.
     found, names = {}, [{"vpgid": "pgid"}.get(param.name, param.name) for param in params]
     for n, name in enumerate(names):
+        if not text:
+            break  # events of older writers have fewer
         head, text = text[: len(name) + 1], text[len(name) + 1 :]
         assert head == f"{name}=", (head, names)
         following = f" {names[n + 1]}=" if n + 1 < len(names) else None
         # Payload may look like the next name; nothing behind it can.
-        at = len(text) if following is None else text.find(following)
-        assert at >= 0, (names, text)
+        at = -1 if following is None else text.find(following)
+        at = len(text) if at < 0 else at
         found[name], text = text[:at], text[at + 1 :]
     return found
 
