@@ -1,26 +1,26 @@
 #!/usr/bin/env python3
 """What recording costs: the recorder's CPU for each event, and how much slower the watched program gets.
 
-Rounds alternate between no recorder, ours with different contents, and `tcpdump -w`, on the same load, so
-that a machine that changes its speed changes all. One JSON line for each load and recorder, with medians.
+Rounds alternate between no recorder, ours with different contents, and others (tcpdump, strace, perf trace,
+sysdig's modern eBPF probe), on the same load, so that a machine that changes its speed changes all. One JSON
+line for each load and recorder, with medians. Recorders that are not installed are left out; STRATOKIT_SYSDIG
+is the command of a sysdig with the modern probe, as `chroot /srv/sid sysdig`.
 
-    benchmarks/bench_recorder.py [--rounds 5] [--seconds 4] [--count 1000000]
+    benchmarks/bench_recorder.py [--rounds 5] [--seconds 4] [--count 1000000] [--loads dd] [--only sysdig]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,44 +28,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "tools", "benchmarks", "tests")]
 
 from loads import Load, cpu_s, loads  # noqa: E402
+from other_recorders import OTHERS, Cost, Recorder, peak_bytes  # noqa: E402
 from recording import watches  # noqa: E402
 
 
-@dataclasses.dataclass
-class Cost:
-    """What a recorder used while the load ran."""
-
-    cpu_s: float = 0.0
-    events: int = 0
-    events_per_s: float = 0.0
-    lost: int = 0
-    peak_bytes: int = 0
-    file_bytes: int = 0
-
-
-def peak_bytes(pid: int) -> int:
-    """Peak of resident memory. The ring buffer is mapped twice in a row, and counted once here."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    peak = int(next(line for line in text.splitlines() if line.startswith("VmHWM")).split()[1]) << 10
-    ring, inside = 0, False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if line[0] in "0123456789abcdef":
-            inside = "bpf-map" in line
-        elif inside and line.startswith("Rss:"):
-            ring += int(line.split()[1]) << 10
-    return peak - ring // 2
-
-
 @contextlib.contextmanager
-def nothing(_: Path) -> Iterator[Cost]:
+def nothing(_: Path, __: Load) -> Iterator[Cost]:
     yield Cost()
 
 
-def ours(*options: str) -> Callable[[Path], contextlib.AbstractContextManager[Cost]]:
+def ours(*options: str) -> Recorder:
     """The recording part alone: session.record in a process of its own, as `stratokit record` runs it."""
 
     @contextlib.contextmanager
-    def run(folder: Path) -> Iterator[Cost]:
+    def run(folder: Path, _: Load) -> Iterator[Cost]:
         spool = folder / "bench.spool"
         cost = Cost()
         command = [sys.executable, str(ROOT / "benchmarks" / "only_record.py"), str(spool), *options]
@@ -86,56 +62,30 @@ def ours(*options: str) -> Callable[[Path], contextlib.AbstractContextManager[Co
     return run
 
 
-def tcpdump(*options: str) -> Callable[[Path], contextlib.AbstractContextManager[Cost]]:
-    @contextlib.contextmanager
-    def run(folder: Path) -> Iterator[Cost]:
-        path = folder / "bench.pcap"
-        cost = Cost()
-        command = ["tcpdump", "-i", "lo", "-w", str(path), "-Z", "root", *options]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            process.stderr.readline()
-            time.sleep(0.5)
-            before = cpu_s(process.pid)
-            yield cost
-            cost.cpu_s = cpu_s(process.pid) - before
-            cost.peak_bytes = peak_bytes(process.pid)
-            process.send_signal(signal.SIGINT)
-            said = process.communicate()[1]
-        numbers = {
-            line.split(" ", 1)[1]: int(line.split(" ", 1)[0])
-            for line in said.splitlines()
-            if line[:1].isdigit()
-        }
-        cost.events = numbers.get("packets captured", 0)
-        cost.lost = numbers.get("packets dropped by kernel", 0)
-        cost.file_bytes = path.stat().st_size
-        path.unlink()
-
-    return run
-
-
-RECORDERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Cost]]] = {
+RECORDERS: dict[str, Recorder] = {
     "none": nothing,
     "stratokit, all system calls": ours("all", "--calls-only"),
     "stratokit, default": ours("default"),
     "stratokit, packets": ours("none"),
-    "tcpdump": tcpdump(),
-    "tcpdump -s 256": tcpdump("-s", "256"),
+    "stratokit, scope of another cgroup": ours("default", "--other-cgroup"),
+    "stratokit, scope of another process": ours("default", "--other-process"),
+    "stratokit, filter that nothing passes": ours("default", "--filter", "tcp.port == 1"),
+    "stratokit, --max-cpu 20%": ours("all", "--max-cpu", "0.2"),
+    **OTHERS,
 }
 
 
-def measure(load: Load, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Alternate all recorders, and give a line each."""
-    rates: dict[str, list[float]] = {name: [] for name in RECORDERS}
-    loads_us: dict[str, list[float]] = {name: [] for name in RECORDERS}
-    costs: dict[str, list[Cost]] = {name: [] for name in RECORDERS}
+def measure(load: Load, rounds: int, folder: Path, chosen: list[str]) -> Iterator[dict[str, Any]]:
+    """Alternate the chosen recorders, and give a line each."""
+    rates: dict[str, list[float]] = {name: [] for name in chosen}
+    loads_us: dict[str, list[float]] = {name: [] for name in chosen}
+    costs: dict[str, list[Cost]] = {name: [] for name in chosen}
     for _ in range(rounds):
-        for name, recorder in RECORDERS.items():
-            if name.startswith("tcpdump") and (shutil.which("tcpdump") is None or load.name == "dd"):
+        for name in chosen:
+            if name.startswith("tcpdump") and load.name == "dd":
                 continue
-            with recorder(folder) as cost:
-                operations, seconds, used_s = load.run()
+            with RECORDERS[name](folder, load) as cost:
+                operations, seconds, used_s = load.run(cost.prefix, cost.share)
             loads_us[name].append(used_s * 1e6 / operations)
             rates[name].append(operations / seconds)
             cost.events_per_s = cost.events / seconds
@@ -175,10 +125,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--loads", default="", help="beginnings of names, with commas")
+    parser.add_argument("--only", default="", help="parts of names of recorders, with commas")
     chosen = parser.parse_args()
+    words = [word for word in chosen.only.split(",") if word]
+    names = [n for n in RECORDERS if n == "none" or not words or any(word in n for word in words)]
     with tempfile.TemporaryDirectory() as folder, loads(chosen.seconds, chosen.count) as found:
-        for load in found:
-            for line in measure(load, chosen.rounds, Path(folder)):
+        for load in (load for load in found if load.name.startswith(tuple(chosen.loads.split(",")))):
+            for line in measure(load, chosen.rounds, Path(folder), names):
                 print(json.dumps(line), flush=True)
 
 

@@ -22,10 +22,13 @@ from workloads import nginx
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """`run` returns (operations, seconds, CPU seconds)."""
+    """`run` returns (operations, seconds, CPU seconds). It takes a program that starts the load's, as strace,
+    where the load has one of its own, and the share of operations to make; `pids` are servers to attach to.
+    """
 
     name: str
-    run: Callable[[], tuple[int, float, float]]
+    run: Callable[[tuple[str, ...], float], tuple[int, float, float]]
+    pids: tuple[int, ...] = ()
 
 
 def cpu_s(pid: int) -> float:
@@ -39,11 +42,11 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def dd(count: int) -> tuple[int, float, float]:
+def dd(count: int, prefix: tuple[str, ...]) -> tuple[int, float, float]:
     """Two system calls an operation, of one byte each: nothing does less between two calls."""
     start, cpu_before = time.monotonic(), _children_cpu_s()
     subprocess.run(
-        ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={count}", "status=none"], check=True
+        [*prefix, "dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={count}", "status=none"], check=True
     )
     return count, time.monotonic() - start, _children_cpu_s() - cpu_before
 
@@ -64,7 +67,7 @@ def wrk(site: nginx.Nginx, seconds: int, header: str) -> tuple[int, float, float
 @contextlib.contextmanager
 def loads(seconds: int, count: int) -> Iterator[list[Load]]:
     """The loads that can run here; nginx serves while the block lasts."""
-    found = [Load("dd", lambda: dd(count))]
+    found = [Load("dd", lambda prefix, share: dd(round(count * share), prefix))]
     if shutil.which("wrk") is None or shutil.which("nginx") is None:
         yield found
         return
@@ -73,5 +76,6 @@ def loads(seconds: int, count: int) -> Iterator[list[Load]]:
             ("nginx keep-alive", "Connection: keep-alive"),
             ("nginx connections", "Connection: close"),
         ):
-            found.append(Load(name, lambda header=header: wrk(site, seconds, header)))
+            run = lambda _, __, header=header: wrk(site, seconds, header)  # noqa: E731
+            found.append(Load(name, run, tuple(site.worker_pids)))
         yield found

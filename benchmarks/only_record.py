@@ -1,21 +1,74 @@
 #!/usr/bin/env python3
 """Record without converting, and print totals: what bench_recorder.py measures.
 
-only_record.py SPOOL SYSCALLS [--calls-only]
+only_record.py SPOOL SYSCALLS [--calls-only] [--other-cgroup | --other-process] [--filter EXPR]
+    [--max-cpu SHARE]
+
+With --other-... what is recorded is something else than the load, which shows what that pays.
 """
 
+import argparse
+import contextlib
+import dataclasses
 import json
-import sys
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-from stratokit.record.options import RecordOptions
+from stratokit.record.cgroups import cgroup2_root
+from stratokit.record.options import Filter, Limits, RecordOptions, Scope
 from stratokit.record.session import record
 
-spool, syscalls = Path(sys.argv[1]), sys.argv[2]
-calls_only = "--calls-only" in sys.argv
-status = record(
-    RecordOptions(
-        output=spool, spool=spool, syscalls=syscalls, packets=not calls_only, sockets=not calls_only
+
+@contextlib.contextmanager
+def another(kind: str) -> Iterator[Scope]:
+    """A scope in which nothing happens."""
+    if kind == "process":
+        sleeper = subprocess.Popen(["sleep", "infinity"])
+        yield Scope(pids=(sleeper.pid,))
+        sleeper.kill()
+        sleeper.wait()
+    elif kind == "cgroup":
+        folder = (cgroup2_root() or Path("/")) / f"stratokit-bench-{os.getpid()}"
+        folder.mkdir()
+        yield Scope(cgroups=(str(folder),))
+        folder.rmdir()
+    else:
+        yield Scope()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("spool", type=Path)
+    parser.add_argument("syscalls")
+    parser.add_argument("--calls-only", action="store_true")
+    parser.add_argument("--other-cgroup", dest="other", action="store_const", const="cgroup", default="")
+    parser.add_argument("--other-process", dest="other", action="store_const", const="process")
+    parser.add_argument("--filter", default="")
+    parser.add_argument("--max-cpu", type=float)
+    chosen = parser.parse_args()
+    everything = not chosen.calls_only
+    options = RecordOptions(
+        output=chosen.spool,
+        spool=chosen.spool,
+        syscalls=chosen.syscalls,
+        packets=everything,
+        sockets=everything,
+        limits=Limits(cpu=chosen.max_cpu),
     )
-).status
-print(json.dumps({"events": sum(status.counts.values()), "lost": sum(status.lost.values())}))
+    if chosen.filter:
+        from stratokit.cli.plan import settings
+
+        found = settings(chosen.filter)
+        calls = found.pop("calls")
+        packets = found.pop("packets")
+        found.pop("syscalls")
+        filter_ = Filter(**found, calls=tuple(calls))
+        options = dataclasses.replace(options, filter=filter_, syscalls="none", packets=packets)
+    with another(chosen.other) as scope:
+        status = record(dataclasses.replace(options, scope=scope)).status
+    print(json.dumps({"events": sum(status.counts.values()), "lost": sum(status.lost.values())}))
+
+
+main()

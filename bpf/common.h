@@ -7,6 +7,23 @@
 /* The compiler drops masks that it can prove useless, but the verifier needs to see them: hide the value from the former. */
 #define OPAQUE(value) asm volatile("" : "+r"(value))
 
+/*
+ * 1 to `most`. Verifiers before 6.8 learn nothing from a value that is not zero, only from one that is less: so what is one less is
+ * tested, and the value made of it again where the test has been passed.
+ */
+#define WITHIN(value, most)                                                    \
+	({                                                                     \
+		bool within = false;                                           \
+		u64 one_less = (value) - 1;                                    \
+		OPAQUE(one_less);                                              \
+		if (one_less < (most)) {                                       \
+			OPAQUE(one_less);                                      \
+			(value) = one_less + 1;                                \
+			within = true;                                         \
+		}                                                              \
+		within;                                                        \
+	})
+
 #define RB_NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: the recorder polls, so the workload never pays for a wake-up */
 #define FAMILY_INET 2
 #define FAMILY_INET6 10

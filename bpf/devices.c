@@ -60,8 +60,7 @@ static __always_inline bool copy_frame(struct __sk_buff *skb, u8 *data, u64 byte
 {
 	u64 rest;
 
-	OPAQUE(bytes);
-	if (bytes == 0 || bytes > SNAPLEN)
+	if (!WITHIN(bytes, SNAPLEN))
 		return false;
 	if (!tagged)
 		return bpf_skb_load_bytes(skb, 0, data, bytes) == 0;
@@ -70,8 +69,7 @@ static __always_inline bool copy_frame(struct __sk_buff *skb, u8 *data, u64 byte
 	*(u16 *)&data[MAC_BYTES] = skb->vlan_proto;
 	*(u16 *)&data[MAC_BYTES + 2] = bpf_htons(skb->vlan_tci);
 	rest = bytes - MAC_BYTES - TAG_BYTES;
-	OPAQUE(rest);
-	if (rest == 0 || rest > SNAPLEN - MAC_BYTES - TAG_BYTES)
+	if (!WITHIN(rest, SNAPLEN - MAC_BYTES - TAG_BYTES))
 		return false;
 	return bpf_skb_load_bytes(skb, MAC_BYTES, data + MAC_BYTES + TAG_BYTES, rest) == 0;
 }

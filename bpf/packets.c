@@ -38,7 +38,7 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct packet_slot *slot;
-	u32 bytes = skb->len;
+	u64 bytes = skb->len;
 
 #ifdef SCOPE_SOCKETS
 	struct bpf_sock *sk = skb->sk;
@@ -82,7 +82,7 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 		}
 	}
 	slot->event.cap_len = bytes;
-	if (bytes == 0 || bpf_skb_load_bytes(skb, 0, slot->data, bytes))
+	if (!WITHIN(bytes, SNAPLEN) || bpf_skb_load_bytes(skb, 0, slot->data, bytes))
 		count(COUNT_PACKET_READ_FAILED);
 	else
 		submit(&slot->event, sizeof(slot->event) + bytes, COUNT_RECORDED_PACKET,

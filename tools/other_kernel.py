@@ -96,7 +96,7 @@ def boot(package: Path, root: Path, python: str, minutes: int, kvm: bool) -> int
         (kernel,) = (tree / "boot").glob("vmlinuz-*")
         version = kernel.name.removeprefix("vmlinuz-")
         path = f"{ROOT}:{site_packages()}"
-        setting = f"PYTHONPATH={path} HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+        setting = f"STRATOKIT_DEBUG=1 PYTHONPATH={path} HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin"
         command = f"/usr/bin/env {setting} {python} {ROOT}/tools/recording_check.py"
         image = initramfs(folder, tree, version, command)
         argv = ["qemu-system-x86_64", "-nodefaults", "-nographic", "-no-reboot", "-m", "3G", "-smp", "2"]

@@ -85,7 +85,7 @@ def main() -> int:
         while not any(c.type == spool.TABLE and c.json()["table"] == "cgroups" for c in chunks(path)):
             if process.poll() is not None or time.monotonic() > end:
                 process.kill()
-                said = process.communicate()[1][-800:]
+                said = process.communicate()[1][-6000:]
                 failed = {"kernel": platform.release(), "failed": said, "code": process.returncode}
                 print(json.dumps(failed))
                 return 1

@@ -31,10 +31,12 @@ def doctor(
         sys.stdout.write("\n")
     else:
         width = max(len(f"{check.feature}: {check.name}") for check in checks)
+        told: set[str] = set()
         for check in checks:
             name = f"{check.feature}: {check.name}"
             print(f"{'ok  ' if check.ok else 'FAIL'}  {name:<{width}}  {check.found}")
-            if check.remedy:
+            if check.remedy and check.remedy not in told:
+                told.add(check.remedy)
                 print(textwrap.indent(check.remedy, " " * (width + 8)))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

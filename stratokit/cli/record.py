@@ -183,6 +183,9 @@ def record(
         parser=size_or_none_bytes,
         help="End when less of the disk is free.  [default: 1 % of it, at most 256M]",
     ),
+    user: int | None = typer.Option(
+        None, metavar="USER", parser=user_id, help="Become this user once everything is attached."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing but errors."),
 ) -> None:
@@ -251,6 +254,7 @@ def record(
         keep=kept,
         command=tuple(command or ()),
         limits=Limits(max_cpu, max_memory, max_disk, min_free),
+        user=user,
         scope=Scope(
             pids=tuple(pid or ()),
             comms=tuple(comm or ()),

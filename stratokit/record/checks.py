@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stratokit.errors import UsageError
-from stratokit.record import guard
+from stratokit.record import guard, privileges
 from stratokit.record.options import FRAME_BYTES_MOST, IO_BYTES_MOST, SNAPLEN_MOST, TLS_BYTES_MOST
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def check(options: RecordOptions) -> None:
 
     Raises:
         UsageError: with the range.
+        RecordError: the user of --user cannot record here.
     """
     most = FRAME_BYTES_MOST if options.interfaces else SNAPLEN_MOST
     if not 64 <= options.snaplen <= most:
@@ -39,3 +40,5 @@ def check(options: RecordOptions) -> None:
     if options.duration_ns is not None and options.duration_ns <= 0:
         raise UsageError("--duration takes a time above zero, as 30s or 5m")
     guard.check(options)
+    if options.user is not None:
+        privileges.check_user(options.user, options.spool.parent)

@@ -11,10 +11,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from stratokit.errors import StratokitError
-from stratokit.record import btf, cgroups, control, symbols
+from stratokit.record import btf, control, symbols, trials
 from stratokit.record.loader import Kernel, import_bcc
 from stratokit.record.openssl import OpenSsl
 from stratokit.record.options import RecordOptions
+from stratokit.record.trials import Check, with_capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,19 +47,6 @@ DEFAULT = ("packets", "sockets", "owners", "syscalls", "processes", "drops")
 OLDEST_KERNEL = (5, 12)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at: for which feature, what was found, and how to mend it (empty when all is
-    well).
-    """
-
-    feature: str
-    name: str
-    ok: bool
-    found: str
-    remedy: str = ""
-
-
 def effective_capabilities() -> frozenset[str]:
     """Names of the capabilities that this process has."""
     text = pathlib.Path("/proc/self/status").read_text()
@@ -66,26 +54,16 @@ def effective_capabilities() -> frozenset[str]:
     return frozenset(name for name, bit in CAPABILITIES.items() if mask >> bit & 1)
 
 
-def with_capabilities(names: tuple[str, ...]) -> str:
-    """A command that runs stratokit as the current user with these capabilities. File capabilities (setcap)
-    would go to the interpreter, and so to every script on the host."""
-    short = ",".join("+" + name.removeprefix("CAP_").lower() for name in names)
-    user = os.environ.get("SUDO_UID") or os.getuid() or 65534
-    return (
-        f"sudo setpriv --reuid={user} --clear-groups --inh-caps={short} --ambient-caps={short} "
-        "stratokit record ..., or run as root"
-    )
-
-
 def examine() -> list[Check]:
     """All checks, those of the whole host first."""
-    checks = list(_host())
+    found = list(_host())
     for feature, needed in FEATURES.items():
-        checks += _capabilities(feature, needed)
-    if sys.platform == "linux" and all(check.ok for check in checks if check.feature == "recording"):
-        checks += _attempts()
-        checks.append(_control())
-    return checks
+        found += _capabilities(feature, needed)
+    if sys.platform == "linux" and all(check.ok for check in found if check.feature == "recording"):
+        found.append(trials.pid_namespace())
+        found += _attempts()
+        found.append(_control())
+    return found
 
 
 def _control() -> Check:
@@ -116,34 +94,11 @@ def _host() -> Iterator[Check]:
         bcc = import_bcc()
         yield Check("recording", "bcc", True, f"version {getattr(bcc, '__version__', 'unknown')}")
     except StratokitError as error:
-        yield Check("recording", "bcc", False, str(error).partition(";")[0], "apt-get install python3-bpfcc")
-    root = cgroups.cgroup2_root()
-    yield Check(
-        "packets",
-        "cgroup2",
-        root is not None,
-        str(root or "not mounted"),
-        "" if root else "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
-    )
-    known = platform.machine() == "x86_64"
-    yield Check(
-        "syscalls",
-        "machine",
-        known,
-        platform.machine(),
-        "" if known else "record with --syscalls none; system calls are known for x86_64 only",
-    )
+        yield Check("recording", "bcc", False, str(error).partition(";")[0], trials.install_bcc())
+    yield trials.buffer()
+    yield from trials.host()
+    yield trials.paranoid(may="CAP_PERFMON" in effective_capabilities())
     offsets = btf.kernel_offsets()
-    has_btf = bool(offsets)
-    yield Check(
-        "syscalls",
-        "BTF",
-        has_btf,
-        str(btf.VMLINUX) if has_btf else f"{btf.VMLINUX} is missing or lacks what is read",
-        ""
-        if has_btf
-        else "start a kernel built with CONFIG_DEBUG_INFO_BTF; else descriptors and forks stay unnamed",
-    )
 
     for feature, needs in (("drops", "HAVE_DROP_BTF"), ("devices", "HAVE_DEVICE_BTF")):
         yield Check(
@@ -169,10 +124,12 @@ def _capabilities(feature: str, needed: tuple[str, ...]) -> Iterator[Check]:
     if sys.platform != "linux":
         return
     present = effective_capabilities()
+    alone = tuple(name for default in DEFAULT for name in FEATURES[default])
+    together = needed if feature != "older sockets" else tuple(dict.fromkeys((*alone, *needed)))
     for name in needed:
         ok = name in present
         yield Check(
-            feature, name, ok, "present" if ok else "missing", "" if ok else with_capabilities(needed)
+            feature, name, ok, "present" if ok else "missing", "" if ok else with_capabilities(together)
         )
 
 

@@ -55,6 +55,8 @@ class ProgramTime:
         """Begin a slice. Where the kernel refuses, `spent_ns` guesses."""
         fd = _bpf(_ENABLE_STATS, ctypes.create_string_buffer(128))
         self._stats = fd if fd >= 0 else None
+        if self._stats is None:
+            self._share = None
         self._began = (now_ns, self._sum())
 
     def end(self, now_ns: int) -> None:

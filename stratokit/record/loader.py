@@ -419,6 +419,13 @@ class Kernel:
             self._endpoint_epoch = self._endpoint_epoch % 0xFFFF + 1
             self._bpf[b"endpoint_epoch"][ctypes.c_int(0)] = ctypes.c_uint32(self._endpoint_epoch)
 
+    def readable(self) -> bool:
+        """Whether the kernel lets us look into maps with the privileges that we have now."""
+        try:
+            return bool(self.totals())
+        except KeyError:
+            return False
+
     def seen(self) -> list[int]:
         """What bpf/limits.c counted: recorded calls by number, then bytes of payload and of calls' data."""
         values = [bytes(value) for value in self._bpf[b"limits_seen"][ctypes.c_int(0)]]

@@ -57,6 +57,11 @@ def here() -> dict[str, int | None]:
     return {"netns_cookie": _cookie(), "netns_inode": os.stat("/proc/thread-self/ns/net").st_ino}
 
 
+def there_are_others() -> bool:
+    """Whether the host has network namespaces beside ours, as far as we may see."""
+    return bool(_others(os.stat("/proc/self/ns/net").st_ino))
+
+
 def _add(result: Networks, inode: int, with_sockets: bool) -> None:
     where = {"netns_cookie": _cookie(), "netns_inode": inode}
     result.interfaces += [row | where for row in rtnetlink.interfaces()]

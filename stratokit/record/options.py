@@ -138,7 +138,8 @@ class RecordOptions:
     """Settings of one recording.
 
     `syscalls` is all, default, none, or a comma-separated list of names and groups. `buffer_bytes` is rounded
-    up to a power of two. `command` is empty when nothing is started. With `interfaces` packets are recorded
+    up to a power of two. `command` is empty when nothing is started. `user` is who the recorder becomes once
+    everything is attached. With `interfaces` packets are recorded
     as frames at these devices instead of at sockets, in the network namespaces `netns`, empty for the own
     one.
     `redact` are profiles for the conversion, `keylog` a file of TLS secrets of which it takes what was
@@ -164,6 +165,7 @@ class RecordOptions:
     tls: bool = False
     tls_bytes: int = 1 << 20
     limits: Limits = Limits()
+    user: int | None = None
     interfaces: tuple[str, ...] = ()
     netns: tuple[str, ...] = ()
     drops: bool = True

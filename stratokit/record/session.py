@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
 from stratokit.formats import spool
-from stratokit.record import btf, guard, host, scope
+from stratokit.record import btf, guard, host, netns, privileges, scope
 from stratokit.record.alarms import Alarms
 from stratokit.record.checks import check
 from stratokit.record.command import end_command, urgent
@@ -127,6 +127,7 @@ class Session:
             self._unless_stopped()
             command = self._start_command()
             with urgent():
+                self._drop_privileges()
                 exit_code = self._loop(command)
                 self._finish()
         except RecordError:
@@ -243,6 +244,11 @@ class Session:
         finally:
             if self.options.scope.command:
                 self._kernel.forget_task(self._kernel.pid)
+
+    def _drop_privileges(self) -> None:
+        owned = [] if self.options.keep.in_memory else [self._segments.current.path]
+        others, command = netns.there_are_others(), bool(self.options.command)
+        privileges.drop(self.options, command, others, owned, self._kernel.readable)
 
     def _loop(self, command: subprocess.Popen[bytes] | None) -> int | None:
         self._began_ns = begin = time.monotonic_ns()

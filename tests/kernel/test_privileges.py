@@ -1,15 +1,15 @@
 """An ordinary user with three capabilities records everything; without them `doctor` says what is missing."""
 
-import functools
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
+from nobody import NOBODY, ROOT, as_nobody, open_to_all, python_for_nobody, site_packages
 from recording import STRATOKIT, recording
 from workloads import echo
 
@@ -17,33 +17,6 @@ pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is missing"),
 ]
-NOBODY = 65534
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def as_nobody(*capabilities: str) -> tuple[str, ...]:
-    """A prefix that runs a command as uid 65534 with these capabilities and no others, not even in reach."""
-    names = ",".join(["-all", *(f"+{name}" for name in capabilities)])
-    return (
-        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
-        *(f"--inh-caps={names}", f"--ambient-caps={names}", f"--bounding-set={names}"),
-        *("env", f"PYTHONPATH={ROOT}:{site_packages()}", "HOME=/nonexistent"),
-    )
-
-
-def site_packages() -> str:
-    return next(path for path in sys.path if path.endswith("site-packages"))
-
-
-@functools.cache
-def python_for_nobody() -> str:
-    """An interpreter of this version that user nobody may run: ours may lie in a home directory."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for candidate in (sys.executable, f"/usr/bin/{version}"):
-        command = [*as_nobody(), candidate, "-c", "import stratokit, typer"]
-        if subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0:
-            return candidate
-    pytest.fail(f"no {version} that user nobody may run")
 
 
 def stratokit_as_nobody(monkeypatch, *capabilities: str) -> tuple[str, ...]:
@@ -55,11 +28,7 @@ def stratokit_as_nobody(monkeypatch, *capabilities: str) -> tuple[str, ...]:
 @pytest.fixture
 def open_folder(tmp_path):
     """A folder that nobody may write to and reach."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o777)
-    return tmp_path
+    return open_to_all(tmp_path)
 
 
 def test_three_capabilities_are_enough(open_folder, monkeypatch):
@@ -122,3 +91,52 @@ def test_recording_without_them_is_one_sentence(open_folder):
     assert "Traceback" not in done.stderr
     assert "capabilities" in done.stderr
     assert list(open_folder.iterdir()) == []
+
+
+def test_the_remedies_mend_what_they_are_for(open_folder):
+    """Each line that doctor gives user nobody is run as it stands, but without sudo: as root."""
+    _, before = doctor(as_nobody())
+    for feature in ("packets", "syscalls", "devices", "older sockets"):
+        missing = [
+            c for (f, name), c in before.items() if f == feature and name[:4] == "CAP_" and not c["ok"]
+        ]
+        words = shlex.split(missing[0]["remedy"])
+        assert (words[0], words[-1]) == ("sudo", "record")
+        environment = {"PYTHONPATH": f"{ROOT}:{site_packages()}", "PATH": os.environ["PATH"]}
+        command = [*words[1:-1], "doctor", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", env=environment)
+        after = {(c["feature"], c["name"]): c for c in json.loads(done.stdout)}
+        assert all(c["ok"] for (f, _), c in after.items() if f == feature), (feature, done.stdout)
+    command = [
+        *words[1:],
+        "-o",
+        str(open_folder / "a.parquet"),
+        "--syscalls",
+        "openat",
+        "--duration",
+        "200ms",
+    ]
+    subprocess.run(command, capture_output=True, text=True, check=True, cwd="/", env=environment)
+    assert pl.read_parquet(open_folder / "a.parquet").filter(kind="process").height > 0
+    status = os.stat(open_folder / "a.parquet")
+    assert (status.st_uid, status.st_gid) == (NOBODY, NOBODY)
+
+
+def test_the_remedy_for_a_missing_cgroup2():
+    """In a mount namespace where it was unmounted."""
+    script = f"""
+    umount -l /sys/fs/cgroup/unified 2>/dev/null || umount -l /sys/fs/cgroup
+    remedy=$({sys.executable} -m stratokit doctor --json | {sys.executable} -c '
+import json, sys
+print(next(c["remedy"] for c in json.load(sys.stdin) if c["name"] == "cgroup2"))')
+    echo "$remedy"
+    eval "${{remedy//sudo /}}"
+    {sys.executable} -m stratokit doctor --json
+    """
+    command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    remedy, _, rest = done.stdout.partition("\n")
+    assert "mount -t cgroup2" in remedy, done.stderr
+    after = {(c["feature"], c["name"]): c for c in json.loads(rest)}
+    assert after["packets", "cgroup2"]["ok"]
+    assert after["packets", "attach"]["ok"]

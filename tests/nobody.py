@@ -1,0 +1,44 @@
+"""This program as user nobody runs it."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+NOBODY = 65534
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def as_nobody(*capabilities: str) -> tuple[str, ...]:
+    """A prefix that runs a command as uid 65534 with these capabilities and no others, not even in reach."""
+    names = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+    return (
+        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+        *(f"--inh-caps={names}", f"--ambient-caps={names}", f"--bounding-set={names}"),
+        *("env", f"PYTHONPATH={ROOT}:{site_packages()}", "HOME=/nonexistent"),
+    )
+
+
+def site_packages() -> str:
+    return next(path for path in sys.path if path.endswith("site-packages"))
+
+
+@functools.cache
+def python_for_nobody() -> str:
+    """An interpreter of this version that user nobody may run: ours may lie in a home directory."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (sys.executable, f"/usr/bin/{version}"):
+        command = [*as_nobody(), candidate, "-c", "import stratokit, typer"]
+        if subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0:
+            return candidate
+    raise AssertionError(f"no {version} that user nobody may run")
+
+
+def open_to_all(folder: Path) -> Path:
+    """The folder, made one that nobody may write to and reach."""
+    for above in (folder, *folder.parents):
+        if above.stat().st_uid == os.getuid() and str(above).startswith("/tmp/"):
+            above.chmod(0o755)
+    folder.chmod(0o777)
+    return folder
