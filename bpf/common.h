@@ -24,6 +24,13 @@
 		within;                                                        \
 	})
 
+/*
+ * True when nobody on this processor holds `busy`; LEAVE it afterwards, TAKEn or not. The sum is read again instead of being
+ * returned, which newer compilers do only for kernels that have that: two that meet may both fail, never both hold it.
+ */
+#define TAKE(busy) (__sync_fetch_and_add(busy, 1), *(volatile u64 *)(busy) == 1)
+#define LEAVE(busy) __sync_fetch_and_add(busy, -1)
+
 #define RB_NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: the recorder polls, so the workload never pays for a wake-up */
 #define FAMILY_INET 2
 #define FAMILY_INET6 10

@@ -31,9 +31,9 @@ static __always_inline struct frame_slot *take_frame_slot(void)
 
 		if (!slot)
 			return NULL;
-		if (__sync_fetch_and_add(&slot->busy, 1) == 0)
+		if (TAKE(&slot->busy))
 			return slot;
-		__sync_fetch_and_add(&slot->busy, -1);
+		LEAVE(&slot->busy);
 	}
 	return NULL;
 }
@@ -130,6 +130,6 @@ int device_frame(struct __sk_buff *skb)
 		submit(&slot->event, sizeof(slot->event) + bytes, COUNT_RECORDED_FRAME, COUNT_FRAME_NO_SPACE);
 	else
 		count(COUNT_FRAME_READ_FAILED);
-	__sync_fetch_and_add(&slot->busy, -1);
+	LEAVE(&slot->busy);
 	return 0;
 }

@@ -27,9 +27,9 @@ static __always_inline struct packet_slot *take_slot(void)
 
 		if (!slot)
 			return NULL;
-		if (__sync_fetch_and_add(&slot->busy, 1) == 0)
+		if (TAKE(&slot->busy))
 			return slot;
-		__sync_fetch_and_add(&slot->busy, -1);
+		LEAVE(&slot->busy);
 	}
 	return NULL;
 }
@@ -87,7 +87,7 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 	else
 		submit(&slot->event, sizeof(slot->event) + bytes, COUNT_RECORDED_PACKET,
 		       COUNT_PACKET_NO_SPACE);
-	__sync_fetch_and_add(&slot->busy, -1);
+	LEAVE(&slot->busy);
 	return 1;
 }
 

@@ -189,9 +189,9 @@ static __always_inline struct tls_slot *tls_slot(void)
 
 		if (!slot)
 			return NULL;
-		if (__sync_fetch_and_add(&slot->busy, 1) == 0)
+		if (TAKE(&slot->busy))
 			return slot;
-		__sync_fetch_and_add(&slot->busy, -1);
+		LEAVE(&slot->busy);
 	}
 	return NULL;
 }
@@ -319,7 +319,7 @@ static __always_inline int tls_leave(struct registers *ctx)
 	slot->event.what = what;
 	bpf_get_current_comm(slot->event.comm, sizeof(slot->event.comm));
 	tls_record(slot, call->buffer, moved);
-	__sync_fetch_and_add(&slot->busy, -1);
+	LEAVE(&slot->busy);
 	return 0;
 }
 
