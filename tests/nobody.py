@@ -1,9 +1,11 @@
 """This program as user nobody runs it."""
 
+import contextlib
 import functools
-import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 NOBODY = 65534
@@ -35,10 +37,9 @@ def python_for_nobody() -> str:
     raise AssertionError(f"no {version} that user nobody may run")
 
 
-def open_to_all(folder: Path) -> Path:
-    """The folder, made one that nobody may write to and reach."""
-    for above in (folder, *folder.parents):
-        if above.stat().st_uid == os.getuid() and str(above).startswith("/tmp/"):
-            above.chmod(0o755)
-    folder.chmod(0o777)
-    return folder
+@contextlib.contextmanager
+def folder_for_all() -> Iterator[Path]:
+    """A folder that nobody may write to and reach: those of pytest are for their user alone."""
+    with tempfile.TemporaryDirectory(prefix="stratokit-", dir="/tmp") as place:
+        Path(place).chmod(0o777)
+        yield Path(place)

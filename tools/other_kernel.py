@@ -85,16 +85,17 @@ def share(name: str, path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def boot(package: Path, root: Path, python: str, minutes: int, kvm: bool) -> int:
-    """Run the check under the kernel of `package`; returns its exit code."""
+def boot(packages: list[Path], root: Path, python: str, minutes: int, kvm: bool) -> int:
+    """Run the check under the kernel of `packages`; returns its exit code."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         tree = folder / "tree"
-        subprocess.run(["dpkg-deb", "-x", package, tree], check=True)
+        for package in packages:
+            subprocess.run(["dpkg-deb", "-x", package, tree], check=True)
         if not (tree / "lib").exists():
             (tree / "lib").symlink_to("usr/lib")
-        (kernel,) = (tree / "boot").glob("vmlinuz-*")
-        version = kernel.name.removeprefix("vmlinuz-")
+        (kernel,) = [path for path in tree.rglob("vmlinuz*") if path.is_file() and not path.is_symlink()]
+        version = next((tree / "lib/modules").iterdir()).name
         path = f"{ROOT}:{site_packages()}"
         setting = f"STRATOKIT_DEBUG=1 PYTHONPATH={path} HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin"
         command = f"/usr/bin/env {setting} {python} {ROOT}/tools/recording_check.py"
@@ -129,13 +130,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("package", type=Path)
+    parser.add_argument(
+        "packages", type=Path, nargs="+", help="newer ones come in linux-binary and linux-modules"
+    )
     parser.add_argument("--root", type=Path, default=Path("/"))
     parser.add_argument("--python", default=os.path.realpath(sys.executable))
     parser.add_argument("--minutes", type=int, default=20)
     parser.add_argument("--kvm", action="store_true", help="where the machine's processors can do it")
     chosen = parser.parse_args()
-    return boot(chosen.package.resolve(), chosen.root, chosen.python, chosen.minutes, chosen.kvm)
+    return boot(
+        [path.resolve() for path in chosen.packages], chosen.root, chosen.python, chosen.minutes, chosen.kvm
+    )
 
 
 if __name__ == "__main__":

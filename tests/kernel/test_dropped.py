@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import recording as helper
-from nobody import NOBODY, ROOT, open_to_all, python_for_nobody, site_packages
+from nobody import NOBODY, ROOT, folder_for_all, python_for_nobody, site_packages
 from recording import STRATOKIT, recording
 from workloads import echo
 
@@ -80,21 +80,21 @@ def test_a_command_has_the_privileges_of_its_user(tmp_path):
     assert found == {name: mine[name] for name in ("CapEff", "CapBnd", "NoNewPrivs")}
 
 
-def test_another_user(tmp_path, monkeypatch):
-    folder = open_to_all(tmp_path)
+def test_another_user(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{site_packages()}")
     monkeypatch.setattr(helper, "STRATOKIT", (python_for_nobody(), "-m", "stratokit"))
-    with echo.echo_server() as server, recording(folder / "a.parquet", "--user", str(NOBODY)) as made:
-        wait_for_drop(made)
-        found = dropped(made)
-        assert found["Uid"].split() == found["Gid"].split() == [str(NOBODY)] * 4
-        assert found["Groups"] == ""
-        assert capabilities(found) - {"CAP_SYS_ADMIN"} == READING
-        talk = echo.converse(server)
-    packets = made.rows("packet").filter(pl.col("src_port") == talk.client_port, direction="out")
-    assert set(packets["pid"]) == {talk.client_pid}
-    assert made.path.stat().st_uid == NOBODY
-    assert not made.spool.exists()
+    with folder_for_all() as folder, echo.echo_server() as server:
+        with recording(folder / "a.parquet", "--user", str(NOBODY)) as made:
+            wait_for_drop(made)
+            found = dropped(made)
+            assert found["Uid"].split() == found["Gid"].split() == [str(NOBODY)] * 4
+            assert found["Groups"] == ""
+            assert capabilities(found) - {"CAP_SYS_ADMIN"} == READING
+            talk = echo.converse(server)
+        packets = made.rows("packet").filter(pl.col("src_port") == talk.client_port, direction="out")
+        assert set(packets["pid"]) == {talk.client_pid}
+        assert made.path.stat().st_uid == NOBODY
+        assert not made.spool.exists()
 
 
 def test_a_user_who_may_not_write_there_is_one_sentence(tmp_path, monkeypatch):

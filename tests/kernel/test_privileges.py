@@ -9,7 +9,7 @@ import sys
 
 import polars as pl
 import pytest
-from nobody import NOBODY, ROOT, as_nobody, open_to_all, python_for_nobody, site_packages
+from nobody import NOBODY, ROOT, as_nobody, folder_for_all, python_for_nobody, site_packages
 from recording import STRATOKIT, recording
 from workloads import echo
 
@@ -26,9 +26,9 @@ def stratokit_as_nobody(monkeypatch, *capabilities: str) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def open_folder(tmp_path):
-    """A folder that nobody may write to and reach."""
-    return open_to_all(tmp_path)
+def open_folder():
+    with folder_for_all() as folder:
+        yield folder
 
 
 def test_three_capabilities_are_enough(open_folder, monkeypatch):
