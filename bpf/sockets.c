@@ -34,14 +34,15 @@ static __always_inline void socket_record(struct bpf_sock_ops *ops, u8 what, u8 
 	u32 last;
 
 	if (ops->family == FAMILY_INET6) {
-		local[0] = ops->local_ip6[0];
-		local[1] = ops->local_ip6[1];
-		local[2] = ops->local_ip6[2];
-		local[3] = ops->local_ip6[3];
-		remote[0] = ops->remote_ip6[0];
-		remote[1] = ops->remote_ip6[1];
-		remote[2] = ops->remote_ip6[2];
-		last = ops->remote_ip6[3];
+		/* Volatile: the verifier takes no two members read at once. */
+		local[0] = *(volatile u32 *)&ops->local_ip6[0];
+		local[1] = *(volatile u32 *)&ops->local_ip6[1];
+		local[2] = *(volatile u32 *)&ops->local_ip6[2];
+		local[3] = *(volatile u32 *)&ops->local_ip6[3];
+		remote[0] = *(volatile u32 *)&ops->remote_ip6[0];
+		remote[1] = *(volatile u32 *)&ops->remote_ip6[1];
+		remote[2] = *(volatile u32 *)&ops->remote_ip6[2];
+		last = *(volatile u32 *)&ops->remote_ip6[3];
 		OPAQUE(last); /* or the compiler joins both branches to one read through a moved context pointer */
 	} else {
 		local[2] = bpf_htonl(0xffff);

@@ -48,7 +48,7 @@ def module_files(tree: Path, version: str) -> list[Path]:
     found: list[Path] = []
     for name in MODULES:
         command = ["modprobe", "-d", str(tree), "-S", version, "--show-depends", name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # fails on one built in
         found += [Path(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("insmod")]
     return list(dict.fromkeys(found))
 
