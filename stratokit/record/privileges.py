@@ -55,6 +55,8 @@ def needs(options: RecordOptions, command: bool, other_networks: bool) -> dict[s
         found["CAP_NET_RAW"] = "sockets at devices that come later"
     if other_networks or options.scope.by_cgroup or options.interfaces:
         found["CAP_SYS_ADMIN"] = "names of interfaces in other network namespaces"
+    if options.tls:
+        found["CAP_SYS_ADMIN"] = "libraries that were removed while processes have them mapped"
     if options.limits.cpu is not None:
         found["CAP_SYS_ADMIN"] = "the kernel measures its programs for --max-cpu"
     if command:
