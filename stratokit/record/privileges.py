@@ -48,15 +48,13 @@ def needs(options: RecordOptions, command: bool, other_networks: bool) -> dict[s
         "CAP_SYS_PTRACE": "system calls that have not returned at the end, of processes of other users",
         "CAP_DAC_READ_SEARCH": "the same",
     }
-    if options.scope.by_cgroup or options.interfaces or options.tls:
+    if options.scope.by_cgroup or options.interfaces:
         for name in ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"):
-            found[name] = "programs for containers, devices and libraries that come later"
+            found[name] = "programs for containers and devices that come later"
     if options.interfaces:
         found["CAP_NET_RAW"] = "sockets at devices that come later"
     if other_networks or options.scope.by_cgroup or options.interfaces:
         found["CAP_SYS_ADMIN"] = "names of interfaces in other network namespaces"
-    if options.tls:
-        found["CAP_SYS_ADMIN"] = "libraries that were removed while processes have them mapped"
     if options.limits.cpu is not None:
         found["CAP_SYS_ADMIN"] = "the kernel measures its programs for --max-cpu"
     if command:
