@@ -48,7 +48,7 @@ def needs(options: RecordOptions, command: bool, other_networks: bool) -> dict[s
         "CAP_SYS_PTRACE": "system calls that have not returned at the end, of processes of other users",
         "CAP_DAC_READ_SEARCH": "the same",
     }
-    if options.scope.by_cgroup or options.interfaces:
+    if options.scope.by_cgroup or options.interfaces or options.tls:
         for name in ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"):
             found[name] = "programs for containers and devices that come later"
     if options.interfaces:
