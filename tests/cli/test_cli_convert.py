@@ -55,7 +55,7 @@ def test_to_pcap_and_back(stratokit, shop, tmp_path):
         (["missing.parquet", "out.parquet"], 1, "No such file"),
         (["SHOP", "exists.parquet"], 1, "exists; --force replaces it"),
         (["left.spool", "out.pcapng"], 2, "make a .parquet file of it first"),
-        (["left.spool", "SHOP", "out.parquet"], 2, "convert it alone"),
+        (["left.spool", "SHOP", "out.parquet"], 2, "convert it without files of other kinds"),
     ],
 )
 def test_wrong_usage_leaves_nothing(stratokit, shop, tmp_path, arguments, code, reason):
