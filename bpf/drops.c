@@ -85,6 +85,21 @@ static __always_inline void drop_owner(u64 skb, u64 sk, struct drop_event *event
 		READ_KERNEL(event->netns_cookie, net, OFF_net_net_cookie);
 }
 
+/* Where the headers of `packet` end, whose first bytes are in `ip`: what it carried is not recorded. */
+static __always_inline u32 header_end(u8 *ip, u64 packet, u32 room)
+{
+	u32 at = ip[0] >> 4 == 6 ? 40 : (ip[0] & 15) * 4;
+	u8 proto = ip[0] >> 4 == 6 ? ip[6] : ip[9], words = 0;
+
+	if (ip[0] >> 4 != 4 && ip[0] >> 4 != 6)
+		return room;
+	if (proto == 17)
+		return at + 8;
+	if (proto == 6 && read_kernel(&words, 1, (void *)(packet + at + 12)) == 0)
+		return at + (words >> 4) * 4;
+	return room;
+}
+
 int packet_dropped(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 skb = ctx->args[0], sk = 0, head = 0, data = 0, room;
@@ -138,6 +153,9 @@ int packet_dropped(struct bpf_raw_tracepoint_args *ctx)
 		count(COUNT_DROP_READ_FAILED);
 		room = 0;
 	}
+	bytes = header_end(record.data, head + network, room);
+	if (bytes < room)
+		room = bytes;
 	event->cap_len = room;
 	OPAQUE(room);
 	if (room > DROP_BYTES)
