@@ -54,12 +54,12 @@ class SpoolWriter:
     """Appends chunks to a new file. A chunk that does not fit on the disk is taken back whole."""
 
     def __init__(self, path: pathlib.Path, in_memory: bool = False) -> None:
-        """`in_memory`: no file is made; `path` is then what another process of the same user opens."""
+        """`in_memory`: no file is made; `path` is then what a process that inherits `fileno` opens."""
         import fcntl  # not where there is no recorder either
 
         if in_memory:
             self._fd = os.memfd_create(path.name)
-            path = path.__class__(f"/proc/{os.getpid()}/fd/{self._fd}")
+            path = path.__class__(f"/proc/self/fd/{self._fd}")
         else:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.path = path
@@ -68,6 +68,10 @@ class SpoolWriter:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._sequence = 0
         self.bytes_written = 0
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._fd
 
     def write(self, chunk_type: int, payload: bytes | memoryview) -> None:
         """Append one chunk.

@@ -84,8 +84,13 @@ class Conversions:
         if self._worker is not None and self._current is not None:
             self._read(self._worker)
         if self._current is None and self._jobs and self._ending is None:
+            # Segments in memory are inherited: after privileges were dropped no other process may look here.
+            memory = [segment.memory.fileno() for segment in self._jobs[0].segments if segment.memory]
+            if self._worker is not None and memory:
+                self._end()
+                return
             if self._worker is None:
-                self._start()
+                self._start(memory)
             self._give(self._jobs.popleft())
         elif self._worker is not None and self._current is None:
             idle = time.monotonic() - self._idle_since > IDLE_S
@@ -122,13 +127,14 @@ class Conversions:
         self._ending = None
         return True
 
-    def _start(self) -> None:
+    def _start(self, inherited: list[int]) -> None:
         self._own_child(True)
         self._worker = subprocess.Popen(
             [sys.executable, "-m", "stratokit.cli.convert_jobs"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | _ENVIRONMENT,
+            pass_fds=inherited,
             start_new_session=True,  # Ctrl-C is for the recorder
         )
         os.setpriority(os.PRIO_PROCESS, self._worker.pid, NICE)
