@@ -31,6 +31,8 @@ from loads import Load, cpu_s, loads  # noqa: E402
 from other_recorders import OTHERS, Cost, Recorder, peak_bytes  # noqa: E402
 from recording import watches  # noqa: E402
 
+from stratokit.record.cgroups import cgroup2_root  # noqa: E402
+
 
 @contextlib.contextmanager
 def nothing(_: Path, __: Load) -> Iterator[Cost]:
@@ -56,6 +58,8 @@ def ours(*options: str) -> Recorder:
             cost.peak_bytes = peak_bytes(process.pid)
             process.send_signal(signal.SIGINT)
             told = json.loads(process.communicate()[0])
+        for scope in (cgroup2_root() or Path("/")).glob(f"stratokit-bench-{process.pid}"):
+            scope.rmdir()
         cost.events, cost.lost, cost.file_bytes = told["events"], told["lost"], spool.stat().st_size
         spool.unlink()
 

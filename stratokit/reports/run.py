@@ -18,6 +18,9 @@ from stratokit.errors import UsageError
 from stratokit.protocols.over_tcp import parsers
 from stratokit.reports.base import Options, Report, reports
 
+# Of larger captures tables and sections are made one after the other: what two need at once is more memory.
+_TOGETHER_PACKETS = 1 << 21
+
 
 @dataclasses.dataclass(frozen=True)
 class Section:
@@ -50,7 +53,8 @@ def run(capture: Capture, only: Collection[str] = (), options: Options | None = 
     facts = capture.info()
     if capture.filter_text:
         facts["where"] = capture.filter_text
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="stratokit-report") as pool:
+    threads = len(os.sched_getaffinity(0)) if capture.whole.has_at_most(_TOGETHER_PACKETS) else 1
+    with ThreadPoolExecutor(threads, thread_name_prefix="stratokit-report") as pool:
         sections = _together(capture, wanted, options, pool)
     return Result(facts, loss_totals(capture), all(file.is_recording for file in capture.files), sections)
 
