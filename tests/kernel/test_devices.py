@@ -80,7 +80,8 @@ def test_every_device_of_two_namespaces_as_tcpdump_sees_it(tmp_path):
     rows = made.rows("packet")
     for name, file in ((where.to_left, "middle.pcap"), ("eth0", "left.pcap")):
         seen = between(frames_of(tmp_path / file))
-        assert between(at_device(rows, name)) == seen
+        # Which of two frames on two processors was first, nobody can say.
+        assert sorted(between(at_device(rows, name))) == sorted(seen)
         assert len(seen) > 150
     assert rows["link_type"].unique().to_list() == [1]
     assert rows["gso_segments"].max() > 1
