@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 LOOK_NS = 1_000_000_000
 SLOW_WRITE_NS = 250_000_000
-# Python, what the compiler leaves, and all maps but the buffer; measured: 30 MB and 8 to 25 MB.
-BASE_BYTES = 64 << 20
+# Python, what the compiler leaves, and all maps but the buffer; measured: 56 MB and 8 to 25 MB.
+BASE_BYTES = 80 << 20
 SMALLEST_BUFFER = 1 << 20
 OVER_MEMORY, OVER_DISK, LITTLE_FREE = "--max-memory reached", "--max-disk reached", "little free disk left"
 DISK_FULL = "disk full"

@@ -110,7 +110,7 @@ def test_the_end_of_the_disk_allowance_is_an_orderly_end(tmp_path):
 
 
 def test_memory_within_its_limit(tmp_path):
-    with recording(tmp_path / "a.parquet", "--max-memory", "120M", "--buffer", "64M") as made:
+    with recording(tmp_path / "a.parquet", "--max-memory", "96M", "--buffer", "64M") as made:
         subprocess.run(dd(100_000), check=True)
         time.sleep(1.2)
         status = dict(
@@ -122,9 +122,9 @@ def test_memory_within_its_limit(tmp_path):
                 text = Path(f"/proc/{made.process.pid}/fdinfo/{fd}").read_text()
                 fields = dict(line.split(":", 1) for line in text.splitlines())
                 maps |= {fields["map_id"]: int(fields["memlock"])} if "map_id" in fields else {}
-    assert int(status["RssAnon"].split()[0]) * 1024 + sum(maps.values()) <= 120 << 20
+    assert int(status["RssAnon"].split()[0]) * 1024 + sum(maps.values()) <= 96 << 20
     facts = info(made.path)
-    assert [step["step"] for step in facts["limits"]] == ["a buffer of 32768 KB instead of 65536 KB"]
+    assert [step["step"] for step in facts["limits"]] == ["a buffer of 16384 KB instead of 65536 KB"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_memory_within_its_limit(tmp_path):
     [
         ("--max-cpu", "0%", "is no share of a processor"),
         ("--max-cpu", "much", "is no share of a processor"),
-        ("--max-memory", "1M", "--max-memory takes 65M or more"),
+        ("--max-memory", "1M", "--max-memory takes 81M or more"),
         ("--max-disk", "1k", "--max-disk takes 1M or more"),
         ("--min-free", "-1", "is no size"),
     ],
