@@ -125,7 +125,11 @@ def test_rows_are_bounded():
 
 @pytest.mark.parametrize(
     ("memory", "buffer", "fits"),
-    [(None, 1 << 30, 1 << 30), (128 << 20, 64 << 20, 64 << 20), (100 << 20, 64 << 20, 32 << 20)],
+    [
+        (None, 1 << 30, 1 << 30),
+        (guard.BASE_BYTES + (64 << 20), 64 << 20, 64 << 20),
+        (guard.BASE_BYTES + (63 << 20), 64 << 20, 32 << 20),
+    ],
 )
 def test_the_buffer_is_made_to_fit(tmp_path, memory, buffer, fits):
     options = RecordOptions(tmp_path, tmp_path, buffer_bytes=buffer, limits=Limits(memory_bytes=memory))
