@@ -15,6 +15,7 @@ import polars as pl
 
 from stratokit.kernels import kernel, read_only
 from stratokit.reports.base import SHARES
+from stratokit.streams.segments import bounds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,13 +28,8 @@ _DENSE = 1 << 22
 @kernel
 def _placed(group: np.ndarray, values: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Values one group behind the other, and the bounds of each."""
-    bounds = np.zeros(groups + 1, np.int64)
-    for g in group:
-        bounds[g + 1] += 1
-    at = np.empty(groups, np.int64)
-    for g in range(groups):
-        at[g] = bounds[g]
-        bounds[g + 1] += bounds[g]
+    bounds = bounds_of(group, groups)
+    at = bounds[:-1].copy()
     out = np.empty(values.size, np.int64)
     for i in range(values.size):
         out[at[group[i]]] = values[i]
@@ -67,11 +63,8 @@ def _codes(column: pl.Series) -> NDArray[Any]:
     """A number for each row that tells its values apart, null too."""
     if column.dtype == pl.Categorical:
         column = column.to_physical()
-    is_null = column.is_null()
-    codes = column.cast(pl.Int64).fill_null(0).to_numpy()
-    if not is_null.any():
-        return codes
-    return np.where(is_null.to_numpy(), codes.max(initial=0) + 1, codes)
+    codes = column.cast(pl.Int64)
+    return codes.fill_null((codes.max() or 0) + 1).to_numpy()  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,10 +110,16 @@ class Groups:
         >>> Groups.of(pl.DataFrame({"a": [7, None, 7], "b": [1, 1, 1]}), ["a", "b"]).number.tolist()
         [0, 1, 0]
         """
-        number = np.zeros(rows.height, np.int32)
+        together: NDArray[Any] = np.zeros(rows.height, np.int64)
+        of = 1
         for name in key:
-            distinct, own = numbered(_codes(rows[name]))
-            _, number = numbered(number * np.int64(distinct.size) + own)
+            codes = _codes(rows[name])
+            size = int(codes.max(initial=0)) + 1
+            if of * size > _DENSE:
+                (some, together), (others, codes) = numbered(together), numbered(codes)
+                of, size = some.size, others.size
+            together, of = together * np.int64(size) + codes, of * size
+        _, number = numbered(together)
         first = np.zeros(int(number.max(initial=-1)) + 1, np.int64)
         first[number[::-1]] = np.arange(rows.height - 1, -1, -1)
         return cls(number, first)
@@ -135,6 +134,32 @@ class Groups:
         total = np.zeros(self.first.size, np.int64)
         np.add.at(total, self.number, values.to_numpy())
         return pl.Series(total)
+
+    def coarser(self, rows: pl.DataFrame, key: Sequence[str]) -> tuple[Groups, NDArray[np.int32]]:
+        """The groups by a part of their key, and for each of these the number of the one that it is in.
+
+        >>> rows = pl.DataFrame({"a": [7, 7, 9], "b": [1, 2, 1]})
+        >>> Groups.of(rows, ["a", "b"]).coarser(rows, ["a"])[1].tolist()
+        [0, 0, 1]
+        """
+        whole = Groups.of(rows[self.first], key)
+        first = np.full(whole.first.size, np.iinfo(np.int64).max)
+        np.minimum.at(first, whole.number, self.first)
+        return Groups(whole.number[self.number], first), whole.number
+
+    def most(self, values: pl.Series) -> pl.Series:
+        """The highest value of each group, null for a group without values.
+
+        >>> groups = Groups(np.array([1, 0, 1, 2], np.int32), np.array([1, 0, 3]))
+        >>> groups.most(pl.Series([5, 7, 8, None])).to_list()
+        [7, 8, None]
+        """
+        number, lowest = self.number, np.iinfo(np.int64).min
+        if values.null_count():
+            number, values = number[values.is_not_null().to_numpy()], values.drop_nulls()
+        top = np.full(self.first.size, lowest)
+        np.maximum.at(top, number, values.to_numpy())
+        return pl.Series(top).replace(lowest, None)
 
     def ordered(self, values: pl.Series) -> Ordered:
         """The values of each group in order, without nulls.

@@ -37,34 +37,44 @@ def movers(suffix: str) -> tuple[str, ...]:
 def totals(calls: pl.LazyFrame, key: dict[str, pl.Expr]) -> pl.LazyFrame:
     """COLUMNS for each group of calls with equal `key`, most time first."""
     names = list(key)
-    moved = pl.when(pl.col("ret") > 0).then("ret").otherwise(0)
     rows = collect(
         calls.select(
             **{name: value.cast(pl.Categorical) if name != "port" else value for name, value in key.items()},
             syscall=pl.col("syscall").cast(pl.Categorical),
             failed=(pl.col("ret") < 0).fill_null(value=False),
-            errno=pl.col("errno").cast(pl.Categorical),
+            errno="errno",
             took=finished(pl.col("duration_ns")).cast(pl.Int64),
-            read=pl.when(pl.col("syscall").is_in(movers("_out"))).then(moved).otherwise(0),
-            written=pl.when(pl.col("syscall").is_in(movers("_in"))).then(moved).otherwise(0),
+            moved=pl.col("ret").clip(0).fill_null(0),
         )
     )
-    groups = Groups.of(rows, names)
+    # What depends on the name of a call is asked once for each group and call, not for each row.
+    each = Groups.of(rows, [*names, "syscall"])
+    groups, of = each.coarser(rows, names)
     times = groups.ordered(rows["took"])
-    numbered = rows.with_columns(group=pl.Series(groups.number))
+    spread = times.spread()
+    by_call = pl.DataFrame(
+        {
+            "group": of,
+            "syscall": rows["syscall"].gather(each.first).cast(pl.String),
+            "moved": each.sums(rows["moved"]),
+            "longest": each.most(rows["took"]),
+        }
+    ).with_columns(of_group=spread["max_ns"].gather(of))
+    called = (
+        by_call.group_by("group", maintain_order=True)
+        .agg(
+            read_bytes=pl.col("moved").filter(pl.col("syscall").is_in(movers("_out"))).sum(),
+            written_bytes=pl.col("moved").filter(pl.col("syscall").is_in(movers("_in"))).sum(),
+            slowest=pl.col("syscall").filter(pl.col("longest") == pl.col("of_group")).min(),
+        )
+        .sort("group")
+    )
     errnos = (
-        numbered.filter(pl.col("errno").is_not_null())
-        .select("group", pl.col("errno").cast(pl.String))
+        rows.select(pl.Series("group", groups.number), "errno")
+        .filter(pl.col("errno").is_not_null())
         .unique()
         .group_by("group")
         .agg(pl.col("errno").sort().str.join(" ").alias("errnos"))
-    )
-    spread = times.spread()
-    longest = spread["max_ns"].gather(numbered["group"])
-    slowest = (
-        numbered.filter(pl.col("took") == longest)
-        .group_by("group")
-        .agg(pl.col("syscall").cast(pl.String).min().alias("slowest"))
     )
     return (
         rows[groups.first]
@@ -73,13 +83,11 @@ def totals(calls: pl.LazyFrame, key: dict[str, pl.Expr]) -> pl.LazyFrame:
             group=pl.int_range(pl.len(), dtype=pl.Int32),
             calls=groups.count(),
             errors=groups.count(rows["failed"]),
-            read_bytes=groups.sums(rows["read"]),
-            written_bytes=groups.sums(rows["written"]),
             total_ns=times.sums(),
+            **called.drop("group").to_dict(),
             **spread,
         )
         .join(errnos, on="group", how="left", maintain_order="left")
-        .join(slowest, on="group", how="left", maintain_order="left")
         .with_columns(pl.col("errnos").fill_null(""))
         .sort("total_ns", *names, descending=[True, *[False] * len(names)], nulls_last=True)
         .lazy()

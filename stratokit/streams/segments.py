@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stratokit.kernels import kernel
+from stratokit.kernels import kernel, routine
 from stratokit.streams.flows import FIN, RST, SYN
 
 STREAM_LIMIT_BYTES = 1 << 28
@@ -17,16 +17,22 @@ WINDOW_BYTES = 1 << 30
 NOWHERE = np.iinfo(np.int64).max
 
 
-@kernel
-def grouped(key: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows ordered by key, equal keys as they came, and the bounds of each key's rows."""
+@routine
+def bounds_of(key: np.ndarray, keys: int) -> np.ndarray:
+    """The bounds of each key's rows when rows of equal keys stand together."""
     bounds = np.zeros(keys + 1, np.int64)
     for k in key:
         bounds[k + 1] += 1
-    at = np.empty(keys, np.int64)
     for k in range(keys):
-        at[k] = bounds[k]
         bounds[k + 1] += bounds[k]
+    return bounds
+
+
+@kernel
+def grouped(key: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ordered by key, equal keys as they came, and the bounds of each key's rows."""
+    bounds = bounds_of(key, keys)
+    at = bounds[:-1].copy()
     order = np.empty(key.size, np.int64)
     for i in range(key.size):
         order[at[key[i]]] = i

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from stratokit.engine.latency import running
-from stratokit.streams.sides import CLIENT, SERVER
+from stratokit.streams.sides import CLIENT
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -57,54 +57,54 @@ def socket_calls(capture: Capture) -> pl.DataFrame:
 
 
 def on_streams(calls: pl.DataFrame, passing: Passing) -> pl.DataFrame:
-    """Calls on TCP sockets: `flow_id`, `view`, `from_client`, and `position`, the byte behind."""
+    """Calls on TCP sockets: `flow_id`, `view`, `key` of the stream, and `position`, the byte behind."""
     unknown = calls.filter("several").select("socket_cookie", "reads").unique()
-    known = calls.join(passing.sockets.with_row_index("socket"), on="socket_cookie").join(
-        unknown, on=["socket_cookie", "reads"], how="anti"
-    )
-    known = known.with_columns(
-        # What a client writes, and what a server reads, are the client's bytes.
-        from_client=(pl.col("view") == CLIENT) != pl.col("reads"),
+    known = calls.join(passing.sockets.with_row_index("socket"), on="socket_cookie")
+    if not unknown.is_empty():
+        known = known.join(unknown, on=["socket_cookie", "reads"], how="anti")
+    # What a client writes, and what a server reads, are the client's bytes.
+    from_client = (pl.col("view") == CLIENT) != pl.col("reads")
+    known = known.select(
+        "flow_id",
+        "view",
+        "reads",
+        "pid",
+        "tid",
+        "size",
+        key=running.stream_key(pl.col("view"), from_client),
         at=pl.when("reads").then("end").otherwise("begin"),
+        of=pl.col("socket").cast(pl.Int64) * 2 + pl.col("reads"),
     ).sort("at", maintain_order=True)
-    stream = ["flow_id", "view", "from_client"]
-    of_stream = known.select(pl.col("socket").cast(pl.Int64) * 2 + pl.col("reads")).to_series()
-    known = known.with_columns(added=running.sums(of_stream, known["size"]))
+    known = known.with_columns(running.sums(known["of"], known["size"]).alias("added")).drop("of", "size")
     base = pl.concat([_base_of_reads(known, passing), _base_of_writes(known, passing)])
-    base = base.join(passing.began, on=stream)
+    base = base.join(passing.began, on="key")
     zero = pl.lit(0, pl.Int64)
     fits = pl.when(pl.col("reads")).then(pl.col("base") >= 0).otherwise(pl.col("base") <= 0)
-    base = base.select(
-        *stream, base=pl.when(~pl.col("began")).then("base").when(fits).then(zero)
-    ).drop_nulls()
-    return known.join(base, on=stream).with_columns(position=pl.col("added") + pl.col("base"))
+    base = base.select("key", base=pl.when(~pl.col("began")).then("base").when(fits).then(zero)).drop_nulls()
+    return known.join(base, on="key").with_columns(position=pl.col("added") + pl.col("base"))
 
 
 def _base_of_reads(calls: pl.DataFrame, passing: Passing) -> pl.DataFrame:
     """By how much all that had come exceeds all that was read, where that is least."""
-    stream = ["flow_id", "view", "from_client"]
-    came = passing.bytes.select(*stream, "ts", came="position").sort("ts")
+    came = passing.bytes.select("key", "ts", came="position").sort("ts")
     return (
         calls.filter("reads")
-        .join_asof(came, left_on="at", right_on="ts", by=stream, check_sortedness=False)
-        .group_by(stream)
+        .select("key", "at", "added")
+        .join_asof(came, left_on="at", right_on="ts", by="key", check_sortedness=False)
+        .group_by("key")
         .agg(base=(pl.col("came").fill_null(0) - pl.col("added")).min(), reads=pl.lit(value=True))
     )
 
 
 def _base_of_writes(calls: pl.DataFrame, passing: Passing) -> pl.DataFrame:
     """By how much what had left exceeds all that was written, where that is most."""
-    stream = ["flow_id", "view", "from_client"]
-    written = calls.filter(~pl.col("reads")).select(*stream, "at", "added")
+    written = calls.filter(~pl.col("reads")).select("key", "at", "added")
     return (
-        passing.bytes.filter(
-            (pl.col("from_client") & (pl.col("view") == CLIENT))
-            | (~pl.col("from_client") & (pl.col("view") == SERVER))
-        )
+        passing.bytes.filter(running.at_sender(pl.col("key")))
+        .join(written.select("key").unique(), on="key", how="semi")
         .sort("ts")
-        .join(written.select(stream).unique(), on=stream, how="semi", maintain_order="left")
-        .join_asof(written, left_on="ts", right_on="at", by=stream, check_sortedness=False)
-        .group_by(stream)
+        .join_asof(written, left_on="ts", right_on="at", by="key", check_sortedness=False)
+        .group_by("key")
         .agg(base=(pl.col("position") - pl.col("added").fill_null(0)).max(), reads=pl.lit(value=False))
     )
 

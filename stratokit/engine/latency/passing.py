@@ -15,13 +15,10 @@ import polars as pl
 from stratokit.engine.latency.running import highest, reaching, stream_key
 from stratokit.streams.flows import ACK, SYN, TCP
 from stratokit.streams.segments import NOWHERE, grouped, stream_offsets
-from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, VIEWS, WIRE, column, with_sides
+from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, WIRE, column, with_sides
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
-
-# One sighting of a stream: the client's bytes at the client's socket, at the server's, and so on.
-STREAM = ("flow_id", "view", "from_client")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,11 +26,12 @@ class Passing:
     """What the TCP packets of a capture tell.
 
     Attributes:
-        bytes: per sighting of a stream and segment with payload: `position` of its end in the stream, `ts`
-            in ns at which all up to there had passed; ordered by `key` (running.stream_key) and position.
+        bytes: per sighting of a stream (the client's bytes at the client's socket, at the server's, ...),
+            told by its `key` (running.stream_key), and segment with payload: `position` of its end in the
+            stream, `ts` in ns at which all up to there had passed; in order of key and position.
         frames: per flow and frame `from_client`, `begin` and `end`, its payload's place in the stream.
         sockets: per flow and view the `socket_cookie`.
-        began: per sighting whether the stream's first byte is known (its SYN was seen).
+        began: per `key` whether the stream's first byte is known (its SYN was seen).
         handshakes: per flow the times of its SYN and SYN-ACK at either end, see `_handshakes`.
     """
 
@@ -80,18 +78,11 @@ def passing(capture: Capture, requests: pl.DataFrame) -> Passing:
         pl.col("begin") != NOWHERE, pl.col("payload_len") > 0
     )
     places = places.with_columns(position=pl.col("begin") + pl.col("payload_len"))
-    first = pl.DataFrame({"key": keys, "began": began}).select(
-        (pl.col("key") // 2 // VIEWS).cast(pl.UInt64).alias("flow_id"),
-        (pl.col("key") // 2 % VIEWS).cast(pl.UInt8).alias("view"),
-        (pl.col("key") % 2 == 0).alias("from_client"),
-        "began",
-    )
+    first = pl.DataFrame({"key": keys, "began": began})
     names = [name for name in requests.columns if name.endswith("_frame")]
     frames = pl.concat([requests[name].alias("frame") for name in names]).drop_nulls().unique()
     return Passing(
-        _in_order(
-            places.select(pl.Series(keys).gather(places["stream"]).alias("key"), *STREAM, "position", "ts")
-        ),
+        _in_order(places.select(pl.Series(keys).gather(places["stream"]).alias("key"), "position", "ts")),
         places.filter(pl.col("frame").is_in(frames.implode()))
         .select("flow_id", "frame", "from_client", "begin", end="position")
         .unique(["flow_id", "frame"], keep="first"),

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from stratokit.kernels import kernel, read_only
-from stratokit.streams.sides import VIEWS
+from stratokit.streams.sides import CLIENT, SERVER, VIEWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,6 +61,11 @@ def _numbers(series: pl.Series) -> NDArray[np.int64]:
 def stream_key(view: pl.Expr, from_client: pl.Expr) -> pl.Expr:
     """One number for `flow_id`, the end at which a stream was seen, and its direction."""
     return (pl.col("flow_id").cast(pl.Int64) * VIEWS + view) * 2 + (~from_client).cast(pl.Int64)
+
+
+def at_sender(key: pl.Expr) -> pl.Expr:
+    """Whether it is of a stream as the socket saw it that sends it."""
+    return (key % (2 * VIEWS)).is_in([CLIENT * 2, SERVER * 2 + 1])
 
 
 def reaching(keys: pl.Series, places: pl.Series, key: pl.Series, place: pl.Series) -> pl.Series:

@@ -14,7 +14,7 @@ from stratokit.schema.tables import FilterField, Table
 from stratokit.streams.conversations import TABLE as TABLE_OF_FLOWS
 from stratokit.streams.ends import END_COLUMNS
 from stratokit.streams.sides import CLIENT, SERVER
-from stratokit.streams.source import deferred, frame_schema
+from stratokit.streams.source import deferred, frame_schema, shaped
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -118,8 +118,8 @@ def _rows(capture: Capture) -> pl.DataFrame:
     rows = rows.with_columns(begin=begin)
     rows = pl.concat([rows, before.of_first(rows, before.before_requests(capture, seen))], how="horizontal")
     rows = pl.concat([rows, _handshakes(capture, seen)], how="diagonal_relaxed")
-    rows = _with_upstream(_with_parts(rows), capture)
-    return rows.with_columns(pl.col("ts").cast(pl.Datetime("ns", "UTC"))).sort("ts", "flow_id", "stream_id")
+    rows = shaped(_with_upstream(_with_parts(rows), capture), frame_schema(TABLE))
+    return rows.sort("ts", "flow_id", "stream_id")
 
 
 def _on_streams(rows: pl.DataFrame, seen: Passing, made: pl.DataFrame) -> pl.DataFrame:

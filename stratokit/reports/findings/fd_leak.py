@@ -27,17 +27,14 @@ def find(capture: Capture) -> pl.LazyFrame:
     late = pl.col("number") >= pl.col("number").max() * 3 // 4
     early = pl.col("number") < pl.col("number").max() // 4
     process = ["pid", "process_start"]
-    calls = (
-        capture.table("syscalls")
-        .filter(pl.col("syscall").is_in(names), given | pl.col("errno").is_in(_FULL))
-        .select(*process, "comm", "ts", "ret", given=given)
-        .collect()
-        .lazy()
-    )
-    # Most processes open few: only the calls of the others are put in order.
-    many = calls.group_by(process).agg(count=pl.col("given").sum()).filter(pl.col("count") >= _LEAST)
+    full = pl.col("errno").is_in(_FULL)
+    opened = capture.table("syscalls").filter(pl.col("syscall").is_in(names))
+    # The lowest free one cannot have risen so far where none was given so high: most processes are out.
+    high = opened.filter((pl.col("ret") >= _LEAST) | full).select(process).unique().collect()
     return (
-        calls.join(many, on=process, how="semi", nulls_equal=True)
+        opened.filter(given | full, pl.col("pid").is_in(high["pid"].implode(), nulls_equal=True))
+        .select(*process, "comm", "ts", "ret", given=given)
+        .join(high.lazy(), on=process, how="semi", nulls_equal=True)
         .sort("ts")
         .with_columns(number=pl.col("given").cast(pl.Int64).cum_sum().over(process))
         .group_by(process)

@@ -18,8 +18,8 @@ _LEAST, _SHARE = 3, 0.01
 def find(capture: Capture) -> pl.LazyFrame:
     """At least 3 calls of a program on files, and one in a hundred, took 50 ms or more."""
     calls = capture.table("syscalls").filter(pl.col("fd_kind") == "file", pl.col("unfinished").is_null())
-    every = calls.group_by("comm").agg(of=pl.len().cast(pl.UInt64))
-    # Slow ones are few; to gather the others by program would take most of the time.
+    # Apart from the slow ones, of which there are few: in one query the rows would be kept for both.
+    every = calls.group_by("comm").agg(of=pl.len().cast(pl.UInt64)).collect().lazy()
     return (
         calls.filter(pl.col("duration_ns") >= _SLOW_NS)
         .group_by("comm")
