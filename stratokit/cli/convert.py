@@ -18,6 +18,9 @@ def convert(
     paths: list[Path] = typer.Argument(
         metavar="IN... OUT", help="Captures, and last the file to write: .parquet, .pcapng, .pcap or .scap."
     ),
+    where: str | None = typer.Option(
+        None, metavar="FILTER", help="Only what matches, and what it takes to read it (as record --filter)."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing output file."),
     scap_profile: str | None = typer.Option(
         None,
@@ -62,6 +65,7 @@ def convert(
       stratokit convert now.parquet now.pcapng --with-events
       stratokit convert now.parquet now.scap         for sysdig and Stratoshark
       stratokit convert trace.pcap trace.parquet
+      stratokit convert day.parquet one.pcapng --where 'ip.addr == 10.0.0.7 && tcp.port == 443'
       stratokit convert tls.pcap tls.pcapng --embed-keys keys.log
       stratokit convert now.parquet public.pcapng --redact addresses,headers
       stratokit convert left.spool saved.parquet     what a killed recorder left behind
@@ -83,13 +87,28 @@ def convert(
     first_use = contextlib.nullcontext() if remove_input else compiling()
     with progress(f"writing {output.name}") as report, first_use:
         choices = engine.Choices(
-            scap_profile, with_events, embed_keys, strip_keys, redaction=_redaction(redact, redact_key)
+            scap_profile,
+            with_events,
+            embed_keys,
+            strip_keys,
+            redaction=_redaction(redact, redact_key),
+            where=where,
         )
         lost = engine.convert_files(inputs, output, report, choices)
     _tell(lost, remove_input)
+    if where is not None and not _holds_anything(output):
+        typer.echo(f"nothing in {', '.join(map(str, inputs))} matches {where}", err=True)
     if remove_input:
         for path in inputs:
             path.unlink()
+
+
+def _holds_anything(output: Path) -> bool:
+    """Whether the file has any rows that a filter asks for."""
+    import stratokit
+
+    rows = stratokit.open(output).info()["rows"]
+    return any(rows.get(kind) for kind in ("packet", "syscall", "drop"))
 
 
 def _redaction(profiles: str | None, key: Path | None) -> Redaction | None:

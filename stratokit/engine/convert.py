@@ -41,6 +41,7 @@ class Choices:
     `embed_keys`: a key log whose secrets the new file shall carry.
     `strip_keys`: it shall carry no others.
     `redaction`: what the new file shall not tell; without one, what the recording was asked for.
+    `where`: a filter; only what a recording with it would have kept is written.
     `since_ns`: of a spool only the rows since then (CLOCK_MONOTONIC).
     """
 
@@ -50,6 +51,7 @@ class Choices:
     strip_keys: bool = False
     since_ns: int | None = None
     redaction: Redaction | None = None
+    where: str | None = None
 
     def carried(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """Metadata of the input as the output shall have them."""
@@ -75,6 +77,8 @@ def convert_files(
         what = f"{spools[0]} is a spool" if spools else f"{output} cannot carry keys"
         raise UsageError(f"{what}: --embed-keys is for captures that become .parquet or .pcapng")
     choices.carried({})  # which says what is wrong with a key log, before anything is written
+    if choices.where is not None:
+        return _kept(inputs, output, progress, choices)
     if choices.redaction is not None:
         if choices.embed_keys is not None:
             raise UsageError("--redact takes secrets away, and --embed-keys adds some: choose one")
@@ -167,6 +171,30 @@ def _redacted(
         if last is told:
             convert(Capture.open(told), output, None, dataclasses.replace(choices, redaction=None))
     return lost
+
+
+def _kept(
+    inputs: Sequence[Path], output: Path, progress: Progress | None, choices: Choices
+) -> dict[str, int]:
+    """What matches, by way of a capture that nobody keeps where `output` is to be anything else."""
+    from stratokit.engine.capture import Capture
+    from stratokit.engine.kept import write_kept
+
+    assert choices.where is not None
+    after = dataclasses.replace(choices, where=None)
+    with tempfile.TemporaryDirectory(prefix=".stratokit-", dir=output.parent) as folder:
+        kept = Path(folder) / "kept.parquet"
+        if any(is_spool(path) for path in inputs):
+            convert_files(inputs, whole := Path(folder) / "whole.parquet", progress)
+            inputs = [whole]
+        capture = Capture.open(inputs)
+        if registry.by_suffix(output).name == "parquet" and after == Choices():
+            write_kept(capture, choices.where, output, later=True, progress=progress)
+        else:
+            write_kept(capture, choices.where, kept, later=True, progress=progress)
+            convert_files([kept], output, None, after)
+    losses: dict[str, int] = capture.info()["losses"]
+    return losses
 
 
 def _packet_format(path: Path) -> registry.Format | None:

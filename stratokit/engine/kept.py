@@ -1,9 +1,16 @@
-"""What a recording keeps of what the kernel let pass: rows that match its filter, and what names them."""
+"""What a filter keeps of a capture: rows that match, and what names them.
+
+`record --filter` keeps that of what the kernel let pass, `convert --where` of a capture that is there.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from stratokit.engine.capture import Capture
@@ -11,35 +18,59 @@ from stratokit.engine.convert import metadata_of
 from stratokit.engine.fields import uses
 from stratokit.engine.frames import collect
 from stratokit.engine.recording_filter import Part, Plan, flow_tables, plan
+from stratokit.engine.scap import carried
 from stratokit.formats.parquet import CaptureWriter
+from stratokit.formats.pcapng import cold
 from stratokit.schema import load
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stratokit.engine.convert import Progress
+
+# The filters through which a capture went after it was recorded.
+METADATA_KEY = "kept"
 _BATCH_ROWS = 1 << 17
 # Kinds that say where and how something was recorded rather than what happened.
 _ALWAYS = ("interface", "clock", "loss")
 
 
-def write_kept(capture: Capture, text: str, output: Path, dns_errors_only: bool = False) -> None:
+def write_kept(
+    capture: Capture,
+    text: str,
+    output: Path,
+    dns_errors_only: bool = False,
+    *,
+    later: bool = False,
+    progress: Progress | None = None,
+) -> None:
     """Write the rows of `capture` that the filter `text` keeps; frames and conversations get new numbers.
 
-    `dns_errors_only`: of these only conversations with a DNS query that failed or had no answer.
+    Args:
+        dns_errors_only: of these only conversations with a DNS query that failed or had no answer.
+        later: the recording was not asked for this filter, so the new capture says that it went through one.
     """
     wanted = plan(text)
-    with CaptureWriter(output, metadata_of(capture)) as writer:
-        packets = _packets(capture, wanted.packets)
-        if dns_errors_only:
-            packets = packets.join(_dns_errors(capture), on="flow_id", how="semi", maintain_order="left")
-        cookies = collect(packets.select("socket_cookie").drop_nulls().unique())
-        calls = _calls(capture, wanted, cookies)
-        drops = _drops(capture, wanted, cookies)
-        sockets = capture.rows("socket").join(cookies.lazy(), on="socket_cookie", how="semi")
-        if wanted.packets is None:
-            sockets = sockets.clear()
-        actors = [rows.select("pid").drop_nulls() for rows in (packets, calls, sockets, drops)]
-        pids = collect(pl.concat(actors).unique())
-        processes = capture.rows("process").join(pids.lazy(), on="pid", how="semi", maintain_order="left")
-        boxes = collect(processes.select("container_id").drop_nulls().unique())
-        containers = capture.rows("container").join(boxes.lazy(), on="container_id", how="semi")
+    packets = _packets(capture, wanted.packets)
+    if dns_errors_only:
+        packets = packets.join(_dns_errors(capture), on="flow_id", how="semi", maintain_order="left")
+    numbers = _Numbers(packets)
+    cookies = collect(packets.select("socket_cookie").drop_nulls().unique())
+    calls = _calls(capture, wanted, cookies)
+    drops = _drops(capture, wanted, cookies)
+    sockets = capture.rows("socket").join(cookies.lazy(), on="socket_cookie", how="semi")
+    if wanted.packets is None:
+        sockets = sockets.clear()
+    actors = [rows.select("pid").drop_nulls() for rows in (packets, calls, sockets, drops)]
+    pids = collect(pl.concat(actors).unique())
+    processes = capture.rows("process").join(pids.lazy(), on="pid", how="semi", maintain_order="left")
+    boxes = collect(processes.select("container_id").drop_nulls().unique())
+    containers = capture.rows("container").join(boxes.lazy(), on="container_id", how="semi")
+    found = _metadata(capture, numbers.frames)
+    if later:
+        found[METADATA_KEY] = json.dumps([*capture.info().get(METADATA_KEY, ()), text])
+    total = max(numbers.frames.size, 1)
+    with CaptureWriter(output, found) as writer:
         for kind, rows in (
             ("process", processes),
             ("socket", sockets),
@@ -48,12 +79,30 @@ def write_kept(capture: Capture, text: str, output: Path, dns_errors_only: bool 
             *((kind, capture.rows(kind)) for kind in _ALWAYS),
             ("syscall", calls),
             ("plaintext", _plaintext(capture, cookies)),
-            ("packet", _numbered(packets)),
+            ("packet", packets),
         ):
+            done = 0
             for batch in rows.drop("kind", strict=False).collect_batches(
                 chunk_size=_BATCH_ROWS, maintain_order=True
             ):
-                writer.write(kind, batch.to_arrow())
+                rows_of_kind = numbers.given(batch) if kind == "packet" else batch
+                writer.write(kind, rows_of_kind.to_arrow())
+                done += batch.height
+                if progress and kind == "packet":
+                    progress(min(done, total), total)
+
+
+def _metadata(capture: Capture, frames: np.ndarray) -> dict[str, str]:
+    """Those of `capture`; blocks of its pcapng file stand among the packets that are kept, by `frames`."""
+    found: Mapping[str, str] = metadata_of(capture)
+    rare = cold.from_text(found.get(cold.METADATA_KEY, ""))
+    moved = [
+        dataclasses.replace(block, before=int(np.searchsorted(frames, block.before, side="right")))
+        for block in rare
+    ]
+    # What a scap file held beside its events cannot be told from less than all of them.
+    kept = {key: text for key, text in found.items() if key not in (cold.METADATA_KEY, carried.METADATA_KEY)}
+    return kept | ({cold.METADATA_KEY: cold.to_text(moved)} if moved else {})
 
 
 def _packets(capture: Capture, part: Part | None) -> pl.LazyFrame:
@@ -113,16 +162,22 @@ def _drops(capture: Capture, wanted: Plan, cookies: pl.DataFrame) -> pl.LazyFram
     return pl.concat([matching, on_sockets.select(names)]).unique(maintain_order=True)
 
 
-def _numbered(packets: pl.LazyFrame) -> pl.LazyFrame:
-    """Frames count from 1 and conversations from 0, as in a capture that has nothing else."""
-    numbers = collect(packets.select("frame", "flow_id", "icmp_flow_id"))
-    frames = numbers.select(pl.col("frame").drop_nulls().unique().sort()).with_row_index("new", offset=1)
-    flows = pl.concat([numbers["flow_id"], numbers["icmp_flow_id"]]).drop_nulls().unique().sort()
-    changed = {"frame": frames.rename({"frame": "old"})}
-    flow_map = pl.DataFrame({"old": flows}).with_row_index("new")
-    changed |= {"flow_id": flow_map, "icmp_flow_id": flow_map}
-    for name, table in changed.items():
-        renamed = table.select(pl.col("old").alias(name), pl.col("new").cast(pl.UInt64).alias(f"{name}:new"))
-        packets = packets.join(renamed.lazy(), on=name, how="left", maintain_order="left")
-        packets = packets.with_columns(pl.col(f"{name}:new").alias(name)).drop(f"{name}:new")
-    return packets
+class _Numbers:
+    """New numbers of what is kept: frames count from 1, conversations from 0."""
+
+    def __init__(self, packets: pl.LazyFrame) -> None:
+        found = collect(packets.select("frame", "flow_id", "icmp_flow_id"))
+        flows = pl.concat([found["flow_id"], found["icmp_flow_id"]]).drop_nulls().unique().sort()
+        self.frames = found["frame"].drop_nulls().unique().sort().to_numpy()
+        self._kept = {"frame": (self.frames, 1), "flow_id": (flows.to_numpy(), 0)}
+        self._kept["icmp_flow_id"] = self._kept["flow_id"]
+
+    def given(self, packets: pl.DataFrame) -> pl.DataFrame:
+        """Packets with their new numbers."""
+        return packets.with_columns(
+            pl.when(pl.col(name).is_not_null())
+            .then(pl.lit(pl.Series(np.searchsorted(known, packets[name].fill_null(0).to_numpy()) + first)))
+            .cast(packets.schema[name])
+            .alias(name)
+            for name, (known, first) in self._kept.items()
+        )

@@ -45,6 +45,7 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("secrets", "holds plaintext of TLS"))
     if facts.get("redacted"):
         lines.append(("redacted", ", ".join(facts["redacted"])))
+    lines += [("kept", text) for text in facts.get("kept") or []]
     lines += [("trigger", _trigger(row)) for row in facts.get("triggers") or []]
     lines += [("limits", text) for text in limit_lines(facts.get("limits") or [])]
     if facts.get("where"):

@@ -95,7 +95,7 @@ def _key(path: str | os.PathLike[str] | None) -> bytes:
 
 def metadata(found: Mapping[str, str], how: Redaction) -> dict[str, str]:
     """Metadata of a capture without secrets, commands, and what came from files as it was."""
-    kept = {key: text for key, text in found.items() if key not in ("pcapng", "scap", "keylog")}
+    kept = {key: text for key, text in found.items() if key not in ("pcapng", "scap", "keylog", "kept")}
     if "options" in kept:
         options = json.loads(kept["options"]) or {}
         if options.get("command"):
