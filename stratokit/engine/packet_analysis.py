@@ -70,10 +70,8 @@ def _key() -> pl.Expr:
 
 def findings(capture: Capture) -> pl.LazyFrame:
     """What was found about each of a capture's segments, made once: _KEY and the columns of _FOUND."""
-    own = pl.col("view") == pl.when("from_client").then(pl.lit("client")).otherwise(pl.lit("server"))
-    direction = pl.when(own).then(pl.lit("out")).when(pl.col("view") != "wire").then(pl.lit("in"))
     columns = (pl.col(name).cast(dtype).alias(column) for column, (name, dtype) in _FOUND.items())
-    segments = capture.whole.built("segments").select("frame", *columns, direction=direction)
+    segments = capture.whole.built("segments").select("frame", "direction", *columns)
     found = segments.select(*_FOUND, _key().alias(_KEY))
     return deferred(pl.Schema({_KEY: pl.UInt64} | {c: d for c, (_, d) in _FOUND.items()}), found.collect)
 

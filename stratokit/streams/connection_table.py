@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BY_FIRST, _BY_SYN_ACK, _BY_SYN = 1, 2, 3  # what tells the client; the higher one counts
+INWARDS, OUTWARDS = 1, 2  # how segments of a conversation passed where they were seen
 
 
 @kernel
@@ -27,9 +28,12 @@ def _place(
     flow_id: np.ndarray,
     side: np.ndarray,
     seen_at: np.ndarray,
+    own: np.ndarray,
+    cookie: np.ndarray,
     flags: np.ndarray,
     src_port: np.ndarray,
     dst_port: np.ndarray,
+    ways: np.ndarray,
     places: np.ndarray,
     ranks: np.ndarray,
     clients: np.ndarray,
@@ -44,10 +48,17 @@ def _place(
     for i in range(flow_id.size):
         f = flow_id[i]
         at = f * VIEWS + seen_at[i]
+        way = OUTWARDS if own[i] else INWARDS
+        if places[at] < 0 and seen_at[i] and cookie[i] == 0 and ways[f] == way:
+            # The other end's are seen the same way: both pass one place, which is nobody's socket.
+            places[at] = places[f * VIEWS + 3 - seen_at[i]]
+            keys[places[at]] = f * VIEWS
         if places[at] < 0:
             places[at] = used
             keys[used] = at
             used += 1
+        if seen_at[i]:
+            ways[f] |= way
         connection[i] = places[at]
         rank = _BY_FIRST
         if flags[i] & SYN:
@@ -86,7 +97,7 @@ class ConnectionTable:
         self.used = 0
         self._places = np.empty(0, np.int32)
         self._ranks, self._clients = np.empty(0, np.uint8), np.empty(0, np.uint8)
-        self._reused = np.empty(0, np.bool_)
+        self._ways, self._reused = np.empty(0, np.uint8), np.empty(0, np.bool_)
         self._keys = np.empty(0, np.int64)
         self._ends = np.empty(0, np.uint64)  # hashes, in order
 
@@ -95,6 +106,8 @@ class ConnectionTable:
         flow_id: NDArray[np.int64],
         side: NDArray[np.uint8],
         seen_at: NDArray[np.uint8],
+        own: NDArray[np.bool_],
+        cookie: NDArray[np.uint64],
         flags: NDArray[np.uint16],
         ports: tuple[NDArray[np.uint16], NDArray[np.uint16]],
     ) -> Placed:
@@ -103,12 +116,12 @@ class ConnectionTable:
         flows = int(flow_id.max()) + 1 if n else 0
         self._places = _grown(self._places, flows * VIEWS, -1)
         self._ranks, self._clients = _grown(self._ranks, flows, 0), _grown(self._clients, flows, 0)
-        self._reused = _grown(self._reused, flows, 0)
+        self._ways, self._reused = _grown(self._ways, flows, 0), _grown(self._reused, flows, 0)
         self._keys = _grown(self._keys, self.used + n, 0)
         connection, client, new_flows = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n, np.int64)
         self.used, fresh = _place(
-            *(flow_id, side, seen_at, flags, *ports),
-            *(self._places, self._ranks, self._clients, self._keys, self.used),
+            *(flow_id, side, seen_at, own, cookie, flags, *ports),
+            *(self._ways, self._places, self._ranks, self._clients, self._keys, self.used),
             *(connection, client, new_flows),
         )
         return Placed(connection, client, new_flows[:fresh])

@@ -18,7 +18,7 @@ from stratokit.streams import lifecycle
 from stratokit.streams.analysis import analyse
 from stratokit.streams.connection_table import ConnectionTable
 from stratokit.streams.flows import RST, TCP
-from stratokit.streams.sides import column
+from stratokit.streams.sides import WIRE, column
 from stratokit.streams.tcp_state import NEVER, SACK_RANGES, Pool, Troubles, new_connections, new_sides
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Connections:
     state: NDArray[Any]  # tcp_state.CONNECTION
     troubles: NDArray[Any]  # tcp_state.TROUBLE
     lives: NDArray[Any]  # lifecycle.LIFE
-    resets: pl.DataFrame  # flow_id, frame of every RST whose direction is known
+    resets: pl.DataFrame  # flow_id, frame of every RST that was seen at a socket
     socket: NDArray[np.uint64]  # the last socket seen at that end; 0 where none was
 
 
@@ -139,12 +139,16 @@ class Judge:
         src_port, dst_port = column(batch, "src_port", np.uint16), column(batch, "dst_port", np.uint16)
         flags = column(batch, "tcp_flags", np.uint16)
         side = _from_greater(batch, src_port, dst_port).astype(np.uint8)
-        own, seen_at = self._sightings(batch, side, flags)
+        own, seen_at = self._sightings(batch, side)
         flow_id = column(batch, "flow_id", np.int64)
         first = self._table.used
-        placed = self._table.place(flow_id, side, seen_at, flags, (src_port, dst_port))
-        self._make_room(batch, first, placed.new_flows)
         cookie = column(batch, "socket_cookie", np.uint64)
+        placed = self._table.place(flow_id, side, seen_at, own, cookie, flags, (src_port, dst_port))
+        self._make_room(batch, first, placed.new_flows)
+        resets = np.flatnonzero((seen_at != 0) & (flags & RST != 0))
+        if resets.size:
+            numbers = pl.Series("connection", placed.connection[resets])
+            self._resets.append(batch[resets].select("flow_id", "frame").with_columns(numbers))
         known = np.flatnonzero(cookie)
         self._socket[placed.connection[known]] = cookie[known]  # of several the last
         sacks = column(batch, "tcp_sack_count", np.uint8)
@@ -180,8 +184,9 @@ class Judge:
         lifecycle.follow(segments, placed.client, found.flags, self._lives)
         return found
 
+    @staticmethod
     def _sightings(
-        self, batch: pl.DataFrame, side: NDArray[np.uint8], flags: NDArray[np.uint16]
+        batch: pl.DataFrame, side: NDArray[np.uint8]
     ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
         """Whether at its sender's socket; and 0 for on the wire, else 1 more than the end it was seen at."""
         direction = batch["direction"]
@@ -189,8 +194,6 @@ class Judge:
             return np.zeros(batch.height, np.bool_), np.zeros(batch.height, np.uint8)
         own = (direction == "out").fill_null(value=False).to_numpy()
         known = direction.is_not_null().to_numpy()
-        resets = np.flatnonzero(known & (flags & RST != 0))
-        self._resets.append(batch[resets].select("flow_id", "frame"))
         return own, np.where(known, 1 + np.where(own, side, 1 - side), 0).astype(np.uint8)
 
     def _make_room(self, batch: pl.DataFrame, first: int, new_flows: NDArray[np.int64]) -> None:
@@ -215,7 +218,9 @@ class Judge:
         used = flow_id.size
         lives = self._lives[:used]
         lifecycle.settle(lives, client)
-        empty = pl.DataFrame(schema={"flow_id": pl.UInt64, "frame": pl.UInt64})
+        empty = pl.DataFrame(schema={"flow_id": pl.UInt64, "frame": pl.UInt64, "connection": pl.Int64})
+        resets = pl.concat([empty, *self._resets])
+        at_sockets = view[resets["connection"].to_numpy()] != WIRE
         return Connections(
             flow_id,
             view,
@@ -224,7 +229,7 @@ class Judge:
             self._state[:used],
             self._troubles.records,
             lives,
-            pl.concat([empty, *self._resets]).unique(),
+            resets.filter(at_sockets).select("flow_id", "frame").unique(),
             self._socket[:used],
         )
 

@@ -33,6 +33,7 @@ TABLE = Table(
         Column("frame", "u64", "Number of the packet."),
         Column("ts", "time", "Time of the packet."),
         Column("flow_id", "u64", "Number of the conversation."),
+        Column("direction", "text", "in or out, as that of its packet."),
         Column("view", "text", "Where it was seen: client, server, or wire for a plain capture."),
         Column("from_client", "bool", "The client sent it."),
         Column("tcp_analysis", "u32", "All that follows as bits, the first flag being 1."),
@@ -57,7 +58,7 @@ def _segments(capture: PacketSource) -> pl.DataFrame:
         found = judge.feed(batch)
         places.append((found.connection, found.side))
         parts.append(
-            batch.select("frame", "ts", "flow_id").with_columns(
+            batch.select("frame", "ts", "flow_id", "direction").with_columns(
                 tcp_analysis=pl.Series(found.flags),
                 duplicate_ack_num=_known(np.where(found.dup_ack > 0, found.dup_ack, NEVER)),
                 ack_rtt_ns=_known(found.rtt_ns),

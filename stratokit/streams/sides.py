@@ -3,7 +3,8 @@
 A packet between two local sockets was seen twice: out of the sender's socket and in to the receiver's. The
 sightings at one end are that end's view of the conversation, and only within one view do times and sequence
 numbers follow each other as one TCP saw them. A packet from a plain file has no direction: one view, the
-wire's.
+wire's. So it is where all packets of a conversation go the same way although both ends send: the file has
+each packet once, as those that are written for Wireshark.
 """
 
 from __future__ import annotations
@@ -108,11 +109,29 @@ def with_sides(packets: pl.DataFrame) -> pl.DataFrame:
     outwards = packets.select(outwards=pl.col("direction") == "out").to_series()
     at_client = outwards.fill_null(value=False).to_numpy() == from_client
     view = np.where(at_client, np.uint8(CLIENT), np.uint8(SERVER))
-    view[outwards.is_null().to_numpy()] = WIRE
+    view[outwards.is_null().to_numpy() | _seen_once(flow_id, outwards, from_client, flows)] = WIRE
     lengths = packets.get_column("flow_id").chunk_lengths()
     return packets.with_columns(
         _in_chunks("from_client", from_client, lengths), _in_chunks("view", view, lengths)
     )
+
+
+def _seen_once(
+    flow_id: NDArray[np.int64], outwards: pl.Series, from_client: NDArray[np.bool_], flows: int
+) -> NDArray[np.bool_] | bool:
+    """Of each packet whether its conversation passes one place, that both ends send out to or in from."""
+    if outwards.null_count() == outwards.len():
+        return False
+    seen = np.zeros((2, 2, flows), np.bool_)  # by way and sender
+    for way in (0, 1):
+        passing = (outwards == bool(way)).fill_null(value=False).to_numpy()
+        for sender in (0, 1):
+            seen[way, sender, flow_id[passing & (from_client == bool(sender))]] = True
+    (in_server, in_client), (out_server, out_client) = seen
+    all_out = out_client & out_server & ~in_client & ~in_server
+    all_in = in_client & in_server & ~out_client & ~out_server
+    found: NDArray[np.bool_] = (all_out | all_in)[flow_id]
+    return found
 
 
 def _in_chunks(name: str, values: NDArray[Any], lengths: list[int]) -> pl.Series:
