@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -139,6 +139,19 @@ class Capture:
         """Whether bytes of packets stay in the files until they are looked at."""
         mapped = all(getattr(source, "is_mapped", False) for source in self._sources)
         return mapped and (len(self._sources) == 1 or scan.in_turn(self._sources))
+
+    def packet_windows(self, names: Collection[str]) -> Generator[tuple[dict[str, Any], Any]] | None:
+        """Columns of packets as Arrow arrays, window by window, and what keeps the memory of each.
+
+        Names may be those of dissect.payloads, too. None where bytes of packets do not stay in the files, or
+        not all of these are packet files of other programs.
+        """
+        from stratokit.engine.packet_files import PacketSource, merged_windows
+
+        files = [source for source in self._sources if isinstance(source, PacketSource)]
+        if len(files) < len(self._sources) or not self.is_mapped:
+            return None
+        return files[0].windows(names) if len(files) == 1 else merged_windows(files, names)
 
     def has_at_most(self, packets: int) -> bool:
         """Whether there are no more packets; files are only walked through where their sizes do not tell."""

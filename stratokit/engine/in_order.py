@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -44,7 +44,7 @@ class Turn:
 
 def map_in_order(
     parts: Iterable[_P], work: Callable[[_P, Turn], _R], threads: int | None = None
-) -> Iterator[_R]:
+) -> Generator[_R]:
     """`work(part, turn)` of every part; at most `threads` + 1 parts are taken ahead of the one given back."""
     threads = threads or processors()
     if threads == 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from polars.io.plugins import register_io_source
 from stratokit.engine.facts import FileFacts
 from stratokit.engine.frames import conform, polars_schema
 from stratokit.engine.packet_survey import Survey, nothing_read
-from stratokit.engine.packet_windows import Columns, columns_of
+from stratokit.engine.packet_windows import Columns, windows_of
 from stratokit.engine.progress import reading
 from stratokit.formats.frames import Damage
 from stratokit.formats.merge import MergedReader, Part
@@ -91,12 +91,19 @@ class PacketSource:
         return conform(found[0].lazy() if found else pl.LazyFrame(), columns)
 
     def _windows(self, names: Collection[str]) -> Iterator[Columns]:
+        with contextlib.closing(self.windows(names)) as windows:
+            for columns, _ in windows:
+                yield columns
+
+    def windows(self, names: Collection[str]) -> Generator[tuple[Columns, Any]]:
+        """Columns of packets, window by window, and what keeps their memory; see `packet_windows`."""
         assert self.form.open_reader is not None
         with self.form.open_reader(self.path) as reader, reading([self.path], reader) as tell:
             found = 0
-            for columns in columns_of(reader, names, progress=tell):
-                found += len(next(iter(columns.values())))
-                yield columns
+            with contextlib.closing(windows_of(reader, names, progress=tell)) as parts:
+                for columns, memory in parts:
+                    found += len(next(iter(columns.values())))
+                    yield columns, memory
             self.ended(reader, found)
 
     def ended(self, reader: Any, packets: int) -> None:
@@ -131,13 +138,20 @@ def merged_rows(files: Sequence[PacketSource]) -> pl.LazyFrame:
 
 
 def _merged_windows(files: Sequence[PacketSource], names: Collection[str]) -> Iterator[Columns]:
+    with contextlib.closing(merged_windows(files, names)) as windows:
+        for columns, _ in windows:
+            yield columns
+
+
+def merged_windows(files: Sequence[PacketSource], names: Collection[str]) -> Generator[tuple[Columns, Any]]:
+    """As `PacketSource.windows`, of several files as if one had recorded them."""
     parts = [
         Part(file.begins_ns, functools.partial(file.form.open_reader, file.path), file.ended)
         for file in files
         if file.begins_ns is not None and file.form.open_reader is not None
     ]
     with MergedReader(parts) as reader, reading([file.path for file in files], reader) as tell:
-        yield from columns_of(reader, names, progress=tell)
+        yield from windows_of(reader, names, progress=tell)
 
 
 def _scan_of(windows: Callable[[Collection[str]], Iterator[Columns]]) -> pl.LazyFrame:

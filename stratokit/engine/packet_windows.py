@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import pyarrow as pa
 from stratokit.dissect.columns import packet_columns
 from stratokit.dissect.fragments import Reassembler
 from stratokit.dissect.packets import dissect
+from stratokit.dissect.payloads import COLUMNS as PAYLOAD_COLUMNS
+from stratokit.dissect.payloads import payload_columns
 from stratokit.engine.in_order import Turn, map_in_order
 from stratokit.formats.frames import FrameBatch
 from stratokit.formats.views import bytes_views
@@ -33,6 +36,7 @@ _OF_BLOCK = frozenset(("packet_block", "packet_options"))
 # Columns that need no look into frames: all that a packet file needs.
 OF_FILE = _OF_RECORD | _OF_OPTIONS | _OF_BLOCK
 _OF_FLOWS = frozenset(FLOW_COLUMNS)
+_OF_PAYLOAD = frozenset(PAYLOAD_COLUMNS)
 SIMPLE_PACKET = 3  # pcapng's block without a time
 
 
@@ -56,6 +60,22 @@ def columns_of(
     """Columns `names` of kind packet, window by window.
 
     Bytes of frames are views into the window, which stays mapped as long as they are used.
+    """
+    with contextlib.closing(windows_of(reader, names, progress=progress, threads=threads)) as windows:
+        for columns, _ in windows:
+            yield columns
+
+
+def windows_of(
+    reader: Any,
+    names: Collection[str],
+    *,
+    progress: Callable[[], None] | None = None,
+    threads: int | None = None,
+) -> Generator[tuple[Columns, Any]]:
+    """As `columns_of`, and what keeps the memory that payload_address leads to.
+
+    Names may be those of dissect.payloads, too.
     """
     decoder = _Decoder(frozenset(names))
     return map_in_order(_windows(reader, progress), decoder.decode, threads)
@@ -81,11 +101,12 @@ class _Decoder:
         self._flows = FlowTable()
         self._fragments = Reassembler()
         packet = {column.name for column in load.capture().of_kind("packet")}
-        self._dissects = bool(names & (packet - OF_FILE))
+        self._dissects = bool(names & (packet - OF_FILE | _OF_PAYLOAD))
 
-    def decode(self, window: _Window, turn: Turn) -> Columns:
-        """Columns of one window. Fragments and conversations have to go window after window."""
+    def decode(self, window: _Window, turn: Turn) -> tuple[Columns, Any]:
+        """Columns of one window, and its memory. Fragments and conversations go window after window."""
         batch = window.batch
+        memory: Any = batch.data
         columns = self._record(window)
         if self._dissects:
             found = dissect(batch.data, batch.offsets, batch.cap_lens, batch.orig_lens, batch.link_types)
@@ -95,11 +116,14 @@ class _Decoder:
                     columns |= flow_columns(self._flows, found, batch.ts_ns)
             turn.end()
             columns = packet_columns(found, self._names, datagrams) | columns
+            if self._names & _OF_PAYLOAD:
+                columns |= payload_columns(found, batch.data, batch.offsets, batch.cap_lens, datagrams)
+                memory = (batch.data, datagrams.data)
         if batch.blocks.any():
             columns |= self._options(window)
         if "data" in self._names:
             columns["data"] = bytes_views(batch.data, batch.offsets, batch.cap_lens)
-        return {name: column for name, column in columns.items() if name in self._names}
+        return {name: column for name, column in columns.items() if name in self._names}, memory
 
     def _record(self, window: _Window) -> Columns:
         batch, names = window.batch, self._names

@@ -23,8 +23,8 @@ from stratokit.protocols.dns_names import EXTENDED_ERRORS
 from stratokit.protocols.dns_pairs import ATTEMPTS, QUERY, RESPONSE, pair, search_chains
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, Table
+from stratokit.streams.byte_runs import Payload
 from stratokit.streams.ends import END_COLUMNS, with_ends
-from stratokit.streams.reassembly import Payload
 from stratokit.streams.source import deferred, frame_schema
 
 if TYPE_CHECKING:

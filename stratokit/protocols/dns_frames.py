@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.byte_runs import ByteRuns
     from stratokit.streams.source import PacketSource
 
 LOSSES = ("dns_unreadable", "dns_question_left_out", "dns_record_left_out")  # in the order of dm's counts

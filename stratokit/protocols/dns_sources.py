@@ -9,19 +9,18 @@ import numpy as np
 import polars as pl
 
 from stratokit.dissect.layers import i64
-from stratokit.formats.source import forget_pages
 from stratokit.kernels import kernel, read_only, routine
 from stratokit.protocols import dns_messages as dm
 from stratokit.protocols.buffers import be16
+from stratokit.streams.byte_runs import Payload
 from stratokit.streams.flows import UDP
-from stratokit.streams.reassembly import Payload
-from stratokit.streams.source import payload
+from stratokit.streams.segment_rows import lead
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stratokit.protocols.over_tcp import Heads
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.byte_runs import ByteRuns
 
 DNS_PORT, MDNS_PORT, LLMNR_PORT = 53, 5353, 5355
 NAME_SERVICE_PORT = 137  # NetBIOS names look like DNS
@@ -29,9 +28,6 @@ PORTS = (DNS_PORT, MDNS_PORT, LLMNR_PORT)
 # Who sent a packet, when, and from where to where.
 SEEN = ("frame", "ts", "direction", "src_ip", "src_port", "dst_ip", "dst_port")
 _PREFIX_BYTES = 2  # RFC 1035 section 4.2.2
-_ONE_QUESTION = b"\0\1"
-# With a packet the kernel reads 64 KiB around it.
-_COPIED_AT_ONCE = 1 << 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,14 +52,14 @@ DATAGRAMS = (
     (pl.col("ip_proto") == UDP)
     & (pl.col("payload_len") > 0)
     & ~_on(NAME_SERVICE_PORT)
-    & (_on(*PORTS) | (pl.col("payload_len") >= dm.HEADER_BYTES) & (payload(4, pl.lit(2)) == _ONE_QUESTION))
+    & (_on(*PORTS) | (pl.col("payload_len") >= dm.HEADER_BYTES) & (lead(2, at=4) == 1))
 )
 # On another port the first message begins a segment, or follows one that is its length alone.
-_LENGTH_MAX = b"\x40"
+_LENGTH_MAX = 1 << 14
 SEGMENTS = (
     _on(DNS_PORT, LLMNR_PORT)
-    | (payload(_PREFIX_BYTES + 4, pl.lit(2)) == _ONE_QUESTION)
-    | (pl.col("payload_len") == _PREFIX_BYTES) & (payload(0, pl.lit(1)) < _LENGTH_MAX)
+    | (lead(2, at=_PREFIX_BYTES + 4) == 1)
+    | (pl.col("payload_len") == _PREFIX_BYTES) & (lead(_PREFIX_BYTES) < _LENGTH_MAX)
 )
 
 
@@ -91,19 +87,9 @@ def _party() -> pl.Expr:
     return pl.when(is_llmnr).then(-1 - (address * 65536 + port)).otherwise(pl.col("flow_id").cast(pl.Int64))
 
 
-def _copied(packets: pl.DataFrame) -> pl.Series:
-    """Payloads out of the mapped file, whose pages are given back on the way."""
-    parts = []
-    for part in packets.iter_slices(_COPIED_AT_ONCE):
-        found = part.select(payload().fill_null(b"")).to_series()
-        parts.append(pl.Series("payload", found.to_arrow(compat_level=pl.CompatLevel.oldest())))
-        forget_pages()
-    return pl.concat(parts) if parts else pl.Series("payload", [], pl.Binary)
-
-
 def datagrams(packets: pl.DataFrame) -> Messages:
     """Messages of what DATAGRAMS chose."""
-    packets = packets.select("flow_id", *SEEN, "payload_len", _copied(packets))
+    packets = packets.select("flow_id", *SEEN, "payload_len", "payload")
     if packets["direction"].null_count() < packets.height:
         # A local datagram was seen twice; what its sender or receiver at the client's end saw counts.
         is_response = pl.col("payload").bin.slice(2, 1) >= b"\x80"

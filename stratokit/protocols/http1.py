@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.byte_runs import ByteRuns
 
 # Protocols that Upgrade names (RFC 9110 section 7.8) and this room has a parser for.
 _UPGRADES = {b"websocket": "websocket", b"h2c": "http2"}

@@ -31,7 +31,7 @@ from stratokit.streams.source import deferred, frame_schema
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.byte_runs import ByteRuns
     from stratokit.streams.source import PacketSource
 
 # Error codes (RFC 9113 section 7).

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stratokit.kernels import kernel, routine
+from stratokit.streams.byte_runs import ByteRuns
 from stratokit.streams.memory import copy_bytes
-from stratokit.streams.reassembly import ByteRuns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stratokit.protocols.inner import Inner
-    from stratokit.streams.reassembly import ByteRuns, Streams
+    from stratokit.streams.byte_runs import ByteRuns, Streams
     from stratokit.streams.source import PacketSource
 
 HEAD_BYTES = 512
@@ -194,7 +194,7 @@ def _run(capture: PacketSource, tables: set[str]) -> Passes:
                 continue
             others = streams.beside if len(besides) == 1 else streams.beside.filter(chosen)
             found.beside.setdefault(table, []).append(others)
-            found.packets[table].append(others.drop("data", "datagram"))
+            found.packets[table].append(others.drop("payload", "payload_head"))
     if getattr(capture, "has_plaintext", False):
         source = PlaintextSource(capture, opened)
         flows = source.flows.to_numpy()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from stratokit.streams.flows import UDP
-from stratokit.streams.source import payload
+from stratokit.streams.segment_rows import lead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,7 +214,9 @@ class Handshake:
 
 # Datagrams that begin with a long header of a known version.
 CANDIDATES = (
-    (pl.col("ip_proto") == UDP) & (pl.col("payload_len") > 40) & payload(1, pl.lit(4)).is_in([*VERSIONS])
+    (pl.col("ip_proto") == UDP)
+    & (pl.col("payload_len") > 40)
+    & lead(4, at=1).is_in([int.from_bytes(version, "big") for version in VERSIONS])
 )
 
 
@@ -224,7 +226,7 @@ def handshakes(datagrams: pl.DataFrame) -> Iterator[Handshake]:
         datagrams.unique("frame", keep="first", maintain_order=True)
         .group_by("flow_id", maintain_order=True)
         .head(PACKETS_LIMIT)
-        .select("flow_id", "frame", pl.col("ts").to_physical(), "src_ip", "src_port", payload=payload())
+        .select("flow_id", "frame", pl.col("ts").to_physical(), "src_ip", "src_port", "payload")
     )
     for (flow,), rows in packets.sort("flow_id", maintain_order=True).group_by(
         "flow_id", maintain_order=True

@@ -20,7 +20,7 @@ from stratokit.streams.segments import NOWHERE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.byte_runs import ByteRuns
 
 COUNTER = "tls_unopened_bytes"
 _TLS12, _TLS13 = 0x0303, 0x0304

@@ -17,10 +17,10 @@ import polars as pl
 from stratokit.dissect.layers import i64
 from stratokit.formats.source import forget_pages
 from stratokit.kernels import kernel, routine
-from stratokit.protocols import tls
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.buffers import be16, with_room
 from stratokit.protocols.over_tcp import GROUP_BYTES, HEAD_BYTES, Heads
+from stratokit.protocols.tls_hellos import hello_columns
 from stratokit.protocols.tls_streams import TLS13, find_start, recognise
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, PacketFields, Table
@@ -30,7 +30,7 @@ from stratokit.streams.source import deferred, frame_schema
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.byte_runs import ByteRuns
     from stratokit.streams.source import PacketSource
 
 _HEARTBEAT = 24  # RFC 6520
@@ -207,7 +207,7 @@ def _of_messages(
 ) -> list[pl.DataFrame]:
     client, server = (_hellos(plain, messages, kind) for kind in (tr.CLIENT_HELLO, tr.SERVER_HELLO))
     either = np.where(client[:, tr.LEGACY, None] >= 0, client, server)
-    told = tls.hello_columns(plain, client, server, "t")
+    told = hello_columns(plain, client, server, "t")
     rows = pl.DataFrame(
         {
             "frame": frame,

@@ -24,7 +24,7 @@ from stratokit.streams.source import deferred, frame_schema
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.byte_runs import ByteRuns
     from stratokit.streams.source import PacketSource
 
 _OPCODES = {

@@ -15,8 +15,8 @@ import polars as pl
 from stratokit.dissect.layers import i64
 from stratokit.errors import UsageError
 from stratokit.kernels import kernel, routine
+from stratokit.streams.byte_runs import Payload
 from stratokit.streams.flows import ACK, SYN, TCP
-from stratokit.streams.reassembly import Payload
 from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, WIRE, column, with_sides
 from stratokit.streams.tcp_state import WRAP, after
 

@@ -73,12 +73,16 @@ def parts_of(column: pl.Series, offset: NDArray[np.int64], length: NDArray[np.in
         at += len(array)
     taken = np.clip(np.minimum(size - offset, length), 0, None)
     taken[start == 0] = 0
+    return at_addresses(start + offset, taken, owners, extents)
+
+
+def at_addresses(address: NDArray[np.int64], size: NDArray[np.int64], owner: Any, extents: Any = ()) -> Bytes:
+    """Pieces of memory by their addresses; `extents` are beginnings and ends of more that may be read."""
+    there = size > 0
+    if not extents and there.any():
+        extents = ((int(address[there].min()), int((address + size)[there].max())),)
     base = min((low for low, _ in extents), default=0)
     span = max((high for _, high in extents), default=0) - base
     memory: Any = (ctypes.c_uint8 * span).from_address(base) if span else b""
-    return Bytes(
-        read_only(np.frombuffer(memory, np.uint8), np.uint8),
-        np.where(taken > 0, start + offset - base, 0),
-        taken,
-        owners,
-    )
+    data = read_only(np.frombuffer(memory, np.uint8), np.uint8)
+    return Bytes(data, np.where(there, address - base, 0), np.where(there, size, 0), owner)

@@ -18,7 +18,7 @@ from stratokit.engine.capture import Capture
 from stratokit.errors import FormatError
 from stratokit.protocols import over_tcp
 from stratokit.protocols.registry import protocols
-from stratokit.streams import reassembly
+from stratokit.streams import byte_runs, reassembly
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "sample_captures").glob("*.parquet"))
@@ -72,6 +72,6 @@ def test_sizes_of_parts_change_nothing(sample: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(over_tcp, "AHEAD_BYTES", ahead)
         small = functools.partial(batches, limit_bytes=batch)
         monkeypatch.setattr(reassembly, "batches", small)
-        monkeypatch.setattr(reassembly, "_LOOKED_AT_BYTES", looked_at)
+        monkeypatch.setattr(byte_runs, "_LOOKED_AT_BYTES", looked_at)
         for name, frame in before.items():
             assert Capture.open(sample).table(name).collect().equals(frame)
