@@ -99,3 +99,13 @@ static long (*read_kernel)(void *into, u32 bytes, const void *from) = (void *)11
 /* Kernel memory at an offset that BTF gave; false when unreadable. */
 #define READ_KERNEL(into, base, offset)                                        \
 	(read_kernel(&(into), sizeof(into), (void *)((u64)(base) + (offset))) == 0)
+
+/*
+ * The running task as the verifier knows it by BTF (bpf_get_current_task_btf by its number, which not every bcc has a name for):
+ * its members, and those of what they point to, are loaded without calling a helper. `type` is u32 or u64. A load that meets no
+ * memory gives zero.
+ */
+static u64 (*current_task)(void) = (void *)158;
+
+#define LOAD_KERNEL(type, into, base, offset)                                  \
+	asm volatile("%0 = *(" #type " *)(%1 + %2)" : "=r"(into) : "r"(base), "i"(offset))

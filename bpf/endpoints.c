@@ -86,6 +86,7 @@ static __always_inline int endpoint(struct __sk_buff *skb, bool out)
 
 int endpoint_out(struct __sk_buff *skb)
 {
+	note_user(skb);
 	return endpoint(skb, true);
 }
 

@@ -1,17 +1,182 @@
-/* Who created, connected or sent on a socket, so that its cookie leads to a process. */
+/*
+ * Who uses a socket, so that its cookie leads to a process: who creates it, connects it, or sends to an address. An accepted
+ * connection is made in a softirq, for no process. Where system calls are not recorded nobody sees its accept (LEARN_USERS).
+ * But whoever calls something on a socket locks it, and what is sent while it is locked is sent by the one who has the lock, in his own
+ * context: softirqs and timers leave a locked socket to him. So the first segment or acknowledgement tells who serves a connection;
+ * one on which nothing was sent is told when the last descriptor of it is closed.
+ */
 
 #define HOW_CREATED 1
 #define HOW_CONNECTED 2
 #define HOW_SENT 3
+#define HOW_USED 5
+#define HOW_CLOSED 6
 
-/* The thread last recorded as a socket's owner: a busy datagram socket is named once, not for each datagram. */
-BPF_TABLE("lru_hash", u64, u64, owner_named, 65536);
+/* The thread last recorded as a socket's owner: a busy socket is named once, not for each packet. */
+struct socket_owner {
+	u64 thread;
+};
+BPF_SK_STORAGE(socket_owners, struct socket_owner);
+
+/* True where `thread` is the owner that was recorded last; else it will be. */
+static __always_inline bool known_owner(struct bpf_sock *sk, u64 thread, u8 how)
+{
+	struct socket_owner *known = socket_owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	bool same;
+
+	if (!known) {
+		count(COUNT_OWNER_MAP_FULL);
+		return false;
+	}
+	same = how == HOW_CLOSED ? known->thread != 0 : known->thread == thread && how != HOW_CONNECTED;
+	if (!same)
+		known->thread = thread;
+	return same;
+}
+
+static __always_inline void owner_record(struct owner_event *event, u64 thread)
+{
+	event->ts_ns = bpf_ktime_get_ns();
+	event->event = EVENT_OWNER;
+	event->cpu = bpf_get_smp_processor_id();
+	event->pid = thread >> 32;
+	event->tid = thread;
+	submit(event, sizeof(*event), COUNT_RECORDED_OWNER, COUNT_OWNER_NO_SPACE);
+}
+
+#ifdef LEARN_USERS
+#define SOCKET_LISTENS 10	   /* TCP_LISTEN */
+#define KERNEL_THREAD 0x00200000 /* PF_KTHREAD of include/linux/sched.h */
+
+/* What closes for others, or sends for them as TLS in the kernel, is no user. */
+static __always_inline bool kernel_thread(u64 task)
+{
+	u32 flags = 0;
+
+	return !READ_KERNEL(flags, task, OFF_task_struct_flags) || (flags & KERNEL_THREAD);
+}
+
+static __always_inline u64 cgroup_number(u64 group)
+{
+	u64 node = 0, number = 0;
+
+	if (READ_KERNEL(node, group, OFF_cgroup_kn) && node)
+		READ_KERNEL(number, node, OFF_kernfs_node_id);
+	return number;
+}
+
+static __always_inline u64 task_cgroup(u64 task)
+{
+	u64 set = 0, group = 0;
+
+	if (READ_KERNEL(set, task, OFF_task_struct_cgroups) && set)
+		READ_KERNEL(group, set, OFF_css_set_dfl_cgrp);
+	return group;
+}
+
+#ifdef SCOPED
+/* task_in_scope of scope.c where packets pass, and none of its helpers may be called. */
+static __always_inline bool user_in_scope(u64 task, u32 pid, u32 tid, u64 *comm)
+{
+	if (scope_tasks.lookup(&pid))
+		return true;
+#ifdef SCOPE_UIDS
+	u64 cred = 0;
+	u32 uid = 0;
+
+	if (READ_KERNEL(cred, task, OFF_task_struct_cred) && cred && READ_KERNEL(uid, cred, OFF_cred_uid) &&
+	    SCOPE_UIDS(uid))
+		return true;
+#endif
+#ifdef SCOPE_COMMS
+	u8 named = SCOPE_NAMED;
+
+	if (SCOPE_COMMS(comm)) {
+		if (pid == tid && scope_tasks.update(&pid, &named))
+			count(COUNT_SCOPE_FULL);
+		return true;
+	}
+#endif
+#ifdef SCOPE_CGROUPS
+	u64 group = task_cgroup(task), id;
+
+#pragma unroll
+	for (int level = 0; level < SCOPE_LEVELS && group; level++) {
+		id = cgroup_number(group);
+		if (scope_cgroups.lookup(&id))
+			return true;
+		if (!READ_KERNEL(group, group, OFF_cgroup_self_parent))
+			break;
+	}
+#endif
+	return false;
+}
+#endif
+
+/* A packet leaves: of whoever has its socket locked. A listener answers in softirqs without asking for the lock. */
+static __always_inline void note_user(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct socket_owner *known;
+	struct owner_event event = {};
+	u64 task = current_task(), thread, net = 0;
+	u32 owned, pid, tid;
+	void *tcp;
+
+	if (!sk || sk->state == SOCKET_LISTENS)
+		return;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return;
+	LOAD_KERNEL(u32, owned, tcp, OFF_sock_sk_lock_owned);
+	if (!owned)
+		return;
+	LOAD_KERNEL(u32, pid, task, OFF_task_struct_tgid);
+	LOAD_KERNEL(u32, tid, task, OFF_task_struct_pid);
+	thread = (u64)pid << 32 | tid;
+	known = socket_owners.sk_storage_get(sk, 0, 0);
+	if ((known && known->thread == thread) || is_own(pid) || kernel_thread(task))
+		return;
+	READ_KERNEL(event.comm, task, OFF_task_struct_comm);
+#ifdef SCOPED
+	u64 comm[2];
+
+	__builtin_memcpy(comm, event.comm, sizeof(comm));
+	if (!user_in_scope(task, pid, tid, comm))
+		return;
+#endif
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || known_owner(sk, thread, HOW_USED))
+		return;
+	event.socket_cookie = bpf_get_socket_cookie(skb);
+#ifdef SCOPED
+	scope_cookie(event.socket_cookie);
+#endif
+	LOAD_KERNEL(u64, net, tcp, OFF_sock___sk_common + OFF_sock_common_skc_net);
+	if (net)
+		READ_KERNEL(event.netns_cookie, net, OFF_net_net_cookie);
+	event.cgroup_id = cgroup_number(task_cgroup(task));
+	event.family = sk->family;
+	event.socket_type = sk->type;
+	event.protocol = sk->protocol;
+	event.how = HOW_USED;
+	owner_record(&event, thread);
+}
+
+/* Where packets are not recorded. */
+int socket_sends(struct __sk_buff *skb)
+{
+	note_user(skb);
+	return 1;
+}
+#else
+#define note_user(skb) do { } while (0)
+#endif
 
 static __always_inline int owner(struct bpf_sock *sk, u64 cookie, u64 netns_cookie, u16 family, u8 type, u32 protocol,
 				 u8 how)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	u64 *named = owner_named.lookup(&cookie);
 	struct owner_event event = {};
 
 	if (is_own(thread >> 32))
@@ -19,28 +184,22 @@ static __always_inline int owner(struct bpf_sock *sk, u64 cookie, u64 netns_cook
 #ifdef SCOPE_SOCKETS
 	if (!task_in_scope())
 		return 1;
-	if (sk)
-		mark_socket(sk);
+	mark_socket(sk);
 #endif
 #if defined(SCOPED) && defined(WITH_DROPS)
 	scope_cookie(cookie); /* marks cannot be read where packets are dropped */
 #endif
-	if (named && *named == thread && how != HOW_CONNECTED)
+	if (known_owner(sk, thread, how))
 		return 1;
-	if (owner_named.update(&cookie, &thread))
-		count(COUNT_OWNER_MAP_FULL);
-	FILL_HEADER(&event, EVENT_OWNER, bpf_ktime_get_ns(), 0);
 	event.socket_cookie = cookie;
 	event.netns_cookie = netns_cookie;
 	event.cgroup_id = bpf_get_current_cgroup_id();
-	event.pid = thread >> 32;
-	event.tid = thread;
 	event.family = family;
 	event.socket_type = type;
 	event.how = how;
 	event.protocol = protocol;
 	bpf_get_current_comm(event.comm, sizeof(event.comm));
-	submit(&event, sizeof(event), COUNT_RECORDED_OWNER, COUNT_OWNER_NO_SPACE);
+	owner_record(&event, thread);
 	return 1;
 }
 
@@ -51,6 +210,16 @@ int socket_created(struct bpf_sock *sk)
 	return owner(sk, bpf_get_socket_cookie(sk), bpf_get_netns_cookie(sk), sk->family, sk->type, sk->protocol,
 		     HOW_CREATED);
 }
+
+#ifdef LEARN_USERS
+int socket_closed(struct bpf_sock *sk)
+{
+	if ((sk->family != FAMILY_INET && sk->family != FAMILY_INET6) || kernel_thread(bpf_get_current_task()))
+		return 1;
+	return owner(sk, bpf_get_socket_cookie(sk), bpf_get_netns_cookie(sk), sk->family, sk->type, sk->protocol,
+		     HOW_CLOSED);
+}
+#endif
 
 #define ADDRESS_HOOK(name, how)                                                \
 	int name(struct bpf_sock_addr *ctx)                                    \

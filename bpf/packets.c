@@ -93,6 +93,7 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 
 int packet_out(struct __sk_buff *skb)
 {
+	note_user(skb);
 	return packet(skb, DIRECTION_OUT);
 }
 

@@ -43,7 +43,7 @@ class Btf:
         return self._text[at : self._text.index(b"\0", at)].decode()
 
     def offset(self, struct_name: str, member: str) -> int:
-        """Byte offset of `member` in `struct struct_name`.
+        """Byte offset of `member` in `struct struct_name`; `a.b` is the member b of what its member a is.
 
         Raises:
             KeyError: this kernel has no such struct or member.
@@ -52,7 +52,7 @@ class Btf:
         at = -1
         while (at := self._text.find(b"\0" + wanted, at + 1)) >= 0:
             if at + 1 in self._structs:
-                found = self._member(self._structs[at + 1], member)
+                found = self._place(self._structs[at + 1], member)
                 if found is not None:
                     return found // 8
         raise KeyError(f"{struct_name}.{member}")
@@ -81,20 +81,34 @@ class Btf:
                     return int(self._types[prototype][2]) - 1  # the first one is the tracepoint's own
         raise KeyError(tracepoint)
 
-    def _member(self, type_id: int, member: str) -> int | None:
-        """Bit offset of a member of a struct or union, None when it has none of that name."""
+    def _place(self, type_id: int, path: str) -> int | None:
+        """Bit offset of a member or, by `a.b`, of a member of a member."""
+        bits = 0
+        for member in path.split("."):
+            found = self._member(type_id, member)
+            if found is None:
+                return None
+            bits += found[0]
+            type_id = found[1]
+        return bits
+
+    def _member(self, type_id: int, member: str) -> tuple[int, int] | None:
+        """Bit offset and type of a member of a struct or union, None when it has none of that name."""
         _, kind, elements, position = self._types[type_id]
+        while kind == KIND_TYPEDEF:
+            (type_id,) = struct.unpack_from("<I", self._blob, position - 4)
+            _, kind, elements, position = self._types[type_id]
         if kind not in (KIND_STRUCT, KIND_UNION):
             return None
         for index in range(elements):
             name, inner, bits = struct.unpack_from("<III", self._blob, position + 12 * index)
             bits &= 0xFFFFFF  # the upper byte is a bit-field's width where kind_flag is set
             if name and self._name(name) == member:
-                return int(bits)
+                return int(bits), int(inner)
             if not name:
                 found = self._member(inner, member)
                 if found is not None:
-                    return int(bits) + found
+                    return int(bits) + found[0], found[1]
         return None
 
 
@@ -154,6 +168,22 @@ TCP_MEMBERS = (
     ("tcp_sock", "snd_cwnd"),
 )
 
+# What bpf/owners.c reads to learn who uses a socket without looking at system calls.
+USER_MEMBERS = (
+    ("sock", "sk_lock.owned"),
+    ("sock_common", "skc_net"),
+    ("net", "net_cookie"),
+    ("task_struct", "flags"),
+    ("task_struct", "comm"),
+    ("task_struct", "cred"),
+    ("cred", "uid"),
+    ("task_struct", "cgroups"),
+    ("css_set", "dfl_cgrp"),
+    ("cgroup", "self.parent"),
+    ("cgroup", "kn"),
+    ("kernfs_node", "id"),
+)
+
 # What bpf/devices.c and bpf/endpoints.c read; without one of these there is no device mode.
 DEVICE_MEMBERS = (
     ("sk_buff", "dev"),
@@ -191,9 +221,9 @@ BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_s
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
     """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them.
-    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS`, `DEVICE_MEMBERS`, `TLS_MEMBERS` or
-    `DROP_MEMBERS` too, these with HAVE_TCP_BTF, HAVE_DEVICE_BTF, HAVE_TLS_BTF or HAVE_DROP_BTF = 1; with
-    DROP_HAS_REASON and DROP_HAS_SOCKET = 1 where the tracepoint kfree_skb has these.
+    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS`, `USER_MEMBERS`, `DEVICE_MEMBERS`, `TLS_MEMBERS`
+    or `DROP_MEMBERS` too, these with HAVE_TCP_BTF, HAVE_USER_BTF, HAVE_DEVICE_BTF, HAVE_TLS_BTF or
+    HAVE_DROP_BTF = 1; with DROP_HAS_REASON and DROP_HAS_SOCKET = 1 where the tracepoint kfree_skb has these.
     """
     try:
         btf = Btf(path.read_bytes())
@@ -207,6 +237,7 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
         offsets[f"BLOCK_{name}_BYTES"] = max(places) + 8 - first
     further = {
         "HAVE_TCP_BTF": TCP_MEMBERS,
+        "HAVE_USER_BTF": USER_MEMBERS,
         "HAVE_DEVICE_BTF": DEVICE_MEMBERS,
         "HAVE_TLS_BTF": TLS_MEMBERS,
         "HAVE_DROP_BTF": DEVICE_MEMBERS + DROP_MEMBERS,
@@ -245,4 +276,4 @@ def drop_reasons(path: pathlib.Path = VMLINUX) -> dict[int, str]:
 
 
 def _offsets(btf: Btf, members: tuple[tuple[str, str], ...]) -> dict[str, int]:
-    return {f"OFF_{name}_{member}": btf.offset(name, member) for name, member in members}
+    return {f"OFF_{name}_{member.replace('.', '_')}": btf.offset(name, member) for name, member in members}

@@ -114,12 +114,15 @@ class Kernel:
         self._scope = options.scope
         self._groups = dict(groups or {})
         self.offsets = btf.kernel_offsets()
-        self.names = self._wanted(options)
         self.devices = Devices(options.interfaces, options.netns)
         self.syscalls = specs.select(options.syscalls)
         if options.filter.text:
             self.syscalls &= specs.select(",".join(options.filter.calls) or "none")
         self._names_files = options.filter.names_files
+        self.names = self._wanted(options)
+        # Without system calls the tracepoints that every call of the host would pass are left alone.
+        self.learns_users = learns = "owners" in self.names and "syscalls" not in self.names
+        alone = learns and not {"packets", "endpoints"} & set(self.names)
         size = ring_bytes(options.buffer_bytes)
         var_mask = (1 << (4096 + options.io_bytes).bit_length()) - 1
         self.pid = pidns.kernel_pid()
@@ -136,6 +139,8 @@ class Kernel:
             **self.offsets,
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
+            **({"LEARN_USERS": 1} if learns else {}),
+            **({"LEARN_USERS_ALONE": 1} if alone else {}),
             **({"OWN_CHILD": 1} if options.rolling else {}),
             **({"WITH_DEVICES": 1} if "devices" in self.names else {}),
             **({"WITH_DROPS": 1} if "drops" in self.names else {}),
@@ -168,6 +173,7 @@ class Kernel:
                 raise UsageError(f"--trigger {trigger.text!r} asks for events that {what}")
 
     def _wanted(self, options: RecordOptions) -> list[str]:
+        """Files of bpf/, each behind those that it uses."""
         names = []
         if options.packets and options.interfaces:
             if DEVICE_PROGRAM.needs not in self.offsets:
@@ -182,21 +188,23 @@ class Kernel:
         if options.sockets:
             names.append("sockets")
         if "packets" in names or "endpoints" in names or options.sockets:
-            names.append("owners")
-        if options.syscalls != "none" or "owners" in names:
-            if platform.machine() != "x86_64" and options.syscalls != "none":
-                raise RecordError(
-                    f"system calls are not known for {platform.machine()} yet; record with --syscalls none"
-                )
-            if platform.machine() == "x86_64":
-                names.append("syscalls")
+            names.insert(0, "owners")
+        known = platform.machine() == "x86_64"
+        if not known and options.syscalls != "none":
+            raise RecordError(
+                f"system calls are not known for {platform.machine()} yet; record with --syscalls none"
+            )
+        asked = bool(self.syscalls) or self._names_files
+        accepts = "owners" in names and "HAVE_USER_BTF" not in self.offsets and known
+        if asked or accepts or options.tls:
+            names.append("syscalls")
         if options.drops and "HAVE_DROP_BTF" in self.offsets:
             names.append("drops")
         names.append("processes")
         if options.tls:
-            if platform.machine() != "x86_64":
+            if not known:
                 raise RecordError(f"--tls is not known for {platform.machine()} yet; record without it")
-            names += [name for name in ("syscalls", "tls") if name not in names]
+            names.append("tls")
         return names
 
     def _compile(self, text: str) -> Any:
@@ -347,6 +355,8 @@ class Kernel:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for program in programs:
+                if program.needs and program.needs not in self._settings:
+                    continue
                 link = _link(self._load(program), folder, program.attach_type)
                 self._links.setdefault(number, []).append(link)
         except OSError as error:

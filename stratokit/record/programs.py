@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 # enum bpf_attach_type (include/uapi/linux/bpf.h)
 _INET_INGRESS, _INET_EGRESS, _SOCK_CREATE, _SOCK_OPS = 0, 1, 2, 3
-_CONNECT4, _CONNECT6, _SENDMSG4, _SENDMSG6 = 10, 11, 14, 15
+_CONNECT4, _CONNECT6, _SENDMSG4, _SENDMSG6, _SOCK_RELEASE = 10, 11, 14, 15, 34
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Program:
     """A function of bpf/ and where it goes: an attach type of a cgroup, or a raw tracepoint. It is left out
-    where the kernel's BTF does not give what `needs` stands for.
+    where neither the kernel's BTF nor the recording gives what `needs` stands for.
     """
 
     function: str
@@ -47,6 +47,8 @@ CGROUP_PROGRAMS = {
         Program("socket_connect6", "CGROUP_SOCK_ADDR", _CONNECT6),
         Program("socket_sendmsg4", "CGROUP_SOCK_ADDR", _SENDMSG4),
         Program("socket_sendmsg6", "CGROUP_SOCK_ADDR", _SENDMSG6),
+        Program("socket_closed", "CGROUP_SOCK", _SOCK_RELEASE, needs="LEARN_USERS"),
+        Program("socket_sends", "CGROUP_SKB", _INET_EGRESS, needs="LEARN_USERS_ALONE"),
     ),
 }
 DEVICE_PROGRAM = Program("device_frame", "SOCKET_FILTER", needs="HAVE_DEVICE_BTF")

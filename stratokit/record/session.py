@@ -385,6 +385,7 @@ class Session:
             self._count(self._openssl.counts)
         members = surroundings.members()
         waiting = surroundings.waiting(members)
+        surroundings.holders(members)
         self._kernel.detach()
         while self._kernel.ring.pending():
             self._kernel.ring.drain(self._write_events)

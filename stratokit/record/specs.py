@@ -10,7 +10,7 @@ from stratokit.schema import load
 from stratokit.schema.model import Syscall
 
 DEFAULT_GROUPS = ("network", "descriptor", "file", "process")
-# An accepted connection gets its owner when accept returns, so packets need these even without system calls.
+# An accepted connection gets its owner when accept returns, so packets need these where calls are looked at.
 OWNER_CALLS = ("accept", "accept4")
 # Relative paths are meant from the current directory, so whoever records paths needs these.
 FOLDER_CALLS = ("chdir", "fchdir")

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from stratokit.record import netns, open_calls, pidns, procfs
+from stratokit.record import held, netns, open_calls, pidns, procfs
 from stratokit.record.symbols import DropNames, Kallsyms
 from stratokit.record.watch import sockets_of
 
@@ -37,6 +37,7 @@ class Surroundings:
         self._known_groups: set[tuple[int, str]] = set()
         self._known_interfaces: list[dict[str, Any]] = []
         self._known_boxes: list[dict[str, Any]] = []
+        self._known_sockets: set[int] = set()
         self._drop_names = DropNames(Kallsyms())
 
     def begin(self, first: Callable[[set[int] | None], None]) -> dict[str, int]:
@@ -92,6 +93,9 @@ class Surroundings:
         for name, _, rows in look.tables:
             if name == "interfaces":
                 self._known_interfaces = list(rows)
+            elif name == "sockets":
+                # Not those that wait to be accepted, which have no inode yet.
+                self._known_sockets = {row["socket_cookie"] for row in rows if row["inode"]}
             elif name == "containers":
                 self._known_boxes = list(rows)
             elif name == "cgroups":
@@ -147,6 +151,14 @@ class Surroundings:
         """Note which of `waiting` are in the same call still. What came before has been drained."""
         rows = open_calls.rows(waiting, self._kernel.open_since, lambda: netns.snapshot().sockets)
         self._table("open_calls", rows)
+
+    def holders(self, members: set[int] | None) -> None:
+        """Where system calls do not tell, note who has the sockets that are new."""
+        if not self._kernel.learns_users or not self._proc_agrees:
+            return
+        new = [row for row in netns.snapshot().sockets if row["socket_cookie"] not in self._known_sockets]
+        if rows := held.rows(new, self._kernel.pid, members):
+            self._table("holders", rows)
 
     def _processes(self, only: set[int] | None) -> procfs.ProcSnapshot:
         seen = procfs.snapshot(self._kernel.pid, only=only)

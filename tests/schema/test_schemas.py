@@ -88,8 +88,9 @@ def test_recorder_reads_every_kernel_member_that_programs_use():
 
     programs = "".join(path.read_text() for path in load.data_dir("bpf").glob("*.c"))
     used = set(re.findall(r"\bOFF_\w+", programs))
-    members = btf.MEMBERS + btf.TCP_MEMBERS + btf.DEVICE_MEMBERS + btf.TLS_MEMBERS + btf.DROP_MEMBERS
-    assert used == {f"OFF_{struct}_{member}" for struct, member in members}
+    further = (btf.TCP_MEMBERS, btf.USER_MEMBERS, btf.DEVICE_MEMBERS, btf.TLS_MEMBERS, btf.DROP_MEMBERS)
+    members = {member for members in (btf.MEMBERS, *further) for member in members}
+    assert used == {f"OFF_{struct}_{member.replace('.', '_')}" for struct, member in members}
 
 
 def test_arrow_schema_carries_meaning_and_unit():

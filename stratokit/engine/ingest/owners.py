@@ -1,7 +1,8 @@
 """Who owned a socket when: from cookies to processes.
 
-Evidence comes from the cgroup hooks (created, connected, sent), from every system call on the socket, and for
-sockets older than the recording from inet_diag (cookie and inode) with /proc/<pid>/fd (inode and process). An
+Evidence comes from the cgroup hooks (created, connected, sent), from every system call on the socket (where
+none are recorded from who sends with the socket locked, closes it, or has it at the end), and for sockets
+older than the recording from inet_diag (cookie and inode) with /proc/<pid>/fd (inode and process). An
 owner counts from its evidence until the next one; what happened on a socket before its first evidence (a
 connection is set up before accept returns) belongs to that first one.
 """
@@ -29,8 +30,16 @@ OWNER_SCHEMA = {
 
 def owners(found: Survey) -> pl.DataFrame:
     """(socket_cookie, ts, pid, tid, comm) sorted by ts."""
-    parts = [_older_sockets(found), _waiting(found), found.owners.select(list(OWNER_SCHEMA))]
+    parts = [_older_sockets(found), _held(found), _waiting(found), found.owners.select(list(OWNER_SCHEMA))]
     return pl.concat(parts).sort("ts")
+
+
+def _held(found: Survey) -> pl.DataFrame:
+    """Who had a socket when the recording ended."""
+    table = found.tables.get("holders", {"monotonic_ns": 0, "rows": []})
+    now = int(found.clock.utc_ns(table["monotonic_ns"]))
+    rows = [(row["socket_cookie"], now, row["pid"], row["pid"], row["comm"]) for row in table["rows"]]
+    return pl.DataFrame(rows, schema=OWNER_SCHEMA, orient="row")
 
 
 def _waiting(found: Survey) -> pl.DataFrame:
