@@ -2,8 +2,9 @@
 
 For captures without packets, as those from scap files: every call that moved bytes is one packet from the
 caller's end, with the bytes that were recorded and the length that was moved, so parsers see what is missing.
-Both ends of a local conversation are two views of the same stream. Nothing is known of segments, so tables of
-packets, conversations and TCP stay empty.
+Both ends of a local conversation are two views of the same stream. A datagram of a socket without a peer
+names the other end alone: what was sent and received with the same bytes is one, whose ends both calls tell
+together. Nothing is known of segments, so tables of packets, conversations and TCP stay empty.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ class SocketPayload:
                 for name in ("ip", "port")
             },
         ).sort("ts", maintain_order=True)
+        moved = _paired(moved.with_columns(frame=pl.int_range(1, pl.len() + 1).cast(pl.UInt64)))
         stream = ("direction", "src_ip", "src_port", "dst_ip", "dst_port", "ip_proto", "socket")
         before = pl.col("payload_len").cast(pl.UInt64).cum_sum().over(stream) - pl.col("payload_len")
         segments = moved.with_columns(
             _conversation(),
-            frame=pl.int_range(1, pl.len() + 1).cast(pl.UInt64),
             tcp_seq=(before & 0xFFFFFFFF).cast(pl.UInt32),
             tcp_flags=pl.lit(_PUSH_ACK, pl.UInt16),
             payload_offset=pl.lit(0, pl.UInt32),
@@ -108,6 +109,55 @@ class SocketPayload:
         return known.with_columns(cookies["proto"]).select(ip_proto=pl.coalesce("ip_proto", "proto", guess))[
             "ip_proto"
         ]
+
+
+def _paired(moved: pl.DataFrame) -> pl.DataFrame:
+    """Datagrams that were sent and received here: one frame number, and the ends that either call knows."""
+    ends = ["src_ip", "src_port", "dst_ip", "dst_port"]
+    datagrams = (
+        moved.filter(pl.col("ip_proto") == _UDP, pl.col("data").bin.size() > 0)
+        .select("frame", "direction", "data", "payload_len", *ends)
+        .with_columns(nth=pl.int_range(pl.len()).over("direction", "data", "payload_len"))
+    )
+    out, in_ = (datagrams.filter(pl.col("direction") == way).drop("direction") for way in ("out", "in"))
+    both = out.join(in_, on=["data", "payload_len", "nth"], suffix="_in").filter(
+        pl.col("frame") < pl.col("frame_in"),
+        # As far as both know them, they are the same.
+        *(
+            (pl.col(f"{end}_port").fill_null(0) == 0)
+            | (pl.col(f"{end}_port_in").fill_null(0) == 0)
+            | (
+                (pl.col(f"{end}_port") == pl.col(f"{end}_port_in"))
+                & (pl.col(f"{end}_ip") == pl.col(f"{end}_ip_in"))
+            )
+            for end in ("src", "dst")
+        ),
+    )
+    if both.is_empty():
+        return moved
+    known = both.select(
+        "frame",
+        "frame_in",
+        *(
+            pl.when(pl.col(f"{end}_port").fill_null(0) > 0)
+            .then(f"{end}_{name}")
+            .otherwise(f"{end}_{name}_in")
+            .alias(f"{end}_{name}_known")
+            for end in ("src", "dst")
+            for name in ("ip", "port")
+        ),
+    )
+    received = known.drop("frame").rename({"frame_in": "frame"})
+    received = received.with_columns(frame_known=known["frame"])
+    sent = known.drop("frame_in").with_columns(frame_known=pl.col("frame"))
+    found = moved.join(pl.concat([sent, received.select(sent.columns)]), on="frame", how="left")
+    paired = pl.col("frame_known").is_not_null()
+    return found.with_columns(
+        *(pl.coalesce(f"{name}_known", name).alias(name) for name in ("frame", *ends)),
+        socket=pl.when(~paired | (pl.col("src_port_known") == 0) | (pl.col("dst_port_known") == 0)).then(
+            "socket"
+        ),
+    ).drop(f"{name}_known" for name in ("frame", *ends))
 
 
 def _conversation() -> pl.Expr:

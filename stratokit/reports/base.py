@@ -29,7 +29,7 @@ class Options:
 class Report:
     """A section: `build` turns tables into a frame with exactly `columns`, and knows no output medium.
 
-    `needs` are tables without which there is nothing to say, `uses` names others. `place` orders the
+    `needs` are tables of which there has to be one to say anything, `uses` names others. `place` orders the
     sections. `narrow` are the columns that matter most, for a reader with little room; empty for all. `prose`
     says that the first of these holds sentences, which a terminal shows in full with the others below.
     `extra` ones come only where they are named, or, where they are a `picture`, where something can be drawn.

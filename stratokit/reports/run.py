@@ -87,12 +87,12 @@ def _together(
 
 def section(capture: Capture, report: Report, options: Options) -> Section:
     """One section, or the reason why there is none."""
-    absent = [name for name in report.needs if not capture.recorded(name)]
-    if absent:
-        return Section(report, None, note=f"not recorded: this capture has no {' and no '.join(absent)}")
-    untouched = [name for name in report.needs if not capture.applies(name)]
-    if untouched:
-        return Section(report, None, note=f"the filter says nothing about {' and '.join(untouched)}")
+    there = [name for name in report.needs if capture.recorded(name)]
+    if report.needs and not there:
+        absent = " and no ".join(report.needs)
+        return Section(report, None, note=f"not recorded: this capture has no {absent}")
+    if there and not any(capture.applies(name) for name in there):
+        return Section(report, None, note=f"the filter says nothing about {' and '.join(there)}")
     frame = collect(report.build(capture, options))
     declared = polars_schema(report.columns)
     if frame.schema != declared:
