@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -67,9 +68,9 @@ ADDRESSES = {
     "arp_target_ip": (layers.HAS_ARP_IP, ""),
 }
 NAMES = {
-    "stop_layer": layers.LAYER_NAMES,
-    "stop_reason": layers.REASON_NAMES,
-    "tunnel": layers.TUNNEL_NAMES,
+    "stop_layer": pa.array(layers.LAYER_NAMES),
+    "stop_reason": pa.array(layers.REASON_NAMES),
+    "tunnel": pa.array(layers.TUNNEL_NAMES),
 }
 # No bit of `layers`: the code 0 says it.
 ALWAYS = 1 << 32
@@ -80,13 +81,32 @@ SACK_EDGES = {
 }
 
 
-def _names(codes: np.ndarray, names: tuple[str, ...]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32), mask=codes == 0), pa.array(names))
+def _bitmap(has: np.ndarray) -> pa.Buffer | None:
+    """Arrow's bits for the values that are there; None when all of them are."""
+    return None if has.all() else pa.py_buffer(np.packbits(has, bitorder="little"))
+
+
+def _column(values: np.ndarray, valid: pa.Buffer | None, type_: pa.DataType | None = None) -> pa.Array:
+    values = np.ascontiguousarray(values)
+    type_ = type_ or pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(type_, len(values), [valid, pa.py_buffer(values)])
+
+
+def column(values: np.ndarray, has: np.ndarray, type_: pa.DataType | None = None) -> pa.Array:
+    """`values` themselves, no copy, null where not `has`; as `type_`, whose values are as wide."""
+    return _column(values, _bitmap(has), type_)
+
+
+def _names(codes: np.ndarray, names: pa.Array) -> pa.Array:
+    has = codes != 0
+    if not has.any():
+        return pa.nulls(len(codes), pa.dictionary(pa.int32(), pa.string()))
+    return pa.DictionaryArray.from_arrays(column(codes.astype(np.int32), has), names)
 
 
 def _edge(dissected: dict[str, np.ndarray], field: str, k: int) -> pa.Array:
-    lacking = (dissected["layers"] & layers.HAS_SACK == 0) | (dissected["tcp_sack_count"] <= k)
-    return pa.array(np.ascontiguousarray(dissected[field][:, k]), mask=lacking)
+    has = (dissected["layers"] & layers.HAS_SACK != 0) & (dissected["tcp_sack_count"] > k)
+    return column(dissected[field][:, k], has)
 
 
 def _address(dissected: dict[str, np.ndarray], name: str, bit: int, versions: str) -> pa.DictionaryArray:
@@ -107,6 +127,8 @@ def packet_columns(
     filled = dissected["layers"]
     any_filled = ALWAYS | (int(np.bitwise_or.reduce(filled)) if len(filled) else 0)
     columns: dict[str, pa.Array] = {}
+    # Many columns have the same bit.
+    valid = functools.cache(lambda bit: _bitmap(filled & bit != 0))
 
     def put(name: str, bit: int, make: Callable[[], pa.Array]) -> None:
         """A column whose bit no packet has is null throughout, and nothing is read for it."""
@@ -114,8 +136,8 @@ def packet_columns(
             columns[name] = make() if any_filled & bit else pa.nulls(len(filled), TYPES[name])
 
     for name, bit in FILLED_BY.items():
-        put(name, bit, lambda n=name, b=bit: pa.array(dissected[n], mask=(filled & b) == 0))  # type: ignore[misc]
-    put("ip_id", layers.HAS_IP, lambda: pa.array(dissected["ip_id"], mask=dissected["ip_version"] != 4))
+        put(name, bit, lambda n=name, b=bit: _column(dissected[n], valid(b)))  # type: ignore[misc]
+    put("ip_id", layers.HAS_IP, lambda: column(dissected["ip_id"], dissected["ip_version"] == 4))
     put("tcp_sack_permitted", layers.HAS_SACK_PERMITTED, lambda: _sack_permitted(filled))
     for name, (field, k) in SACK_EDGES.items():
         put(name, layers.HAS_SACK, lambda f=field, k=k: _edge(dissected, f, k))  # type: ignore[misc]

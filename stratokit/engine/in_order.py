@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import collections
+import enum
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+
+
+class _End(enum.Enum):
+    """What comes after the last part."""
+
+    END = 0
+
 
 _P = TypeVar("_P")
 _R = TypeVar("_R")
@@ -49,26 +57,33 @@ def map_in_order(
     threads = threads or processors()
     if threads == 1:
         for part in parts:
-            turn = Turn()
-            yield work(part, turn)
+            yield work(part, Turn())
         return
 
-    def guarded(part: _P, turn: Turn) -> _R:
+    parts = iter(parts)
+
+    def step(reading: Turn, turn: Turn) -> _R | _End:
+        """Whoever is free reads the next part, which is then where it is worked on."""
         try:
-            return work(part, turn)
+            with reading.taken():
+                part = next(parts, _End.END)
+            reading.end()
+            return part if isinstance(part, _End) else work(part, turn)
         finally:
+            reading.end()
             turn.end()
 
-    pending: collections.deque[Future[_R]] = collections.deque()
+    pending: collections.deque[Future[_R | _End]] = collections.deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="stratokit")
-    last: Turn | None = None
+    last: tuple[Turn | None, Turn | None] = (None, None)
     try:
-        for part in parts:
-            last = Turn(last)
-            pending.append(pool.submit(guarded, part, last))
-            if len(pending) > threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        while True:
+            while len(pending) <= threads:
+                reading, turn = last = Turn(last[0]), Turn(last[1])
+                pending.append(pool.submit(step, reading, turn))
+            found = pending.popleft().result()
+            if isinstance(found, _End):
+                return
+            yield found
     finally:
         pool.shutdown(cancel_futures=True)

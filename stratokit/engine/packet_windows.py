@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stratokit.dissect.columns import packet_columns
+from stratokit.dissect.columns import column, packet_columns
 from stratokit.dissect.fragments import Reassembler
 from stratokit.dissect.packets import dissect
 from stratokit.dissect.payloads import COLUMNS as PAYLOAD_COLUMNS
@@ -131,22 +131,21 @@ class _Decoder:
         columns = {"link_type": batch.link_types, "orig_len": batch.orig_lens, "cap_len": batch.cap_lens}
         found = {name: pa.array(values) for name, values in columns.items() if name in names}
         if "ts" in names:
-            timeless = batch.blocks == SIMPLE_PACKET
-            mask = timeless if timeless.any() else None
-            found["ts"] = pa.array(batch.ts_ns, pa.timestamp("ns", "UTC"), mask=mask)
+            found["ts"] = column(batch.ts_ns, batch.blocks != SIMPLE_PACKET, pa.timestamp("ns", "UTC"))
         if "frame" in names:
             first = window.before + 1
             found["frame"] = pa.array(np.arange(first, first + count, dtype=np.uint64))
         if "ifindex" in names:
-            ifindex = np.unique(batch.interfaces, return_inverse=True)
-            values = [window.interfaces[number].ifindex for number in ifindex[0]]
-            found["ifindex"] = pa.array(np.array(values, np.uint32)[ifindex[1]])
+            numbers, codes = _distinct(batch.interfaces)
+            values = [window.interfaces[number].ifindex for number in numbers]
+            found["ifindex"] = pa.array(np.array(values, np.uint32)[codes])
         if "interface" in names:
-            numbers, codes = np.unique(batch.interfaces, return_inverse=True)
+            numbers, codes = _distinct(batch.interfaces)
             known = [window.interfaces[number].name for number in numbers]
-            nameless = np.array([not name for name in known])[codes]
-            indices = pa.array(codes.astype(np.int32), mask=nameless)
-            found["interface"] = pa.DictionaryArray.from_arrays(indices, pa.array(known, pa.string()))
+            if any(known):
+                nameless = np.array([not name for name in known])[codes]
+                indices = pa.array(codes.astype(np.int32), mask=nameless)
+                found["interface"] = pa.DictionaryArray.from_arrays(indices, pa.array(known, pa.string()))
         return found
 
     def _options(self, window: _Window) -> Columns:
@@ -161,3 +160,10 @@ class _Decoder:
             columns["packet_options"] = raw_options(batch)
         columns["packet_block"] = pa.array(batch.blocks)
         return columns
+
+
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones, and which of them each is; files with one interface need no sorting."""
+    if len(numbers) and (numbers == numbers[0]).all():
+        return numbers[:1], np.zeros(len(numbers), np.int64)
+    return np.unique(numbers, return_inverse=True)

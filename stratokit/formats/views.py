@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from stratokit.kernels import kernel
+from stratokit.loads import load32
 
 i64: Any = np.int64
 VIEW_BYTES, INLINE_MAX = 16, 12
@@ -23,18 +24,15 @@ BUFFER_MAX = (1 << 31) - 1
 def _fill(data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, views: np.ndarray) -> None:
     for i in range(len(offsets)):
         at, length = offsets[i], i64(lengths[i])
-        for k in range(4):
-            views[i, k] = length >> 8 * k & 255
-        if length <= INLINE_MAX:
-            for k in range(length):
-                views[i, 4 + k] = data[at + k]
-            for k in range(4 + length, 16):
-                views[i, k] = 0
+        views[i, 0] = length
+        if length > INLINE_MAX:
+            views[i, 1] = load32(data, at)
+            views[i, 2] = 0
+            views[i, 3] = at
         else:
-            for k in range(4):
-                views[i, 4 + k] = data[at + k]
-                views[i, 8 + k] = 0
-                views[i, 12 + k] = at >> 8 * k & 255
+            views[i, 1] = views[i, 2] = views[i, 3] = 0
+            for k in range(length):
+                views[i, 1 + k // 4] |= np.uint32(data[at + k]) << np.uint32(8 * (k % 4))
 
 
 def bytes_views(
@@ -49,7 +47,7 @@ def bytes_views(
     """
     if len(data) > BUFFER_MAX:
         raise ValueError("a window is too large for views")
-    views = np.empty((len(offsets), VIEW_BYTES), np.uint8)
+    views = np.empty((len(offsets), VIEW_BYTES // 4), np.uint32)
     _fill(data, offsets, lengths, views)
     buffers = [valid, pa.py_buffer(views), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.binary_view(), len(offsets), buffers)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from stratokit.dissect.columns import column
 from stratokit.dissect.layers import HAS_ICMP_IP, HAS_IP, HAS_PORTS, HAS_TUNNEL, T_GENEVE, T_VXLAN
 from stratokit.streams.about import About
 from stratokit.streams.flows import FlowTable
@@ -44,7 +45,7 @@ def flow_columns(
     icmp_flow_id = np.full(flow_id.size, -1, np.int64)
     icmp_flow_id[about.rows] = about.flow_id
     both = zip(COLUMNS, (flow_id, icmp_flow_id), strict=True)
-    return {name: pa.array(numbers.astype(np.uint64), mask=numbers < 0) for name, numbers in both}
+    return {name: column(numbers.view(np.uint64), numbers >= 0) for name, numbers in both}
 
 
 def _tunnels(found: dict[str, np.ndarray]) -> NDArray[np.uint32]:
