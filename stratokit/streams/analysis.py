@@ -212,12 +212,12 @@ def _advance(seq: int, ack: int, end: int, ts: int, window: int, found: int, fwd
 
 
 @routine
-def _learn_sacks(ack: int, flags: int, count: int, edges: np.ndarray, i: int, trouble: Any) -> int:
+def _learn_sacks(ack: int, flags: int, count: int, sacked: np.ndarray, i: int, edges: Any) -> int:
     for k in range(count):
-        trouble.sack_left[k], trouble.sack_right[k] = edges[i, 2 * k], edges[i, 2 * k + 1]
+        edges.sack_left[k], edges.sack_right[k] = sacked[i, 2 * k], sacked[i, 2 * k + 1]
     if flags & ACK == 0:
         return 0
-    first, second = (i64(edges[i, 0]), i64(edges[i, 1])), (i64(edges[i, 2]), i64(edges[i, 3]))
+    first, second = (i64(sacked[i, 0]), i64(sacked[i, 1])), (i64(sacked[i, 2]), i64(sacked[i, 3]))
     return DUPLICATE_SACK if _is_duplicate_sack(ack, count, first, second) else 0
 
 
@@ -230,17 +230,27 @@ def _place_of_trouble(side: Any, used: np.ndarray) -> int:
     return place
 
 
+@routine
+def _place_of_edges(side: Any, used: np.ndarray) -> int:
+    if side.edges == 0:
+        side.edges = used[0]
+        used[0] += 1
+    place: int = i64(side.edges)
+    return place
+
+
 @kernel
 def analyse(segments: Any, state: Any, out: Any) -> None:
     """Judge segments in capture order and keep what they tell in `state`.
 
     segments: arrays connection, side, ts_ns, flags, seq, ack, window, length, scale (-1: no option),
     SACK ranges, their left and right edges, whether seen at the sender's socket. state: connections, sides,
-    pool, its first free entry and how many there are, records of trouble and how many are used.
+    pool, its first free entry and how many there are, records of trouble and how many are used,
+    those of edges and how many are used.
     out: flags, round trip (NEVER for none), bytes in flight, number of the duplicate ACK.
     """
-    connection, side, times, all_flags, seqs, acks, windows, lengths, scales, sacks, edges, own = segments
-    connections, sides, pool, free, troubles, used = state
+    connection, side, times, all_flags, seqs, acks, windows, lengths, scales, sacks, sacked, own = segments
+    connections, sides, pool, free, troubles, used, edges, edges_used = state
     out_flags, out_rtt, out_in_flight, out_number = out
     for i in range(connection.size):
         c = i64(connection[i])
@@ -255,7 +265,8 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
             rev.acked = True
         found |= _windows_and_holes(seq, ack, length, flags, window, fwd, rev)
         if found & LOST_SEGMENT:
-            open_hole(seq, fwd, troubles[_place_of_trouble(fwd, used)])
+            place = _place_of_trouble(fwd, used)
+            open_hole(seq, fwd, troubles[place], edges[_place_of_edges(fwd, edges_used)])
         if found & DUPLICATE_ACK:
             out_number[i] = fwd.dup_acks
         found = _acknowledgment(seq, ack, flags, found, fwd, rev)
@@ -265,16 +276,16 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
             if fwd.awaiting < UNACKED_MAX and free[1] > 0:
                 await_ack(seq, end, phantom, ts, fwd, pool, free)
         if length > 0 and fwd.holes:
-            fill_holes(seq, data_end, fwd, troubles[fwd.trouble])
+            fill_holes(seq, data_end, fwd, troubles[fwd.trouble], edges[fwd.edges])
         _advance(seq, ack, end, ts, window, found, fwd)
         rtt = acknowledge(ack, ts, rev, pool, free)
         if length > 0 and fwd.acked:
-            out_in_flight[i] = in_flight(seq, data_end, fwd, rev, troubles[rev.trouble], pool)
+            out_in_flight[i] = in_flight(seq, data_end, fwd, rev, edges[rev.edges], pool)
         _learn_scale(flags, scales[i], fwd, rev)
         fwd.sacks = sacks[i]
         if sacks[i]:
-            trouble = troubles[_place_of_trouble(fwd, used)]
-            found |= _learn_sacks(ack, flags, sacks[i], edges, i, trouble)
+            own_edges = edges[_place_of_edges(fwd, edges_used)]
+            found |= _learn_sacks(ack, flags, sacks[i], sacked, i, own_edges)
         out_flags[i], out_rtt[i] = found, rtt
         if found:
             count(found, troubles[_place_of_trouble(fwd, used)])

@@ -92,10 +92,10 @@ def acknowledge(ack: int, ts: int, rev: Any, pool: np.ndarray, free: np.ndarray)
 
 
 @routine
-def in_flight(seq: int, end: int, fwd: Any, rev: Any, trouble: Any, pool: np.ndarray) -> int:
+def in_flight(seq: int, end: int, fwd: Any, rev: Any, edges: Any, pool: np.ndarray) -> int:
     """From the first byte that awaits its ACK to the last one sent, less what the last SACK covers.
 
-    `trouble` is that of `rev`, which has the edges of its SACK.
+    `edges` are those of `rev`, where its SACK stands.
     """
     low, high = seq, end
     at = i64(fwd.newest)
@@ -111,6 +111,6 @@ def in_flight(seq: int, end: int, fwd: Any, rev: Any, trouble: Any, pool: np.nda
         at = i64(pool[at].older)
     sacked = 0
     for k in range(rev.sacks):
-        sacked += (i64(trouble.sack_right[k]) - i64(trouble.sack_left[k])) & WRAP
+        sacked += (i64(edges.sack_right[k]) - i64(edges.sack_left[k])) & WRAP
     found = ((high - low) & WRAP) - sacked
     return max(0, found)

@@ -18,8 +18,18 @@ from stratokit.streams import lifecycle
 from stratokit.streams.analysis import analyse
 from stratokit.streams.connection_table import ConnectionTable
 from stratokit.streams.flows import RST, TCP
+from stratokit.streams.memory import give_back
 from stratokit.streams.sides import WIRE, column
-from stratokit.streams.tcp_state import NEVER, SACK_RANGES, Pool, Troubles, new_connections, new_sides
+from stratokit.streams.tcp_state import (
+    EDGES,
+    NEVER,
+    SACK_RANGES,
+    TROUBLE,
+    Pool,
+    Records,
+    new_connections,
+    new_sides,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +57,8 @@ COLUMNS = (
     *("tcp_sack_count", *_EDGES),
     "socket_cookie",
 )
+# From so many connections on their records are most of the memory that a process has.
+_MANY = 1 << 17
 _TURNED = (pl.col("src_ip") > pl.col("dst_ip")) | (
     (pl.col("src_ip") == pl.col("dst_ip")) & (pl.col("src_port") > pl.col("dst_port"))
 )
@@ -79,6 +91,7 @@ class Connections:
     sides: NDArray[Any]  # tcp_state.SIDE
     state: NDArray[Any]  # tcp_state.CONNECTION
     troubles: NDArray[Any]  # tcp_state.TROUBLE
+    edges: NDArray[Any]  # tcp_state.EDGES
     lives: NDArray[Any]  # lifecycle.LIFE
     resets: pl.DataFrame  # flow_id, frame of every RST that was seen at a socket
     socket: NDArray[np.uint64]  # the last socket seen at that end; 0 where none was
@@ -113,10 +126,13 @@ def _from_greater(batch: pl.DataFrame, src_port: NDArray[Any], dst_port: NDArray
 
 
 def _grow(records: NDArray[Any], count: int, blank: NDArray[Any]) -> None:
-    """Have records for so many; those that are there are not copied, and nobody else may hold them."""
+    """Have records for so many; those that are there are not copied, and nobody else may hold them.
+
+    The system moves large pieces of memory without a copy, so they need not grow far ahead.
+    """
     have = records.size
     if count > have:
-        records.resize(max(count, have + have // 2), refcheck=False)
+        records.resize(max(count, have + have // 16), refcheck=False)
         records[have:] = blank
 
 
@@ -127,7 +143,7 @@ class Judge:
         self._table = ConnectionTable()
         self._state, self._sides = new_connections(0), new_sides(0)
         self._lives = lifecycle.new_lives(0)
-        self._pool, self._troubles = Pool(), Troubles()
+        self._pool, self._troubles, self._edges = Pool(), Records(TROUBLE), Records(EDGES)
         self._seed = secrets.randbits(64)  # so that nobody can choose addresses that collide
         self._resets: list[pl.DataFrame] = []
         self._socket = np.zeros(0, np.uint64)
@@ -180,7 +196,8 @@ class Judge:
         )
         out = (found.flags, found.rtt_ns, found.in_flight, found.dup_ack)
         records = (self._state, self._sides, self._pool.entries, self._pool.free)
-        analyse(segments, (*records, self._troubles.records, self._troubles.used), out)
+        rare = (self._troubles.records, self._troubles.used, self._edges.records, self._edges.used)
+        analyse(segments, (*records, *rare), out)
         lifecycle.follow(segments, placed.client, found.flags, self._lives)
         return found
 
@@ -210,6 +227,7 @@ class Judge:
         self._state["reused"][first:used] = self._table.reused_from(first)
         self._pool.make_room(batch.height)
         self._troubles.make_room(batch.height)
+        self._edges.make_room(batch.height)
 
     def connections(self) -> Connections:
         """Everything about the connections, after the last batch."""
@@ -228,6 +246,7 @@ class Judge:
             self._sides[: 2 * used],
             self._state[:used],
             self._troubles.records,
+            self._edges.records,
             lives,
             resets.filter(at_sockets).select("flow_id", "frame").unique(),
             self._socket[:used],
@@ -239,4 +258,8 @@ def judged(capture: PacketSource) -> Connections:
     judge = Judge()
     for batch in segments_of(capture):
         judge.feed(batch)
-    return judge.connections()
+    found = judge.connections()
+    if found.flow_id.size > _MANY:
+        del judge
+        give_back()
+    return found

@@ -104,6 +104,8 @@ TABLE = Table(
         FilterField("tcp.connection.state", ("conn_state",), "How the connection went, in Zeek's terms."),
     ),
 )
+# Rows that are made at once: what is gathered for them is several times as large as they are.
+_ROWS_MAX = 1 << 15
 _VIEW_NAMES = np.array(["wire", "client", "server"], object)
 _HOW = np.array([None, "fin", "rst"], object)
 _WHO = np.array(["client", "server", None], object)
@@ -137,6 +139,10 @@ class _Chosen:
         wire, client, server = place[:, WIRE], place[:, CLIENT], place[:, SERVER]
         main = np.where(client >= 0, client, np.where(server >= 0, server, wire))
         return cls(main, np.where(client >= 0, client, main), np.where(server >= 0, server, main), wire)
+
+    def part(self, rows: slice) -> _Chosen:
+        """Of some flows."""
+        return _Chosen(self.main[rows], self.at_client[rows], self.at_server[rows], self.wire[rows])
 
 
 def _times(values: NDArray[np.int64]) -> pl.Series:
@@ -174,13 +180,14 @@ def _way(side: _Rows, receiver: _Rows, life: _Rows) -> dict[str, Any]:
     }
 
 
-def _missing(side: _Rows, trouble: _Rows) -> NDArray[np.int64]:
+def _missing(side: _Rows, found: Connections) -> NDArray[np.int64]:
     """Bytes in holes that are open at the end, or were given up."""
-    total: NDArray[np.int64] = trouble["missing"]
+    total: NDArray[np.int64] = found.troubles["missing"][side["trouble"]]
     holes = side["holes"]
     if holes.any():
         watched = np.arange(tcp_state.HOLES) < holes[:, None]
-        total = total + ((trouble["hole_right"] - trouble["hole_left"]).astype(np.int64) * watched).sum(1)
+        edges = _Rows(found.edges, side["edges"])
+        total = total + ((edges["hole_right"] - edges["hole_left"]).astype(np.int64) * watched).sum(1)
     return total
 
 
@@ -201,6 +208,13 @@ def _resets(found: Connections, flow_id: NDArray[np.int64], chosen: _Chosen) -> 
 def frame_of(found: Connections) -> pl.DataFrame:
     """One row a flow, with every column but those from the kernel."""
     chosen = _Chosen.of(found)
+    resets = _resets(found, found.flow_id[chosen.main], chosen)
+    parts = (slice(first, first + _ROWS_MAX) for first in range(0, max(chosen.main.size, 1), _ROWS_MAX))
+    return pl.concat([_frame(found, chosen.part(rows), resets[rows]) for rows in parts], rechunk=False)
+
+
+def _frame(found: Connections, chosen: _Chosen, resets: NDArray[np.int64]) -> pl.DataFrame:
+    """The rows of some flows."""
     main = chosen.main
     life = _Rows(found.lives, main)
     client_side = 2 * np.arange(found.flow_id.size) + found.client
@@ -229,9 +243,9 @@ def frame_of(found: Connections) -> pl.DataFrame:
         "closed_by": pl.Series(_WHO[life["closed_side"]].tolist(), dtype=pl.String),
         "closed_how": pl.Series(_HOW[life["closed_how"]].tolist(), dtype=pl.String),
         **_counts(*(trouble(sides) for sides in own)),
-        "resets": _resets(found, flow_id, chosen),
+        "resets": resets,
         "reused_ports": found.state["reused_ports"][main],
-        "bytes_missing": _missing(client, trouble(client)) + _missing(server, trouble(server)),
+        "bytes_missing": _missing(client, found) + _missing(server, found),
         "view": pl.Series(_VIEW_NAMES[found.view[main]].tolist(), dtype=pl.String),
     }
     for (way, _), side, receiver in zip(_WAYS, (client, server), (server, client), strict=True):

@@ -53,6 +53,7 @@ SIDE = np.dtype(
         ("awaiting", "i4"),
         ("holes", "u4"),
         ("trouble", "i4"),  # its record among those of TROUBLE; 0 while nothing of that happened
+        ("edges", "i4"),  # its record among those of EDGES; 0 without holes and SACKs
         # sums for the table
         ("payload", "i8"),
         ("first_data_ns", "i8"),
@@ -71,6 +72,12 @@ TROUBLE = np.dtype(
     [
         ("counts", "u4", len(FLAG_NAMES)),
         ("missing", "i8"),
+    ],
+    align=True,
+)
+# Where holes and ranges of the last SACK begin and end.
+EDGES = np.dtype(
+    [
         ("hole_left", "u4", HOLES),
         ("hole_right", "u4", HOLES),
         ("sack_left", "u4", SACK_RANGES),
@@ -125,18 +132,22 @@ def new_sides(count: int) -> NDArray[Any]:
     return np.repeat(side, count)
 
 
-class Troubles:
-    """Records of TROUBLE; `used` counts them, the first one being that of all directions without any."""
+class Records:
+    """Records that few directions have; `used` counts them, the first being that of all that have none."""
 
-    def __init__(self) -> None:
-        self.records = np.zeros(1, TROUBLE)
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.records = np.zeros(1, dtype)
         self.used = np.ones(1, np.int64)
 
     def make_room(self, count: int) -> None:
         """Have so many unused records."""
         used = int(self.used[0])
-        if self.records.size - used < count:
-            records = np.zeros(2 * used + count, TROUBLE)  # takes no memory before it is written
+        if self.records.size - used >= count:
+            return
+        if used > count:
+            self.records.resize(used + count, refcheck=False)  # without a copy; nobody else holds them
+        else:
+            records = np.zeros(used + 2 * count, self.records.dtype)  # takes no memory before it is written
             records[:used] = self.records[:used]
             self.records = records
 

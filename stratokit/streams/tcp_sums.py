@@ -11,25 +11,25 @@ from stratokit.streams.tcp_state import HOLES, NEVER, WRAP, after
 
 
 @routine
-def open_hole(seq: int, fwd: Any, trouble: Any) -> None:
+def open_hole(seq: int, fwd: Any, trouble: Any, edges: Any) -> None:
     """Remember bytes that were passed over; of too many holes the oldest stays open for good."""
     n = i64(fwd.holes)
     if n == HOLES:
-        trouble.missing += (i64(trouble.hole_right[0]) - i64(trouble.hole_left[0])) & WRAP
+        trouble.missing += (i64(edges.hole_right[0]) - i64(edges.hole_left[0])) & WRAP
         n -= 1
         for k in range(n):
-            trouble.hole_left[k], trouble.hole_right[k] = trouble.hole_left[k + 1], trouble.hole_right[k + 1]
-    trouble.hole_left[n], trouble.hole_right[n] = fwd.next_seq, seq
+            edges.hole_left[k], edges.hole_right[k] = edges.hole_left[k + 1], edges.hole_right[k + 1]
+    edges.hole_left[n], edges.hole_right[n] = fwd.next_seq, seq
     fwd.holes = n + 1
 
 
 @routine
-def fill_holes(seq: int, end: int, fwd: Any, trouble: Any) -> None:
+def fill_holes(seq: int, end: int, fwd: Any, trouble: Any, edges: Any) -> None:
     """Take what a late segment brings out of the holes; one in the middle of a hole makes two of it."""
     n = i64(0)
     rest_left = rest_right = i64(0)
     for k in range(fwd.holes):
-        left, right = i64(trouble.hole_left[k]), i64(trouble.hole_right[k])
+        left, right = i64(edges.hole_left[k]), i64(edges.hole_right[k])
         if after(end, left) and after(right, seq):
             if after(seq, left):
                 if after(right, end):
@@ -38,10 +38,10 @@ def fill_holes(seq: int, end: int, fwd: Any, trouble: Any) -> None:
             else:
                 left = end if after(right, end) else right
         if left != right:
-            trouble.hole_left[n], trouble.hole_right[n] = left, right
+            edges.hole_left[n], edges.hole_right[n] = left, right
             n += 1
     if rest_left != rest_right and n < HOLES:
-        trouble.hole_left[n], trouble.hole_right[n] = rest_left, rest_right
+        edges.hole_left[n], edges.hole_right[n] = rest_left, rest_right
         n += 1
     else:
         trouble.missing += (rest_right - rest_left) & WRAP
