@@ -41,13 +41,13 @@ def path(tmp_path):
 def asked(monkeypatch):
     """Columns that the windows were decoded for."""
     found = []
-    original = packet_windows.columns_of
+    original = packet_windows.windows_of
 
     def spy(reader, names, **options):
         found.append(set(names))
         return original(reader, names, **options)
 
-    monkeypatch.setattr("stratokit.engine.packet_files.columns_of", spy)
+    monkeypatch.setattr("stratokit.engine.packet_files.windows_of", spy)
     return found
 
 
