@@ -9,7 +9,10 @@ import typer
 
 from stratokit.cli.values import one_of
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Capture files, folders or patterns.")]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="IN...", help="Capture files, folders or patterns; - for what a pipe brings."),
+]
 Where = Annotated[str | None, typer.Option(metavar="FILTER", help="Only what matches this filter.")]
 ReportFormat = Annotated[
     str | None,

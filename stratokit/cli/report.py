@@ -48,6 +48,7 @@ def report(
       stratokit report now.parquet
       stratokit report now.parquet --only http,dns --where 'http.response.code >= 500'
       stratokit report now.parquet -o report.html
+      ssh HOST tcpdump -i any -w - | stratokit report -
     """
     from stratokit.cli.output import console, opened, reading, text_output, warn_of_damage
     from stratokit.render import html, json, text

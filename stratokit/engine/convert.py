@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stratokit.engine.inputs import is_spool, resolve
+from stratokit.engine.inputs import is_spool, resolve, seekable
 from stratokit.errors import UsageError
 from stratokit.formats import registry
 
@@ -71,6 +71,7 @@ def convert_files(
     choices: Choices = Choices(),
 ) -> dict[str, int]:
     """Convert what `inputs` name to `output`; returns what was lost or passed over, by counter."""
+    inputs = [seekable(path) for path in inputs]
     spools = [path for path in inputs if is_spool(path)]
     form = registry.by_suffix(output)
     if choices.embed_keys is not None and (spools or form.name not in ("parquet", "pcapng")):

@@ -1,18 +1,29 @@
-"""From what the user named to files: a path, a folder, a pattern, or several of these. Loads little."""
+"""From what the user named to files: a path, a folder, a pattern, a pipe, or several of these. Loads little.
+
+Captures are read from several places at once, so what comes through a pipe is first kept in a temporary file.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import glob
 import os
+import stat
+import sys
+import tempfile
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from stratokit.errors import FormatError, UsageError
 from stratokit.formats import spool
 
 PathLike: TypeAlias = str | os.PathLike[str]
+STANDARD_INPUT = "-"
 _HEAD_BYTES = 8
+_COPIED_AT_ONCE = 1 << 20
 
 
 def resolve(source: PathLike | Iterable[PathLike]) -> list[Path]:
@@ -22,7 +33,7 @@ def resolve(source: PathLike | Iterable[PathLike]) -> list[Path]:
         if not found:
             raise UsageError("no input was named")
         return list(dict.fromkeys(found))
-    path = Path(source)
+    path = seekable(Path(source))
     if path.is_dir():
         return _captures_in(path)
     if path.exists() or not glob.has_magic(str(path)):
@@ -32,6 +43,53 @@ def resolve(source: PathLike | Iterable[PathLike]) -> list[Path]:
     if not files:
         raise FormatError(f"no file matches {path}")
     return files
+
+
+def seekable(path: Path) -> Path:
+    """The file itself, or, for `-` and pipes, one with what came out of it, which goes with the program.
+
+    Ctrl-C reaches the program that writes into the pipe too: what it still wrote is read, a second one ends.
+
+    Raises:
+        FormatError: there is no room for it.
+    """
+    if str(path) == STANDARD_INPUT:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError(
+                "standard input is a terminal: pipe a capture into it, as tcpdump -w - writes one"
+            )
+        path = Path("/dev/stdin")
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return path  # who reads it says what is wrong
+    return _kept(path) if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else path
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="stratokit-")
+
+
+@functools.cache
+def _kept(pipe: Path) -> Path:
+    kept = Path(_folder().name) / pipe.name
+    try:
+        with pipe.open("rb", buffering=0) as source, kept.open("xb") as file:
+            try:
+                _copy(source, file)
+            except KeyboardInterrupt:
+                _copy(source, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            kept.unlink()
+        raise FormatError(f"cannot keep what {pipe} brings in {kept.parent}: {error.strerror}") from error
+    return kept
+
+
+def _copy(source: FileIO, file: BinaryIO) -> None:
+    while data := source.read(_COPIED_AT_ONCE):
+        file.write(data)
 
 
 def _captures_in(folder: Path) -> list[Path]:
