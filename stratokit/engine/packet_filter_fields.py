@@ -6,6 +6,8 @@ then has the values of all of them.
 
 from __future__ import annotations
 
+import dataclasses
+
 import polars as pl
 
 from stratokit.filters.catalogue import FieldSpec
@@ -30,6 +32,8 @@ _TUNNEL_PROTO = {"ipip": 4, "4in6": 4, "6in4": 41, "6in6": 41, "gre": 47, "erspa
     _UDP_TUNNELS, _UDP
 )
 _UDP_HEADER_BYTES = 8
+# A tunnel's own UDP header: nobody keeps its ports.
+_UDP_AROUND = _c("tunnel").is_in(_UDP_TUNNELS).fill_null(value=False).cast(pl.Int64)
 _ETHERNET_HEADER_BYTES = 14
 _LEAST_TYPE = 0x600  # a smaller number is a length (IEEE 802.3 section 3.2.6)
 # The packet itself, the one around it, and the one that it is an error about.
@@ -68,19 +72,43 @@ def _transport(name: str, proto: int) -> list[FieldSpec]:
     targets = _of(proto, "dst_port"), _where(within, _c("icmp_dst_port"))
     there = [source.is_not_null() for source in sources]
     payload = None
-    # A tunnel's own UDP ports are not known, so nobody can count from outside.
-    layers = () if proto == _UDP else (sources, targets)
+    layers, around = (sources, targets), None
     if proto == _UDP:
-        there.append(_c("tunnel").is_in(_UDP_TUNNELS))
+        around = _UDP_AROUND
+        there.append(around > 0)
         payload = _bytes(_of(_UDP, "payload_offset").cast(pl.Int64) - _UDP_HEADER_BYTES)
     return [
         FieldSpec(name, "protocol", _any(*there), f"{title} packets.", payload=payload),
-        FieldSpec(f"{name}.srcport", "number", sources, f"{title} source port.", layers=layers[:1]),
-        FieldSpec(f"{name}.dstport", "number", targets, f"{title} destination port.", layers=layers[1:]),
         FieldSpec(
-            f"{name}.port", "number", sources + targets, f"{title} source or destination port.", layers=layers
+            f"{name}.srcport", "number", sources, f"{title} source port.", layers=layers[:1], around=around
+        ),
+        FieldSpec(
+            f"{name}.dstport",
+            "number",
+            targets,
+            f"{title} destination port.",
+            layers=layers[1:],
+            around=around,
+        ),
+        FieldSpec(
+            f"{name}.port",
+            "number",
+            sources + targets,
+            f"{title} source or destination port.",
+            layers=layers,
+            around=around,
         ),
     ]
+
+
+def _around(mark: str) -> pl.Expr:
+    """How many packets of IP are around this one, whose addresses have this mark of their version."""
+    return _c("outer_src_ip").str.contains(mark, literal=True).fill_null(value=False).cast(pl.Int64)
+
+
+def _layered(spec: FieldSpec, around: pl.Expr | None = None) -> FieldSpec:
+    """A field of which only the innermost layer is known; there are `around` more around it."""
+    return dataclasses.replace(spec, layers=tuple((value,) for value in spec.values), around=around)
 
 
 def _payload(name: str, proto: int) -> FieldSpec:
@@ -205,10 +233,13 @@ _LINK = (
 _NETWORK = (
     *_ip("ip", "ipv4", 4),
     FieldSpec("ip.proto", "number", _protocols(), "IP protocol."),
-    FieldSpec("ip.ttl", "number", (_where(_IS_V4, _c("ip_ttl")),), "Time to live."),
-    _one("ip.id", "number", "ip_id", "IPv4 identification."),
+    _layered(FieldSpec("ip.ttl", "number", (_where(_IS_V4, _c("ip_ttl")),), "Time to live."), _around(".")),
+    _layered(_one("ip.id", "number", "ip_id", "IPv4 identification."), _around(".")),
     *_ip("ipv6", "ipv6", 6),
-    FieldSpec("ipv6.hlim", "number", (_where(_c("ip_version") == 6, _c("ip_ttl")),), "Hop limit."),
+    _layered(
+        FieldSpec("ipv6.hlim", "number", (_where(_c("ip_version") == 6, _c("ip_ttl")),), "Hop limit."),
+        _around(":"),
+    ),
     *_icmp("icmp", _ICMP, "ICMP", "ident", "seq"),
     *_icmp("icmpv6", _ICMPV6, "ICMPv6", "echo.identifier", "echo.sequence_number"),
     *_tunnel("gre", "GRE", ("gre", "erspan")),
@@ -216,8 +247,7 @@ _NETWORK = (
     *_tunnel("geneve", "GENEVE", ("geneve",), "vni"),
     *_tunnel("gtp", "GTP-U", ("gtpu",), "teid"),
 )
-_TRANSPORT = (
-    *_transport("tcp", _TCP),
+_TCP_FIELDS = (
     FieldSpec("tcp.flags", "number", (_of(_TCP, "tcp_flags"),), "All TCP flags as a number."),
     *(
         FieldSpec(f"tcp.flags.{name}", "bool", ((_of(_TCP, "tcp_flags") & bit) != 0,), doc)
@@ -244,8 +274,8 @@ _TRANSPORT = (
         "Right edges of selective acknowledgments.",
     ),
     _payload("tcp", _TCP),
-    _stream("tcp", _TCP),
-    *_transport("udp", _UDP),
+)
+_UDP_FIELDS = (
     FieldSpec(
         "udp.length",
         "number",
@@ -253,6 +283,13 @@ _TRANSPORT = (
         "UDP length with its header.",
     ),
     _payload("udp", _UDP),
+)
+_TRANSPORT = (
+    *_transport("tcp", _TCP),
+    *map(_layered, _TCP_FIELDS),
+    _stream("tcp", _TCP),
+    *_transport("udp", _UDP),
+    *(_layered(spec, _UDP_AROUND) for spec in _UDP_FIELDS),
     *_transport("sctp", _SCTP),
     _one("sctp.verification_tag", "number", "sctp_tag", "SCTP verification tag."),
     _one("sctp.chunk_type", "number", "sctp_chunk", "Type of the first SCTP chunk."),

@@ -31,7 +31,8 @@ class FieldSpec:
     """A field: its type, and one expression for each of the values that a row may have (ip.addr has two).
 
     `many` says that the expressions are lists, all elements of which are values. `payload` are the bytes of a
-    protocol, for slices and searches. `layers`: for each value of a layer those of all, from outside.
+    protocol, for slices and searches. `layers`: for each value of a layer those of all, from outside; of
+    `around` layers more, outside of these, the values are not known.
     """
 
     name: str
@@ -41,6 +42,7 @@ class FieldSpec:
     many: bool = False
     payload: pl.Expr | None = None
     layers: tuple[tuple[pl.Expr, ...], ...] = ()
+    around: pl.Expr | None = None
 
 
 Catalogue: TypeAlias = Mapping[str, FieldSpec]

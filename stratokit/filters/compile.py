@@ -178,8 +178,8 @@ class _Compiler:
                     return self.field(node)
                 case tree.Call():
                     return self.call(node)
-                case tree.Layer(field=inner, number=number):
-                    return self.layer(inner, number)
+                case tree.Layer(field=inner, pieces=pieces):
+                    return self.layer(inner, pieces)
                 case tree.Slice(entity=inner, pieces=pieces):
                     return arithmetic.sliced(self.operand(inner), pieces)
                 case tree.Negative(entity=inner):
@@ -214,17 +214,22 @@ class _Compiler:
             raise self.error(f"{node.name} is {TYPES['protocol']}", node)
         return Operand(spec.name, "bytes", (spec.payload,))
 
-    def layer(self, node: tree.Field, number: int) -> Operand:
+    def layer(self, node: tree.Field, pieces: tuple[tree.Piece, ...]) -> Operand:
         operand = self.field(node)
-        layers = self.catalogue[node.name].layers
-        if not layers:
+        spec = self.catalogue[node.name]
+        if not spec.layers:
             names = sorted({name.partition(".")[0] for name, spec in self.catalogue.items() if spec.layers})
             known = f"; fields of {', '.join(names)} have layers" if names else ""
             raise self.error(f"{node.name} has no layers here{known}", node)
-        values = tuple(
-            pl.concat_list(layer).list.drop_nulls().list.get(number - 1, null_on_oob=True) for layer in layers
-        )
-        return dataclasses.replace(operand, values=values)
+        around: pl.Expr = pl.lit(0) if spec.around is None else spec.around
+        values = []
+        for of_all in spec.layers:
+            seen = pl.concat_list(of_all).list.drop_nulls()
+            count = seen.list.len().cast(pl.Int64) + around
+            for k in range(len(of_all)):
+                asked = _fold(operator.or_, (_holds(piece, around + k + 1, count) for piece in pieces))
+                values.append(pl.when(asked).then(seen.list.get(k, null_on_oob=True)))
+        return dataclasses.replace(operand, values=tuple(values))
 
     def no_field(self, node: tree.Field, reason: str = "") -> FilterError:
         if node.name in self.elsewhere:
@@ -256,6 +261,18 @@ class _Compiler:
                 raise self.error(f"{node.function} does not apply to {TYPES[operand.type]}", argument)
             operands.append(operand)
         return function.apply(*operands)
+
+
+def _holds(piece: tree.Piece, place: pl.Expr, count: pl.Expr) -> pl.Expr:
+    """Whether a piece has the layer at a place, counted from 1; -1 is the innermost."""
+
+    def counted(number: int) -> pl.Expr:
+        return pl.lit(number) if number >= 0 else count + 1 + number
+
+    first = counted(piece.first)
+    if piece.last is not None:
+        return place.is_between(first, counted(piece.last))
+    return place >= first if piece.length is None else place.is_between(first, first + piece.length - 1)
 
 
 def _logic(name: str, tests: list[pl.Expr]) -> pl.Expr:

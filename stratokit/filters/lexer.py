@@ -47,7 +47,7 @@ _TOKEN = re.compile(
   | (?P<string>"(?:[^"\\]|\\.)*")
   | (?P<char>'(?:[^'\\]|\\.[0-9a-fA-F]{0,2})')
   | (?P<slice>\[[-\d:,\s]*\])
-  | (?P<layer>\#[0-9]{1,9})
+  | (?P<layer>\#(?:[0-9]{1,9}|\[[-\d:,\s]*\]))
   | (?P<sign>===|!==|==|!=|~=|>=|<=|&&|\|\||\^\^|\.\.|[!~<>(){},+\-*/%&])
   | (?P<word>(?:[0-9a-fA-F]{0,4}:[0-9a-fA-F:.]*|\d{1,3}(?:\.\d{1,3}){3})/\d{1,3}(?![\w:]|\.(?!\.))
       |(?:(?!\.\.)[\w.:\-])+)
@@ -68,7 +68,8 @@ _HINTS = {
     "^": "exclusive or is written ^^ or 'xor'",
     "[": "a slice is written [offset:length], [first-last], [byte], or several of these with commas",
     "$": "references to fields of a selected packet need one; no packet is selected here",
-    "#": "a layer is written as a number: ip.addr#2 is that of the second one from outside",
+    "#": "a layer is written as a number or a range: ip.addr#2 is that of the second one from outside, "
+    "ip.addr#[-1] that of the innermost",
     "@": "raw bytes of a field cannot be asked for; slice the frame or the payload",
 }
 

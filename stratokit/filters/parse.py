@@ -16,7 +16,7 @@
     sign     = { "+" | "-" } , part ;
     part     = ( "{" , value , "}" | "(" , value , ")" | call | simple , [ layer ] ) , { slice } ;
     call     = function , "(" , value , { "," , value } , ")" ;
-    layer    = "#" , number ;
+    layer    = "#" , ( number | slice ) ;
     slice    = "[" , piece , { "," , piece } , "]" ;
     piece    = offset , ":" , length | first , "-" , last | byte | ":" , length | offset , ":" ;
     simple   = field | string | character | number | duration | time | address | network | bytes | text ;
@@ -203,21 +203,21 @@ class _Parser:
 
     def sliced(self, node: tree.Entity) -> tree.Entity:
         if isinstance(node, tree.Field) and (token := self.take("layer")):
-            number = int(token.text[1:])
-            if number == 0:
+            pieces = self.pieces(token, token.text[1:].strip("[]"))
+            if pieces == (tree.Piece(0, 1),) and "[" not in token.text:
                 raise FilterError("layers count from 1", self.text, token.at, token.end)
-            node = tree.Layer(node, number, node.at, token.end)
+            node = tree.Layer(node, pieces, node.at, token.end)
         while token := self.take("slice"):
             self.one_more()
-            node = tree.Slice(node, self.pieces(token), node.at, token.end)
+            node = tree.Slice(node, self.pieces(token, token.text[1:-1]), node.at, token.end)
         return node
 
-    def pieces(self, token: Token) -> tuple[tree.Piece, ...]:
+    def pieces(self, token: Token, text: str) -> tuple[tree.Piece, ...]:
         found = []
-        for written in token.text[1:-1].split(","):
+        for written in text.split(","):
             match = _PIECE.fullmatch(written.strip())
             if match is None or not match[0] or match[0] == ":" or len(written) > 40:
-                reason = "a piece of a slice is offset:length, first-last, :length, offset: or one byte"
+                reason = "a piece of a slice is offset:length, first-last, :length, offset: or one number"
                 raise FilterError(reason, self.text, token.at, token.end)
             first, colon, length, last = match.groups()
             one = None if colon or last else 1

@@ -73,10 +73,10 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layer:
-    """Values of one layer, counted from outside: ip.addr#2 are the addresses inside of a tunnel."""
+    """Values of some layers, counted from outside: ip.addr#2 are the addresses inside of a tunnel."""
 
     field: Field
-    number: int
+    pieces: tuple[Piece, ...]
     at: int
     end: int
 

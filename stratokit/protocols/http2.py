@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from stratokit.kernels import kernel
-from stratokit.protocols import hpack
+from stratokit.protocols import hpack, http2_packets
 from stratokit.protocols import http2_frames as h2
 from stratokit.protocols import http2_rows as row_of
 from stratokit.protocols.base import Protocol
@@ -130,8 +130,12 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
         "grpc": lambda: rows().filter(grpc),
         "http": lambda: rows().filter(seen),
         "http2": lambda: _rows_of_connections(runs, conns, streams, asking),
+        http2_packets.PART: lambda: http2_packets.frames(runs, asking, rows(), streams[:, _STARTS]),
     }
     return Parsed(parts, counters)
+
+
+_STARTS = [side * row_of.SIDE_FIELDS + row_of.START for side in range(2)]
 
 
 def _of_side(runs: ByteRuns, streams: NDArray[np.int64], side: int, what: str) -> dict[str, Any]:
@@ -291,4 +295,6 @@ PROTOCOL = Protocol(
     TABLE,
     build,
 )
-PARSER = StreamParser("http2", ("http", "http2", "grpc"), 20, recognise, parse, in_threads=True)
+PARSER = StreamParser(
+    "http2", ("http", "http2", "grpc", http2_packets.PART), 20, recognise, parse, in_threads=True
+)

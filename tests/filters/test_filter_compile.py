@@ -253,6 +253,12 @@ LAYERS = pl.DataFrame({"outer": ["1.1.1.1", None, None], "own": ["2.2.2.2", "2.2
         ("ip.src#2", [0]),
         ("ip.src#2 == 2.2.2.2 && ip.src#1", [0]),
         ("ip.src#3", []),
+        ("ip.src#[1-2] == 2.2.2.2", [0, 1]),
+        ("ip.src#[-1] == 2.2.2.2", [0, 1]),
+        ("ip.src#[-2:1]", [0]),
+        ("ip.src#[2:]", [0]),
+        ("ip.src#[:1]", []),
+        ("ip.src#[1,3] == 2.2.2.2", [1]),
         ("!ip.src#1", [2]),
         ("ip.src#1[0] == 02", [1]),
         ("ip.src#1 in {1.0.0.0/8}", [0]),
@@ -263,6 +269,18 @@ def test_layers_are_counted_from_outside(text, rows):
     spec = FieldSpec("ip.src", "ipv4", both[::-1], "Sources.", layers=(both,))
     condition = compile_filter(text, {"ip.src": spec})
     assert LAYERS.with_row_index().filter(condition)["index"].to_list() == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"), [("udp.port#1", [1]), ("udp.port#2", [0]), ("udp.port#[-1] == 53", [0, 1])]
+)
+def test_a_layer_whose_value_is_not_known_counts(text, rows):
+    table = pl.DataFrame({"port": [53, 53, None], "around": [1, 0, 1]})
+    spec = FieldSpec(
+        "udp.port", "number", (_c("port"),), "Ports.", layers=((_c("port"),),), around=_c("around")
+    )
+    found = table.with_row_index().filter(compile_filter(text, {"udp.port": spec}))
+    assert found["index"].to_list() == rows
 
 
 def test_a_field_without_layers_says_which_have_some():

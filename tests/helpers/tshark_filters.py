@@ -13,6 +13,8 @@ from tests.helpers.tshark import need
 FACTS = Path(__file__).parents[1] / "filters" / "tshark.tsv"
 # Names stay numbers, times are UTC, and messages come together whatever order their segments came in.
 OPTIONS = ("-n", "-o", "tcp.reassemble_out_of_order:TRUE", "--disable-protocol", "grpc")
+# HTTP/2 without TLS has no port of its own: those of the captures here.
+AS_HTTP2 = ("-d", "tcp.port==81,http2", "-d", "tcp.port==50051,http2")
 
 
 class Fact(NamedTuple):
@@ -42,7 +44,19 @@ def digest(numbers: Sequence[int]) -> str:
 
 def frames(path: Path, text: str) -> list[int]:
     """Numbers of the frames that tshark selects."""
-    command = [need("tshark"), *OPTIONS, "-r", str(path), "-Y", text, "-T", "fields", "-e", "frame.number"]
+    command = [
+        need("tshark"),
+        *OPTIONS,
+        *AS_HTTP2,
+        "-r",
+        str(path),
+        "-Y",
+        text,
+        "-T",
+        "fields",
+        "-e",
+        "frame.number",
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={"TZ": "UTC", "PATH": "/usr/bin:/bin"}
     )

@@ -1,0 +1,79 @@
+"""Which packets have which fields of HTTP/2: the one that completes a frame, or a header block."""
+
+from __future__ import annotations
+
+from helpers.http2_exchange import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    Exchange,
+    frame,
+    request,
+    response,
+    settings,
+)
+
+from stratokit.protocols import http2_packets
+from stratokit.protocols.base import Passes
+
+
+def rows(x: Exchange) -> list[dict]:
+    x.packets.passes = Passes()
+    return http2_packets.build(x.packets).collect().to_dicts()
+
+
+def of_frames(x: Exchange) -> list[tuple]:
+    """(packet, type, flags, stream, length) of each, in order of packets."""
+    names = ("frame", "type", "flags", "stream_id", "length")
+    found = [tuple(row[name] for name in names) for row in rows(x) if row["type"] is not None]
+    return sorted(found)
+
+
+def test_frames_stand_in_the_packets_that_complete_them():
+    x = Exchange()
+    x.ask(x.client.headers(1, request("/a")))
+    before = len(of_frames(x))
+    data = frame(DATA, END_STREAM, 1, b"d" * 2000)
+    x.answer(x.server.headers(1, response(200), end=False) + data[:1000])
+    x.answer(data[1000:] + frame(6, 0, 0, bytes(8)))
+    added = of_frames(x)[before:]
+    assert [row[1:4] for row in added] == [(HEADERS, END_HEADERS, 1), (DATA, END_STREAM, 1), (6, 0, 0)]
+    assert added[1][4] == 2000
+    assert added[1][0] == added[2][0] == added[0][0] + 1
+
+
+def test_fields_of_a_header_block_stand_where_it_is_complete():
+    x = Exchange()
+    block = x.client.encoder.encode(list(request("/long").items()))
+    x.ask(frame(HEADERS, END_STREAM, 1, block[:5]))
+    x.ask(frame(CONTINUATION, 0, 1, block[5:9]))
+    x.ask(frame(CONTINUATION, END_HEADERS, 1, block[9:]))
+    x.answer(x.server.headers(1, response(100), end=False))
+    x.answer(x.server.headers(1, response(204, content_type="text/x")))
+    parts = [row[0] for row in of_frames(x) if row[1] in (HEADERS, CONTINUATION) and row[3] == 1]
+    told = [row for row in rows(x) if row["method"] or row["status"]]
+    assert [(row["frame"], row["method"], row["path"]) for row in told if row["method"]] == [
+        (parts[2], "GET", "/long")
+    ]
+    # The interim response has none: what it was is not kept.
+    assert [(row["frame"], row["status"], row["content_type"]) for row in told if row["status"]] == [
+        (parts[4], 204, "text/x")
+    ]
+
+
+def test_a_frame_that_was_not_captured_to_its_end_is_none():
+    x = Exchange()
+    x.ask(x.client.headers(1, request("/a")))
+    whole = of_frames(x)
+    x.answer(x.server.headers(1, response(200), end=False) + frame(DATA, 0, 1, b"d" * 500)[:100])
+    assert [row[1] for row in of_frames(x)[len(whole) :]] == [HEADERS]
+
+
+def test_the_preface_is_a_row_without_a_frame():
+    x = Exchange()
+    x.ask(settings())
+    (preface,) = [row for row in rows(x) if row["type"] is None]
+    assert preface["frame"] is not None
+    assert preface["stream_id"] is None
