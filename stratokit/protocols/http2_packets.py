@@ -23,7 +23,7 @@ from stratokit.streams.source import deferred, frame_schema
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stratokit.streams.reassembly import ByteRuns
+    from stratokit.streams.byte_runs import ByteRuns
     from stratokit.streams.source import PacketSource
 
 PART = "http2_frames"  # what the parser of HTTP/2 finds for us
