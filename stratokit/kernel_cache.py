@@ -43,6 +43,11 @@ def parent() -> str:
     return os.path.join(own if _is_ours(own) else tempfile.mkdtemp(prefix="stratokit-"), PREFIX)
 
 
+def is_ours(path: str) -> bool:
+    """Whether this is a file of the package."""
+    return os.path.abspath(path).startswith(os.path.join(PACKAGE, ""))
+
+
 @functools.cache
 def place(path: str) -> str:
     """Directory for the kernels of the module in the file `path`, made; its others go after a week."""

@@ -3,28 +3,38 @@
 Compiling is most of the first use after installation, and a function that only kernels call needs no way in
 from Python: leaving that out makes its compilation a third shorter. A division by zero gives what numpy gives
 and raises nothing.
+
+Loading numba takes longer than most commands work. So machine code is kept as a file (kernel_code), found by
+the types of the arguments, and numba is loaded (kernel_compiler) where there is none, and for arguments of
+types that are not told apart here.
 """
 
 from __future__ import annotations
 
 import functools
-import os
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numba
 import numpy as np
-from numba.core.caching import CacheImpl, FunctionCache
-from numba.core.runtime.nrt import rtsys
-from numba.core.types import unliteral
 
-from stratokit import kernel_cache
+from stratokit import kernel_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")  # what is checked is the function as it is written
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _WITHOUT_WAY_IN = _OPTIONS | {"no_cpython_wrapper": True}
+
+# Called with each function that numba begins to compile.
+compile_listeners: list[Callable[[Any], None]] = []
+
+# Of numpy's flags: contiguous as in C, as in Fortran, aligned, writeable.
+_C, _FORTRAN, _ALIGNED, _WRITEABLE = 1, 2, 0x100, 0x400
+_LAYOUT = _C | _FORTRAN | _ALIGNED | _WRITEABLE
+_INT64 = range(-(1 << 63), 1 << 63)
+_NUMBERS = frozenset((bool, float, *(np.dtype(code).type for code in "?bBhHiIlLfd")))
+_LOCK = threading.RLock()
 
 
 def kernel(function: F) -> F:
@@ -76,57 +86,91 @@ def read_only(values: Any, dtype: Any) -> Any:
 
 
 def _compiled(function: F, options: dict[str, Any]) -> F:
-    dispatcher: Any = numba.njit(function, **options)
-    dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
-    dispatcher.get_call_template = functools.partial(_of_plain_types, dispatcher.get_call_template)
-    compiled: F = dispatcher
-    return compiled
+    compiled: Any = Kernel(function, options)
+    return compiled  # type: ignore[no-any-return]
 
 
-def _of_plain_types(template: Callable[..., Any], types: Sequence[Any], named: dict[str, Any]) -> Any:
-    """What a call in a kernel compiles: numbers that are known before are numbers like any other."""
-    plain: Callable[[Any], Any] = unliteral
-    return template(tuple(map(plain, types)), {name: plain(type_) for name, type_ in named.items()})
+class Compiled:
+    """What kernels may name and numba shall not see before it is loaded."""
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        """What numba has in its place."""
+        raise NotImplementedError
+
+    @property
+    def _numba_type_(self) -> Any:
+        """For numba, which asks what it does not know."""
+        from numba import typeof
+
+        return typeof(self.compiled)
 
 
-class _Cache(FunctionCache):
-    """Machine code as it was kept, found at once.
+class Kernel(Compiled):
+    """A function and its machine code, for each row of types of arguments that it was called with."""
 
-    numba first loads all it knows of types, which takes as long as loading numba itself; only compiling needs
-    it.
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.options = function, options
+        self._codes: dict[tuple[Any, ...] | None, Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Run it; see `kernel`."""
+        kinds = None if named else _kinds(arguments)
+        code = self._codes.get(kinds)
+        if code is None and kinds is not None:
+            code = self._kept(kinds)
+        return code(*arguments) if code else self._by_numba(kinds, arguments, named)
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        """numba's dispatcher."""
+        from stratokit.kernel_compiler import dispatcher
+
+        with _LOCK:
+            return self.__dict__.get("compiled") or dispatcher(self)
+
+    def _kept(self, kinds: tuple[Any, ...]) -> Callable[..., Any] | None:
+        with _LOCK:
+            code = self._codes.get(kinds) or kernel_code.load(self.function, kinds)
+            if code:
+                self._codes[kinds] = code
+        return code
+
+    def _by_numba(
+        self, kinds: tuple[Any, ...] | None, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        result = self.compiled(*arguments, **named)
+        if kinds is not None:
+            from stratokit.kernel_compiler import keep
+
+            keep(self, kinds, arguments)
+            self._codes[kinds] = self.compiled
+        return result
+
+
+def _kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """What numba's types of these depend on and more; None where it might look at something else.
+
+    Machine code trusts its arguments: two rows of arguments with the same kinds are of the same types.
     """
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        rtsys.initialize(target_context)  # counting references, which machine code calls
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-
-
-class _Place:
-    """Tells numba where the machine code of a function of ours is kept; see kernel_cache."""
-
-    def __init__(self, path: str, line: int) -> None:
-        self._path, self._line = path, line
-
-    @classmethod
-    def from_function(cls, function: Any, path: str) -> _Place | None:
-        """None for functions of other packages: numba then looks for a place by its own rules."""
-        path = os.path.abspath(path)
-        if not path.startswith(os.path.join(kernel_cache.PACKAGE, "")):
+    kinds: list[Any] = []
+    for argument in arguments:
+        kind = type(argument)
+        if kind is np.ndarray:
+            layout = argument.flags.num & _LAYOUT
+            kinds += (argument.dtype, argument.ndim, layout & ~_FORTRAN if layout & _C else layout)
+        elif kind is int:
+            if argument not in _INT64:
+                return None
+            kinds.append(int)
+        elif kind in _NUMBERS:
+            kinds.append(kind)
+        elif issubclass(kind, tuple):
+            inner = _kinds(argument)
+            if inner is None:
+                return None
+            kinds.append((kind, inner))
+        else:
             return None
-        return cls(path, function.__code__.co_firstlineno)
-
-    def get_cache_path(self) -> str:
-        return kernel_cache.place(self._path)
-
-    def ensure_cache_path(self) -> None:
-        self.get_cache_path()
-
-    def get_source_stamp(self) -> str:
-        return kernel_cache.fingerprint(self._path)
-
-    def get_disambiguator(self) -> str:
-        return str(self._line)
-
-
-CacheImpl._locator_classes.insert(0, _Place)
+    return tuple(kinds)

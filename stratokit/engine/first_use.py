@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from numba.core import event
-
+from stratokit import kernels
 from stratokit.engine.in_order import processors
 
 _PACKAGE = Path(__file__).parents[1]
 # In an installed stratokit, or in the repository.
 _SAMPLES = (_PACKAGE / "_samples" / "mixed.parquet", _PACKAGE.parent / "sample_captures" / "mixed.parquet")
-_COMPILE_EVENT = "numba:compile"
 _SHARED = "stratokit.protocols"
 # Kernels of DNS take about as long to compile as those of all other protocols.
 _ALONE = "dns"
@@ -30,15 +28,15 @@ _ALONE = "dns"
 _PATIENCE_S = 60
 
 
-class _Compilation(event.Listener):
-    """Listens to numba: `tell` is called at the first kernel that is not in the cache."""
+class _Compilation:
+    """Hears of kernels that are compiled: `tell` is called at the first one that is not in the cache."""
 
     def __init__(self, tell: Callable[[], None], protocols: bool) -> None:
         self._tell: Callable[[], None] | None = tell
         self._protocols = protocols
         self._others: list[subprocess.Popen[bytes]] = []
 
-    def on_start(self, event: Any) -> None:
+    def __call__(self, function: Any) -> None:
         """numba begins to compile a function."""
         if self._tell is not None:
             self._tell()
@@ -46,14 +44,11 @@ class _Compilation(event.Listener):
             if self._protocols and processors() > 1:
                 self._others = [*_started(True), *_started(False)]
         # What this function calls is in the cache when the other processes are done.
-        if self._others and event.data["dispatcher"].py_func.__module__.startswith(_SHARED):
+        if self._others and function.__module__.startswith(_SHARED):
             for other in self._others:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     other.wait(_PATIENCE_S)
             self._others = []
-
-    def on_end(self, event: Any) -> None:
-        """It has ended."""
 
 
 def _started(alone: bool) -> list[subprocess.Popen[bytes]]:
@@ -94,8 +89,8 @@ def compile_protocols(sample: str, alone: bool) -> None:
 def first_use(tell: Callable[[], None], protocols: bool) -> Iterator[None]:
     """Call `tell` when a kernel is compiled in here; `protocols`: those of protocols will be needed."""
     listener = _Compilation(tell, protocols)
-    event.register(_COMPILE_EVENT, listener)  # type: ignore[no-untyped-call]
+    kernels.compile_listeners.append(listener)
     try:
         yield
     finally:
-        event.unregister(_COMPILE_EVENT, listener)  # type: ignore[no-untyped-call]
+        kernels.compile_listeners.remove(listener)

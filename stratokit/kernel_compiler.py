@@ -1,0 +1,138 @@
+"""What kernels need of numba when there is no machine code for them: compiling, and what is kept of it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import types
+from typing import TYPE_CHECKING, Any
+
+import numba
+from llvmlite import binding
+from numba.core import event
+from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
+from numba.core.environment import lookup_environment
+from numba.core.runtime.nrt import rtsys
+from numba.core.types import unliteral
+
+from stratokit import kernel_cache, kernel_code, kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+
+def dispatcher(kernel: kernels.Kernel) -> Any:
+    """numba's object for a kernel: what it finds in place of the other kernels that this one names are theirs."""
+    function = kernel.function
+    known = dict(function.__globals__)
+    copy = types.FunctionType(
+        function.__code__, known, function.__name__, function.__defaults__, function.__closure__
+    )
+    functools.update_wrapper(copy, function)
+    del copy.__wrapped__  # type: ignore[attr-defined] - numba would compile that
+    made: Any = numba.njit(copy, **kernel.options)
+    if made is not copy:  # as it is with NUMBA_DISABLE_JIT
+        made._cache = _Cache(copy)  # type: ignore[no-untyped-call]
+        made.get_call_template = functools.partial(_of_plain_types, made.get_call_template)
+    kernel.__dict__["compiled"] = made  # a kernel may call itself
+    for name in _names(function.__code__):
+        if isinstance(known.get(name), kernels.Compiled):
+            known[name] = known[name].compiled
+    return made
+
+
+def keep(kernel: kernels.Kernel, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
+    """Keep the machine code that `kernel` ran with these arguments for processes without numba, if that can be."""
+    overloads = getattr(kernel.compiled, "overloads", {})
+    found = overloads.get(tuple(map(numba.typeof, arguments)))
+    if found is None or found.reload_init or found.lifted or not kernel_code.can_keep(kernel.function):
+        return
+    kernel_code.save(
+        kernel.function,
+        kinds,
+        found.library._get_compiled_object(),
+        found.fndesc.llvm_cpython_wrapper_name,
+        found.fndesc.env_name,
+        lookup_environment,
+        binding.address_of_symbol,
+    )
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names(inner)
+
+
+def _of_plain_types(template: Callable[..., Any], types: Sequence[Any], named: dict[str, Any]) -> Any:
+    """What a call in a kernel compiles: numbers that are known before are numbers like any other."""
+    plain: Callable[[Any], Any] = unliteral
+    return template(tuple(map(plain, types)), {name: plain(type_) for name, type_ in named.items()})
+
+
+class _Results(CompileResultCacheImpl):
+    """What numba finds in its cache, with the machine code that LLVM has taken out of it."""
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        found = super().rebuild(target_context, payload)  # type: ignore[no-untyped-call]
+        _, _, (found.library._compiled_object, _) = payload[0]
+        return found
+
+
+class _Cache(FunctionCache):
+    """Machine code as it was kept, found at once.
+
+    numba first loads all it knows of types, which takes as long as loading numba itself; only compiling needs
+    it.
+    """
+
+    _impl_class = _Results
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)  # counting references, which machine code calls
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+
+
+class _Place:
+    """Tells numba where the machine code of a function of ours is kept; see kernel_cache."""
+
+    def __init__(self, path: str, line: int) -> None:
+        self._path, self._line = path, line
+
+    @classmethod
+    def from_function(cls, function: Any, path: str) -> _Place | None:
+        """None for functions of other packages: numba then looks for a place by its own rules."""
+        path = os.path.abspath(path)
+        if not kernel_cache.is_ours(path):
+            return None
+        return cls(path, function.__code__.co_firstlineno)
+
+    def get_cache_path(self) -> str:
+        return kernel_cache.place(self._path)
+
+    def ensure_cache_path(self) -> None:
+        self.get_cache_path()
+
+    def get_source_stamp(self) -> str:
+        return kernel_cache.fingerprint(self._path)
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _Listener(event.Listener):
+    """Tells those who asked to know."""
+
+    def on_start(self, event: Any) -> None:
+        """numba begins to compile a function."""
+        for tell in tuple(kernels.compile_listeners):
+            tell(event.data["dispatcher"].py_func)
+
+    def on_end(self, event: Any) -> None:
+        """It has ended."""
+
+
+CacheImpl._locator_classes.insert(0, _Place)
+event.register("numba:compile", _Listener())  # type: ignore[no-untyped-call]
