@@ -51,6 +51,7 @@ _PROGBITS, _SYMTAB, _RELA, _NOBITS = 1, 2, 4, 8
 _WRITE, _ALLOC = 1, 2
 _UNDEFINED, _COMMON = 0, 0xFFF2
 _ABSOLUTE_64, _RELATIVE_64 = 1, 24
+_OUR_OWN = ("numba_unpickle",)
 _ENVIRONMENT = "_ZN08NumbaEnv"
 
 _EXTENSIONS = ("numba._helperlib", "numba._dynfunc", "numba.core.runtime._nrt_python")
@@ -114,7 +115,7 @@ def save(
         linked = _linked(object_code, entry)
         if linked is None or own not in linked.environments:
             return
-        if any(address(name) not in (None, _address(name)) for _, name, _ in linked.outer):
+        if any(address(name) not in (None, _address(name)) for _, name, _ in linked.outer if name not in _OUR_OWN):
             return
         constants = {}
         for name in linked.environments:
@@ -220,6 +221,8 @@ def _libc() -> ctypes.CDLL:
 @functools.cache
 def _address(name: str) -> int:
     """Of what machine code calls by a name; numba gives some of them meanings of its own."""
+    if name in _OUR_OWN:
+        return ctypes.cast(_unpickle, ctypes.c_void_p).value or 0
     helpers, _, references = (_extension(module) for module in _EXTENSIONS)
     if name == "_Py_NoneStruct":
         return id(None)
@@ -230,6 +233,17 @@ def _address(name: str) -> int:
     if name.removeprefix("numba_") in helpers.c_helpers:
         return helpers.c_helpers[name.removeprefix("numba_")]  # type: ignore[no-any-return]
     return ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, name))
+
+
+@functools.cache
+def _unpickled(at: int, size: int) -> Any:
+    return pickle.loads(ctypes.string_at(at, size))
+
+
+@ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+def _unpickle(at: int, size: int, _: int) -> Any:
+    """Types and errors that machine code makes; numba's own would load numba."""
+    return _unpickled(at, size)
 
 
 @functools.cache
