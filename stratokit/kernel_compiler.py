@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import types
@@ -15,21 +16,21 @@ from numba.core.environment import lookup_environment
 from numba.core.runtime.nrt import rtsys
 from numba.core.types import unliteral
 
-from stratokit import kernel_cache, kernel_code, kernels
+from stratokit import kernel_cache, kernel_code, kernel_objects, kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
 def dispatcher(kernel: kernels.Kernel) -> Any:
-    """numba's object for a kernel: what it finds in place of the other kernels that this one names are theirs."""
+    """numba's object for a kernel; of other kernels that this one names it finds theirs."""
     function = kernel.function
     known = dict(function.__globals__)
     copy = types.FunctionType(
         function.__code__, known, function.__name__, function.__defaults__, function.__closure__
     )
     functools.update_wrapper(copy, function)
-    del copy.__wrapped__  # type: ignore[attr-defined] - numba would compile that
+    del copy.__dict__["__wrapped__"]
     made: Any = numba.njit(copy, **kernel.options)
     if made is not copy:  # as it is with NUMBA_DISABLE_JIT
         made._cache = _Cache(copy)  # type: ignore[no-untyped-call]
@@ -42,20 +43,32 @@ def dispatcher(kernel: kernels.Kernel) -> Any:
 
 
 def keep(kernel: kernels.Kernel, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
-    """Keep the machine code that `kernel` ran with these arguments for processes without numba, if that can be."""
+    """Keep the machine code that `kernel` ran with these arguments, if processes without numba can run it."""
     overloads = getattr(kernel.compiled, "overloads", {})
     found = overloads.get(tuple(map(numba.typeof, arguments)))
-    if found is None or found.reload_init or found.lifted or not kernel_code.can_keep(kernel.function):
-        return
-    kernel_code.save(
-        kernel.function,
-        kinds,
-        found.library._get_compiled_object(),
-        found.fndesc.llvm_cpython_wrapper_name,
-        found.fndesc.env_name,
-        lookup_environment,
-        binding.address_of_symbol,
-    )
+    if found is not None and kernel_code.can_keep(kernel.function):
+        # Otherwise numba compiles it, or takes it from its own cache, every time.
+        with contextlib.suppress(Exception):
+            kept = _kept(found)
+            if kept is not None:
+                kernel_code.save(kernel.function, kinds, kept)
+
+
+def _kept(found: Any) -> kernel_code.Kept | None:
+    described = found.fndesc
+    linked = kernel_objects.linked(found.library._get_compiled_object(), described.llvm_cpython_wrapper_name)
+    if linked is None or found.reload_init or found.lifted or described.env_name not in linked.environments:
+        return None
+    for _, name, _ in linked.outer:
+        known = binding.address_of_symbol(name)
+        if name not in kernel_code.OUR_OWN and known not in (None, kernel_code.address(name)):
+            return None
+    constants = {}
+    for name in linked.environments:
+        environment = lookup_environment(name)  # type: ignore[no-untyped-call]
+        if environment is not None and environment.consts:
+            constants[name] = list(environment.consts)
+    return kernel_code.Kept(linked, constants, described.env_name)
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

@@ -103,7 +103,7 @@ class Compiled:
         """For numba, which asks what it does not know."""
         from numba import typeof
 
-        return typeof(self.compiled)
+        return typeof(self.compiled)  # type: ignore[no-untyped-call]
 
 
 class Kernel(Compiled):

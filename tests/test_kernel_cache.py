@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stratokit import kernel_cache, kernels
+from stratokit import kernel_cache, kernel_code, kernel_compiler, kernel_objects, kernels
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +54,7 @@ def package(tmp_path: Path) -> Path:
     """A package of the same name with little but three kernels, one calling another."""
     package = tmp_path / "stratokit"
     package.mkdir()
-    for module in (kernel_cache, kernels):
+    for module in (kernel_cache, kernel_code, kernel_compiler, kernel_objects, kernels):
         shutil.copy(module.__file__, package)
     (package / "__init__.py").write_text("")
     (package / "caller.py").write_text(CALLER)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from stratokit.kernels import kernel
 from stratokit.loads import load16, load32, load64
 
 
-@numba.njit
+@kernel
 def loaded(data, at):
     return load16(data, at), load32(data, at), load64(data, at)
 
