@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import threading
+from typing import NoReturn
 
 import typer
 
@@ -14,6 +17,7 @@ from stratokit.cli.doctor import doctor
 from stratokit.cli.fields import fields
 from stratokit.cli.follow import follow
 from stratokit.cli.info import info
+from stratokit.cli.parameters import Command, Group
 from stratokit.cli.record import record
 from stratokit.cli.report import ReportCommand, report
 from stratokit.cli.table import table
@@ -24,6 +28,7 @@ FAILED, USAGE = 1, 2
 
 app = typer.Typer(
     name="stratokit",
+    cls=Group,
     no_args_is_help=True,
     # Plain help keeps the examples as they are written, and a terminal of any width can show it.
     rich_markup_mode=None,
@@ -31,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (record, trigger, report, diff, info, table, follow, convert, fields, doctor):
-    app.command(cls=ReportCommand if verb is report else None)(verb)
+    app.command(cls=ReportCommand if verb is report else Command)(verb)
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,11 +63,26 @@ def stratokit(
 
 
 def main() -> None:
-    """Run the program and exit: 0 done, 1 failed, 2 wrong usage; messages on stderr, no traceback."""
+    """Run the program and exit, as `run` says."""
+    _end(run())
+
+
+def run() -> int:
+    """Run the program: 0 done, 1 failed, 2 wrong usage; messages on stderr, no traceback."""
     # A name from a capture may hold what the terminal's encoding cannot write.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(_quietly(_run()))
+    return _quietly(_run())
+
+
+def _end(code: int) -> NoReturn:
+    """Exit; taking libraries of data frames apart would take as long as loading them."""
+    others = [thread for thread in threading.enumerate() if not thread.daemon]
+    if "polars" not in sys.modules or len(others) > 1:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run() -> int:

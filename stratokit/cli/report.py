@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
 
 from stratokit.cli.arguments import Force, Inputs, KeyLog, Output, ReportFormat, Where
+from stratokit.cli.parameters import Command
 from stratokit.cli.values import names
 
 _ROWS = {"text": 15, "html": 500, "json": 0}
 
 
-class ReportCommand(TyperCommand):
+class ReportCommand(Command):
     """Its help names the sections that there are; what they are made of loads only then."""
 
     def format_help_text(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stratokit.filters import literals, tree
 from stratokit.filters.catalogue import ADDRESSES, TYPES
@@ -87,6 +86,8 @@ def _bytes_match(value: bytes) -> Check:
     pattern = value.decode("latin-1")
 
     def column(series: pl.Series) -> pl.Series:
+        import pyarrow.compute as pc  # takes long to load
+
         found = pc.match_substring_regex(series.to_arrow().cast(pa.large_binary()), pattern, ignore_case=True)
         return pl.Series(found)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stratokit.errors import FormatError
@@ -283,6 +282,8 @@ class CaptureReader:
                 f"{os.fspath(self.path)} is damaged in row group {group.index}: {error}"
             ) from error
         if group.kind is None:
+            import pyarrow.compute as pc  # takes long to load
+
             table = table.filter(pc.equal(table["kind"].cast(pa.string()), kind))
         return conform(table, wanted)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import synthetic
 
-from stratokit.cli.app import main
+from stratokit.cli import app
 
 
 class Outcome(NamedTuple):
@@ -31,13 +31,12 @@ def stratokit(
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["stratokit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
+        code = app.run()
         out, err = capsys.readouterr()
         # The first test after a change of a kernel compiles it, and says so.
         err = "".join(line for line in err.splitlines(keepends=True) if "first use" not in line)
         assert "Traceback" not in err
-        return Outcome(int(ended.value.code or 0), out, err)
+        return Outcome(code, out, err)
 
     return run
 

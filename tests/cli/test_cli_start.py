@@ -63,9 +63,39 @@ def test_a_table_loads_no_decoder_of_applications(pcap: Path, table: str) -> Non
 @pytest.mark.parametrize("table", ["packets", "flows", "tcp", "dns", "http", "tls"])
 def test_kernels_run_without_numba(pcap: Path, table: str) -> None:
     loaded("table", table, pcap)  # compiled now, if they were not before
-    assert not loaded("table", table, pcap) & {"numba", "llvmlite"}
+    assert not loaded("table", table, pcap) & {"numba", "llvmlite", "pydantic"}
 
 
-def test_a_report_runs_without_numba() -> None:
-    loaded("report", SAMPLES / "mixed.parquet")
-    assert not loaded("report", SAMPLES / "mixed.parquet") & {"numba", "llvmlite"}
+@pytest.mark.parametrize("verb", [("report",), ("table", "packets", "--where", "tcp.port == 80")])
+def test_nor_do_those_of_a_capture(verb: tuple[str, ...]) -> None:
+    loaded(*verb, SAMPLES / "mixed.parquet")
+    found = loaded(*verb, SAMPLES / "mixed.parquet")
+    assert not found & {"numba", "llvmlite", "pydantic"}
+    assert ("pyarrow.compute" in found) == (verb == ("report",))
+
+
+def test_words_that_are_not_plain_are_refused_as_typer_does(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stratokit", "table"]
+    for words, error in (
+        (["packets"], "Missing argument 'IN...'"),
+        (["packets", "x.pcap", "--limit", "many"], "Invalid value for '--limit'"),
+        (["packets", "x.pcap", "--limit", "-1"], "Invalid value for '--limit'"),
+        (["packets", "x.pcap", "--format", "xml"], "Invalid value for '--format'"),
+        (["packets", "x.pcap", "--none"], "No such option"),
+    ):
+        done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert error in done.stderr
+
+
+def test_an_early_end_loses_nothing(pcap: Path, tmp_path: Path) -> None:
+    """The program ends without taking its libraries apart."""
+    command = [sys.executable, "-m", "stratokit", "table", "packets"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, pcap], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "stratokit: No space left on device\n")
+    shown = subprocess.run([*command, pcap, "--format", "csv"], capture_output=True, check=True).stdout
+    with (tmp_path / "a.csv").open("wb") as file:
+        subprocess.run([*command, pcap, "--format", "csv"], stdout=file, check=True)
+    assert (tmp_path / "a.csv").read_bytes() == shown
+    assert shown.count(b"\n") > 100
