@@ -46,6 +46,22 @@ _NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"}
 _PROCESSOR = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
 
 
+class Compiled:
+    """What kernels may name and numba shall not see before it is loaded."""
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        """What numba has in its place."""
+        raise NotImplementedError
+
+    @property
+    def _numba_type_(self) -> Any:
+        """For numba, which asks what it does not know."""
+        from numba import typeof
+
+        return typeof(self.compiled)  # type: ignore[no-untyped-call]
+
+
 class Linked(NamedTuple):
     """Bytes to be mapped, and what becomes of words in them; places are offsets from the beginning."""
 

@@ -16,13 +16,15 @@ from numba.core.environment import lookup_environment
 from numba.core.runtime.nrt import rtsys
 from numba.core.types import unliteral
 
-from stratokit import kernel_cache, kernel_code, kernel_objects, kernels
+from stratokit import kernel_cache, kernel_code, kernel_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+listeners: list[Callable[[Any], None]] = []  # called with each function that numba begins to compile
 
-def dispatcher(kernel: kernels.Kernel) -> Any:
+
+def dispatcher(kernel: Any) -> Any:
     """numba's object for a kernel; of other kernels that this one names it finds theirs."""
     function = kernel.function
     known = dict(function.__globals__)
@@ -37,12 +39,12 @@ def dispatcher(kernel: kernels.Kernel) -> Any:
         made.get_call_template = functools.partial(_of_plain_types, made.get_call_template)
     kernel.__dict__["compiled"] = made  # a kernel may call itself
     for name in _names(function.__code__):
-        if isinstance(known.get(name), kernels.Compiled):
+        if isinstance(known.get(name), kernel_code.Compiled):
             known[name] = known[name].compiled
     return made
 
 
-def keep(kernel: kernels.Kernel, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
+def keep(kernel: Any, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
     """Keep the machine code that `kernel` ran with these arguments, if processes without numba can run it."""
     overloads = getattr(kernel.compiled, "overloads", {})
     found = overloads.get(tuple(map(numba.typeof, arguments)))
@@ -140,7 +142,7 @@ class _Listener(event.Listener):
 
     def on_start(self, event: Any) -> None:
         """numba begins to compile a function."""
-        for tell in tuple(kernels.compile_listeners):
+        for tell in tuple(listeners):
             tell(event.data["dispatcher"].py_func)
 
     def on_end(self, event: Any) -> None:

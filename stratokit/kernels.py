@@ -90,23 +90,7 @@ def _compiled(function: F, options: dict[str, Any]) -> F:
     return compiled  # type: ignore[no-any-return]
 
 
-class Compiled:
-    """What kernels may name and numba shall not see before it is loaded."""
-
-    @functools.cached_property
-    def compiled(self) -> Any:
-        """What numba has in its place."""
-        raise NotImplementedError
-
-    @property
-    def _numba_type_(self) -> Any:
-        """For numba, which asks what it does not know."""
-        from numba import typeof
-
-        return typeof(self.compiled)  # type: ignore[no-untyped-call]
-
-
-class Kernel(Compiled):
+class Kernel(kernel_code.Compiled):
     """A function and its machine code, for each row of types of arguments that it was called with."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
@@ -125,10 +109,11 @@ class Kernel(Compiled):
     @functools.cached_property
     def compiled(self) -> Any:
         """numba's dispatcher."""
-        from stratokit.kernel_compiler import dispatcher
+        from stratokit import kernel_compiler
 
+        kernel_compiler.listeners = compile_listeners
         with _LOCK:
-            return self.__dict__.get("compiled") or dispatcher(self)
+            return self.__dict__.get("compiled") or kernel_compiler.dispatcher(self)
 
     def _kept(self, kinds: tuple[Any, ...]) -> Callable[..., Any] | None:
         with _LOCK:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from stratokit.kernels import Compiled
+from stratokit.kernel_code import Compiled
 
 
 class _Load(Compiled):
