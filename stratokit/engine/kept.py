@@ -14,11 +14,11 @@ import numpy as np
 import polars as pl
 
 from stratokit.engine.capture import Capture
-from stratokit.engine.convert import metadata_of
 from stratokit.engine.fields import uses
 from stratokit.engine.frames import collect
 from stratokit.engine.recording_filter import Part, Plan, flow_tables, plan
 from stratokit.engine.scap import carried
+from stratokit.engine.writing import metadata_of
 from stratokit.formats.parquet import CaptureWriter
 from stratokit.formats.pcapng import cold
 from stratokit.schema import load
@@ -26,7 +26,7 @@ from stratokit.schema import load
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stratokit.engine.convert import Progress
+    from stratokit.engine.writing import Progress
 
 # The filters through which a capture went after it was recorded.
 METADATA_KEY = "kept"

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from stratokit.engine.convert import metadata_of
 from stratokit.engine.redact import frames, metadata
 from stratokit.engine.redact.addresses import PrefixHash
 from stratokit.engine.redact.streams import Hidden, hidden_of
+from stratokit.engine.writing import metadata_of
 from stratokit.formats import events
 from stratokit.formats.parquet import CaptureWriter
 from stratokit.kernels import kernel
