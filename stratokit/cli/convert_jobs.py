@@ -7,6 +7,7 @@ which is empty when the file is there.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -31,8 +32,11 @@ def main() -> None:
     """Serve until the recorder closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin:
-        sys.stdout.write(json.dumps({"error": _convert(json.loads(line))}) + "\n")
-        sys.stdout.flush()
+        answer = json.dumps({"error": _convert(json.loads(line))}).encode() + b"\n"
+        try:
+            os.write(sys.stdout.fileno(), answer)
+        except BrokenPipeError:
+            return  # the recorder was killed; the next one finds the file
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Whatever goes wrong while recording: what was recorded stays readable, and what was lost is counted."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -108,39 +109,69 @@ for i in itertools.count():
 """
 
 
+# What a killed recorder was to do; all of it leaves spools that tell all.
+MODES = ((), ("--rotate-time", "1s"), ("--keep", "1m"))
+
+
 def test_killed_at_any_moment(tmp_path):
-    """Random moments; STRATOKIT_KILLS=36 makes a long run. What is kept has no gap, and the end is near."""
+    """Random moments; STRATOKIT_KILLS=200 makes a long run. What is kept has no gap, and the end is near."""
+    kills = int(os.environ.get("STRATOKIT_KILLS", "5"))
+    seen = []
     with subprocess.Popen([sys.executable, "-c", TICKER]) as ticker:
         try:
-            for index in range(int(os.environ.get("STRATOKIT_KILLS", "5"))):
-                _kill_once(tmp_path / f"{index}.parquet", ticker.pid, early=index % 5 == 0)
+            for index in range(kills):
+                folder = tmp_path / f"{index}"
+                folder.mkdir()
+                mode = MODES[index % len(MODES)]
+                seen.append(_kill_once(folder, mode, ticker.pid, early=index % 5 == 0))
+                shutil.rmtree(folder)
         finally:
             ticker.kill()
+    recorded = [missing for missing in seen if missing is not None]
+    print(json.dumps({"kills": kills, "with_rows": len(recorded), "missing_ms": max(recorded, default=0)}))
 
 
-def _kill_once(path, ticker, early):
-    left = path.with_suffix(".spool")
-    with subprocess.Popen([*STRATOKIT, "record", "-o", path, "--quiet"]) as process:
-        while not early and not left.exists():
+def _kill_once(folder, mode, ticker, early):
+    """How many ms before the kill the last event is that was kept; None when it had not begun to record."""
+    with subprocess.Popen(
+        [*STRATOKIT, "record", "-o", folder / "a.parquet", "--quiet", *mode],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not early and not list(folder.glob("a*.spool")):
             time.sleep(0.005)
-        time.sleep(random.uniform(0, 2))
+        time.sleep(random.uniform(0, 3))
         process.kill()
         killed_ns = time.time_ns()
-    if not left.exists():
-        return
-    done = run("convert", left, path)
-    assert "Traceback" not in done.stderr
-    if done.returncode:
-        assert "nothing to convert" in done.stderr or "not a stratokit spool" in done.stderr
-        return
-    rows = pl.read_parquet(path)
-    assert rows.filter(counter="spool_unfinished").height == 1
+        # Until the process that converts segments has ended too, which has the same stderr.
+        assert "Traceback" not in process.communicate(timeout=60)[1]
+    captures = []
+    for left in sorted(folder.glob("a*.spool")):
+        capture = left.with_suffix(".parquet")
+        if capture.exists():
+            captures.append(capture)  # killed between the making of a capture and the removal of its spool
+            continue
+        done = run("convert", left, capture)
+        assert "Traceback" not in done.stderr
+        if done.returncode:
+            assert "nothing to convert" in done.stderr or "not a stratokit spool" in done.stderr
+        else:
+            captures.append(capture)
+    captures = sorted({*captures, *folder.glob("a*.parquet")})
+    if not captures:
+        return None
+    rows = pl.concat([pl.read_parquet(path) for path in captures], how="diagonal")
+    # Two of them when it was killed while the next segment began.
+    assert 1 <= rows.filter(counter="spool_unfinished").height <= 1 + bool(mode)
     assert rows.filter(pl.col("counter").is_in(["event_unreadable", "chunk_damaged"])).is_empty()
     ticks = rows.filter(pl.col("pid") == ticker, syscall="write").sort("ts")["data"]
     numbers = [int(tick.split()[0]) for tick in ticks]
-    if numbers:
-        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-        assert killed_ns - int(ticks[-1].split()[1]) < 1_000_000_000
+    if not numbers:
+        return None
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    missing_ns = killed_ns - int(ticks[-1].split()[1])
+    assert missing_ns < 1_000_000_000
+    return missing_ns // 1_000_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,6 @@
 """Recordings in segments: nothing is lost or doubled at a border, each file stands alone, nothing grows."""
 
+import json
 import os
 import signal
 import socket
@@ -34,6 +35,12 @@ for i in range(int(sys.argv[1])):
 
 def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Memory that is in no file: the recorder's own."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) << 10
 
 
 def descriptors(pid: int) -> int:
@@ -95,7 +102,7 @@ def test_rotation_loses_and_doubles_nothing(tmp_path):
     # Which file was read, by a descriptor that is older than all segments, is known in each of them.
     read = calls.filter(pl.col("syscall") == "pread64")
     assert set(read["fd_name"]) == {str(old)}
-    # A last segment may begin between the end of the work and the signal that ends the recording.
+
     at_work = [path for path in paths if work.pid in rows([path], "syscall")["pid"]]
     assert at_work in (paths, paths[:-1])
     for path in at_work:
@@ -135,11 +142,12 @@ def test_a_day_by_rotation(tmp_path):
     """
     wanted, kept = int(os.environ.get("STRATOKIT_SEGMENTS", "20")), 4
     command = [*STRATOKIT, "record", "-o", tmp_path / "a.parquet", "--syscalls", "write", "--no-packets"]
-    command += ["--rotate-size", "1M", "--rotate-count", str(kept)]
+    # By name, so that a day of this disturbs nobody else on the machine.
+    command += ["--comm", "dd", "--rotate-size", "1M", "--rotate-count", str(kept)]
     load = subprocess.Popen(["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "status=none"])
     load.send_signal(signal.SIGSTOP)
     seen: dict[int, Path] = {}
-    sizes, open_files, files, on_disk = [], [], [], []
+    sizes, own, open_files, files, on_disk = [], [], [], [], []
     try:
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as recorder:
             watching(recorder, "*.spool", tmp_path)
@@ -158,6 +166,7 @@ def test_a_day_by_rotation(tmp_path):
                         seen[int(path.name[2:8])] = path
                         assert opens_alone(path)
                 sizes.append(resident_bytes(recorder.pid))
+                own.append(anonymous_bytes(recorder.pid))
                 open_files.append(descriptors(recorder.pid))
                 files.append(sum(path.suffix == ".parquet" for path in there))
                 on_disk.append(sum(path.stat().st_size for path in there if path.exists()))
@@ -172,9 +181,13 @@ def test_a_day_by_rotation(tmp_path):
     assert len(list(tmp_path.glob("*"))) == kept
     assert max(files) <= kept + 1
     assert max(open_files) - min(open_files) <= 8
-    later = sizes[len(sizes) // 4 :]
+    later, own = sizes[len(sizes) // 4 :], own[len(own) // 4 :]
     assert max(later) < 1.1 * min(later)
+    assert max(own) < 1.1 * min(own)
     assert max(on_disk) < 64 << 20
+    found = {"rss_from": min(later), "rss_to": max(later), "anon_from": min(own), "anon_to": max(own)}
+    found = {f"{name}_mb": round(size / 1e6, 1) for name, size in (found | {"disk_to": max(on_disk)}).items()}
+    print(json.dumps({"segments": len(seen), "files_to": max(files)} | found))
 
 
 def opens_alone(path: Path) -> bool:
