@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import pathlib
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VMLINUX = pathlib.Path("/sys/kernel/btf/vmlinux")
 
@@ -12,6 +17,30 @@ KIND_POINTER, KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_TYPEDEF, KIND_PROTOTYPE =
 # Bytes that follow the 12-byte type header, for each kind: a fixed part and a part per element (vlen).
 _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}  # int, array, variable, declaration tag
 _PER_ELEMENT = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # struct, union, enum, prototype, section, enum64
+
+
+class _Types:
+    """Of each type name, kind, number of elements, and where what follows its header begins: 100,000 and
+    more, which as objects of Python take ten times as much.
+    """
+
+    def __init__(self) -> None:
+        self._names, self._infos, self._places = (array.array("I") for _ in range(3))
+
+    def append(self, name: int, info: int, place: int) -> None:
+        self._names.append(name)
+        self._infos.append(info)
+        self._places.append(place)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, number: int) -> tuple[int, int, int, int]:
+        info = self._infos[number]
+        return self._names[number], info >> 24 & 0x1F, info & 0xFFFF, self._places[number]
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
+        return map(self.__getitem__, range(len(self)))
 
 
 class Btf:
@@ -25,9 +54,8 @@ class Btf:
             raise ValueError("not a little-endian BTF blob")
         self._blob = blob
         self._text = blob[header_bytes + text_at : header_bytes + text_at + text_bytes]
-        self._types: list[tuple[int, int, int, int]] = [
-            (0, 0, 0, 0)
-        ]  # name, kind, elements, offset behind header
+        self._types = _Types()
+        self._types.append(0, 0, 0)
         self._structs: dict[int, int] = {}
         position, end = header_bytes + type_at, header_bytes + type_at + type_bytes
         unpack = struct.Struct("<II").unpack_from
@@ -36,7 +64,7 @@ class Btf:
             kind, elements = info >> 24 & 0x1F, info & 0xFFFF
             if kind == KIND_STRUCT and name:
                 self._structs.setdefault(name, len(self._types))
-            self._types.append((name, kind, elements, position + 12))
+            self._types.append(name, info, position + 12)
             position += 12 + _FIXED.get(kind, 0) + _PER_ELEMENT.get(kind, 0) * elements
 
     def _name(self, at: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError, UsageError
 from stratokit.record import limits, specs
-from stratokit.record.host_load import Disk, ProgramTime, anonymous_bytes, give_back_pages, maps_bytes
+from stratokit.record.host_load import Disk, ProgramTime, anonymous_bytes, maps_bytes
 
 if TYPE_CHECKING:
     from stratokit.record.loader import Kernel
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 LOOK_NS = 1_000_000_000
 SLOW_WRITE_NS = 250_000_000
-# Python, what the compiler leaves, and all maps but the buffer; measured: 56 MB and 8 to 25 MB.
-BASE_BYTES = 80 << 20
+# Python, what the compiler leaves, and all maps but the buffer; measured: 35 MB and 8 to 25 MB.
+BASE_BYTES = 64 << 20
 SMALLEST_BUFFER = 1 << 20
 OVER_MEMORY, OVER_DISK, LITTLE_FREE = "--max-memory reached", "--max-disk reached", "little free disk left"
 DISK_FULL = "disk full"
@@ -79,7 +79,6 @@ class Guard:
         self.counts: dict[str, int] = {}
         self._maps = 0
         if self._limits.memory_bytes is not None:
-            give_back_pages()
             self._maps = maps_bytes()
             if asked.buffer_bytes != options.buffer_bytes:
                 step = f"a buffer of {options.buffer_bytes >> 10} KB instead of {asked.buffer_bytes >> 10} KB"

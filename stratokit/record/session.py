@@ -18,6 +18,7 @@ from stratokit.record import btf, guard, host, netns, privileges, scope
 from stratokit.record.alarms import Alarms
 from stratokit.record.checks import check
 from stratokit.record.command import end_command, urgent
+from stratokit.record.host_load import give_back_pages
 from stratokit.record.loader import Kernel
 from stratokit.record.openssl import OpenSsl
 from stratokit.record.options import RecordOptions, Result, Status
@@ -124,6 +125,7 @@ class Session:
         exit_code: int | None = None
         try:
             self._open()
+            give_back_pages()  # everything is compiled and attached
             self._unless_stopped()
             command = self._start_command()
             with urgent():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import bisect
 import contextlib
 import itertools
@@ -38,22 +37,26 @@ class Kallsyms:
     def names(self, addresses: Iterable[int]) -> dict[int, str]:
         """`function+0x1a` for each address behind a function's; empty where the kernel shows only zeros.
 
-        Reads the file twice, so that not all names (ten megabytes) are in memory.
+        The file is in no order, so of each span between two addresses the last function is kept.
         """
+        wanted = sorted(addresses)
+        lasts: list[tuple[int, bytes]] = [(0, b"")] * (len(wanted) + 1)
         try:
-            begins = array.array("Q", sorted(address for address, _ in self._code() if address))
+            for begin, line in self._code():
+                place = bisect.bisect_left(wanted, begin)
+                if begin > lasts[place][0]:
+                    lasts[place] = begin, line
         except (OSError, ValueError):
             return {}
-        found: dict[int, int] = {}
-        for address in addresses:
-            if (place := bisect.bisect_right(begins, address)) > 0:
-                found[address] = begins[place - 1]
-        wanted = set(found.values())
-        texts: dict[int, str] = {}
-        for begin, line in self._code():
-            if begin in wanted:
-                texts.setdefault(begin, line.split()[2].decode(errors="backslashreplace"))
-        return {a: f"{texts[begin]}+{a - begin:#x}" for a, begin in found.items() if begin in texts}
+        found: dict[int, str] = {}
+        begin, line = 0, b""
+        for address, (last, its_line) in zip(wanted, lasts, strict=False):
+            if last:
+                begin, line = last, its_line
+            if begin:
+                name = line.split()[2].decode(errors="backslashreplace")
+                found[address] = f"{name}+{address - begin:#x}"
+        return found
 
     def readable(self) -> bool:
         """Whether it shows where functions are."""

@@ -124,7 +124,7 @@ def test_memory_within_its_limit(tmp_path):
                 maps |= {fields["map_id"]: int(fields["memlock"])} if "map_id" in fields else {}
     assert int(status["RssAnon"].split()[0]) * 1024 + sum(maps.values()) <= 96 << 20
     facts = info(made.path)
-    assert [step["step"] for step in facts["limits"]] == ["a buffer of 16384 KB instead of 65536 KB"]
+    assert [step["step"] for step in facts["limits"]] == ["a buffer of 32768 KB instead of 65536 KB"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_memory_within_its_limit(tmp_path):
     [
         ("--max-cpu", "0%", "is no share of a processor"),
         ("--max-cpu", "much", "is no share of a processor"),
-        ("--max-memory", "1M", "--max-memory takes 81M or more"),
+        ("--max-memory", "1M", "--max-memory takes 65M or more"),
         ("--max-disk", "1k", "--max-disk takes 1M or more"),
         ("--min-free", "-1", "is no size"),
     ],
