@@ -196,6 +196,8 @@ def to_packets(
     # Without times: Python's have no nanoseconds.
     interfaces = collect(capture.rows("interface").drop("ts")).iter_rows(named=True)
     known = [Interface.from_row(row) for row in interfaces]
+    if len({interface.netns for interface in known}) > 1:  # of which each has a "lo"
+        known = [dataclasses.replace(i, description=f"network namespace {i.netns}") for i in known]
     if choices.with_events:
         from stratokit.engine.mixed_files import with_events
 

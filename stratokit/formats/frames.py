@@ -25,6 +25,7 @@ class Interface:
     name: str = ""
     ifindex: int = 0
     link_type: int = ETHERNET
+    netns: int | None = None
     snaplen: int = 0
     description: str = ""
     mac: str = ""
@@ -38,6 +39,7 @@ class Interface:
             name=row["interface"] or "",
             ifindex=row["ifindex"] or 0,
             link_type=ETHERNET if row["link_type"] is None else row["link_type"],
+            netns=row.get("netns"),
             mac=row["mac"] or "",
             addresses=tuple(row["addresses"] or ()),
         )

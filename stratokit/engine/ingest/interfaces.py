@@ -58,6 +58,7 @@ class Interfaces:
     def __init__(self, found: Survey) -> None:
         table = _table(found)
         self._several = table["netns"].n_unique() > 1
+        self._only = None if self._several or table.is_empty() else table["netns"][0]
         self._exact = table.select("netns", "ifindex", "interface").drop_nulls("netns")
         # Where the namespace is not known, an index still tells the name if all that have it agree.
         same = table.group_by("ifindex").agg(
@@ -88,8 +89,8 @@ class Interfaces:
         named = frame.join(self._exact, on=["netns", "ifindex"], how="left", maintain_order="left")
         return named["interface"]
 
-    def names(self, cookies: pl.Series, indexes: Any) -> pl.Series:
-        """Name of each packet's interface, by the cookie of its socket and the index in its namespace."""
+    def places(self, cookies: pl.Series, indexes: Any) -> tuple[pl.Series, pl.Series]:
+        """Name and network namespace of packets' interfaces, by the cookie of the socket and the index."""
         frame = pl.DataFrame({"socket_cookie": cookies, "ifindex": np.asarray(indexes, np.uint32)})
         frame = frame.with_columns(
             pl.col("ifindex")
@@ -97,9 +98,8 @@ class Interfaces:
             .alias("agreed")
         )
         if not self._several:
-            return frame["agreed"].alias("interface")
+            return frame["agreed"], pl.repeat(self._only, frame.height, dtype=pl.UInt64, eager=True)
         frame = frame.join(self._homes, on="socket_cookie", how="left", maintain_order="left")
         frame = frame.join(self._exact, on=["netns", "ifindex"], how="left", maintain_order="left")
-        return frame.select(
-            pl.when(pl.col("netns").is_null()).then("agreed").otherwise("interface").alias("interface")
-        ).to_series()
+        known = pl.when(pl.col("netns").is_null()).then("agreed").otherwise("interface")
+        return frame.select(known).to_series(), frame["netns"]

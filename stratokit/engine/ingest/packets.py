@@ -88,9 +88,9 @@ class Packets:
                 }
             ).with_columns(pl.col("src_ip", "dst_ip").cast(pl.String))
         )
-        names = given["interface"]
+        names, networks = given["interface"], given.get("netns")
         if names is None:
-            names = self._interfaces.names(who["socket_cookie"], given["ifindex"])
+            names, networks = self._interfaces.places(who["socket_cookie"], given["ifindex"])
         segments = pl.Series(given["gso_segments"])
         data, offsets = contents
         own: dict[str, Any] = {
@@ -98,6 +98,7 @@ class Packets:
             "frame": given["frame"].to_arrow(),
             "interface": names.to_arrow(),
             "ifindex": pa.array(given["ifindex"]),
+            "netns": pl.Series(networks, dtype=pl.UInt64).replace(0, None).to_arrow(),
             "direction": pl.select(pl.when(pl.Series(outgoing)).then(pl.lit("out")).otherwise(pl.lit("in")))
             .to_series()
             .to_arrow(),

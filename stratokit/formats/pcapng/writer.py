@@ -41,6 +41,7 @@ COLUMNS = (
     "ts",
     "interface",
     "ifindex",
+    "netns",
     "direction",
     "link_type",
     "orig_len",
@@ -115,7 +116,8 @@ class PcapngWriter(FileWriter):
         self._ethernet = ethernet
         self._comments = comments
         self._header = blocks.section(metadata)
-        self._interface_ids: dict[tuple[int, str, int], int] = {}
+        # By namespace too, as each has a "lo" with index 1; None: whichever came first.
+        self._interface_ids: dict[tuple[int | None, int, str, int], int] = {}
         self._delivered: list[int] = []
         self._processes: dict[tuple[Any, ...], int] = {}
         self._sightings = FirstSightings()
@@ -197,13 +199,15 @@ class PcapngWriter(FileWriter):
 
     def _interfaces_of(self, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
         """Interface id of each packet, and the size of the header that is put before it."""
-        group, rows = group_rows([batch["ifindex"], batch["interface"], batch["link_type"]])
-        distinct = batch.select(["ifindex", "interface", "link_type"]).take(pa.array(rows)).to_pylist()
+        names = ["netns", "ifindex", "interface", "link_type"]
+        group, rows = group_rows([batch[name] for name in names])
+        distinct = batch.select(names).take(pa.array(rows)).to_pylist()
         ids = np.empty(len(distinct), np.int64)
         headers = np.zeros(len(distinct), np.int64)
         for i, row in enumerate(distinct):
             link_type = ETHERNET if row["link_type"] is None else row["link_type"]
-            ids[i] = self._interface_id(Interface(row["interface"] or "", row["ifindex"] or 0, link_type))
+            name, number = row["interface"] or "", row["ifindex"] or 0
+            ids[i] = self._interface_id(Interface(name, number, link_type, row["netns"]))
             if self._ethernet and link_type in RAW_IP:
                 headers[i] = ETHERNET_HEADER
         interfaces = ids[group]
@@ -214,12 +218,14 @@ class PcapngWriter(FileWriter):
     def _interface_id(self, interface: Interface) -> int:
         """Id of an interface; one that is new gets its block."""
         link_type = ETHERNET if self._ethernet and interface.link_type in RAW_IP else interface.link_type
-        key = (interface.ifindex, interface.name, link_type)
+        rest = (interface.ifindex, interface.name, link_type)
+        key = (interface.netns, *rest)
         if key not in self._interface_ids:
             block = blocks.interface_block(self._header, interface, link_type)
             self._blocks.write_block(block)
             self._blocks.interfaces.add(block.interface_id)
             self._interface_ids[key] = block.interface_id
+            self._interface_ids.setdefault((None, *rest), block.interface_id)
             self._delivered.append(0)
         return self._interface_ids[key]
 

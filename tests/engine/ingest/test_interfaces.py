@@ -25,11 +25,18 @@ THERE = (
 
 def names(found, *wanted):
     cookies, indexes = zip(*wanted, strict=True)
-    return Interfaces(found).names(pl.Series(cookies, dtype=pl.UInt64), indexes).to_list()
+    return Interfaces(found).places(pl.Series(cookies, dtype=pl.UInt64), indexes)[0].to_list()
+
+
+def networks(found, *wanted):
+    cookies, indexes = zip(*wanted, strict=True)
+    return Interfaces(found).places(pl.Series(cookies, dtype=pl.UInt64), indexes)[1].to_list()
 
 
 def test_one_namespace_needs_no_socket():
-    assert names(survey({"interfaces": list(HERE)}), (None, 1), (5, 2), (5, 3)) == ["lo", "eth0", None]
+    found = survey({"interfaces": list(HERE)})
+    assert names(found, (None, 1), (5, 2), (5, 3)) == ["lo", "eth0", None]
+    assert networks(found, (None, 1), (5, 2)) == [10, 10]
 
 
 def test_the_socket_tells_the_namespace():
@@ -38,6 +45,7 @@ def test_the_socket_tells_the_namespace():
         {"interfaces": [*HERE, *THERE], "sockets": older}, homes=[(5, 0, 10), (6, 0, 20), (8, 0, 30)]
     )
     assert names(found, (5, 2), (6, 2), (7, 2), (7, 1)) == ["eth0", "veth7", "veth7", "lo"]
+    assert networks(found, (5, 2), (6, 1), (99, 1)) == [10, 20, None]
     # A namespace that was gone before anyone looked tells nothing; without a socket what all share is known.
     assert names(found, (8, 2), (None, 2), (None, 1), (99, 1)) == [None, None, "lo", "lo"]
 
@@ -50,4 +58,5 @@ def test_an_interface_that_changed_is_one_row():
 def test_spools_of_older_versions_have_no_namespaces():
     plain = [{"ifindex": 1, "interface": "lo", "addresses": [], "mtu": 65536, "mac": ""}]
     assert names(survey({"interfaces": plain}), (5, 1)) == ["lo"]
+    assert networks(survey({"interfaces": plain}), (5, 1)) == [None]
     assert rows(survey()).is_empty()
