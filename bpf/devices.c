@@ -121,7 +121,7 @@ int device_frame(struct __sk_buff *skb)
 			bytes = headers;
 			count(COUNT_PACKET_PAYLOAD_SHED);
 		} else {
-			add_bytes(0, bytes - headers);
+			add_bytes(SEEN_PAYLOAD, bytes - headers);
 		}
 	}
 	event.cap_len = bytes;

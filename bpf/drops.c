@@ -124,6 +124,10 @@ int packet_dropped(struct bpf_raw_tracepoint_args *ctx)
 	if (!event->socket_cookie || !scope_cookies.lookup(&event->socket_cookie))
 		return 0;
 #endif
+	if (is_shed(SHED_DROPS)) {
+		count(COUNT_DROP_SHED);
+		return 0;
+	}
 	if (too_many(now)) {
 		count(COUNT_DROP_TOO_MANY);
 		return 0;

@@ -78,7 +78,7 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 			bytes = HEADERS_BYTES;
 			count(COUNT_PACKET_PAYLOAD_SHED);
 		} else {
-			add_bytes(0, bytes - HEADERS_BYTES);
+			add_bytes(SEEN_PAYLOAD, bytes - HEADERS_BYTES);
 		}
 	}
 	slot->event.cap_len = bytes;

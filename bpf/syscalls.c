@@ -375,7 +375,7 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 			}
 		}
 		event->data_bytes = got;
-		add_bytes(1, got);
+		add_bytes(SEEN_DATA, got);
 		at += got;
 	}
 	if (event->flags & FLAG_READ_FAILED)

@@ -300,6 +300,11 @@ static __always_inline int tls_leave(struct registers *ctx)
 		session->moved[TLS_READ] += moved;
 	else
 		session->moved[TLS_WRITE] += moved;
+	if (is_shed(SHED_PLAINTEXT)) {
+		count_bytes(COUNT_TLS_SHED_BYTES, moved);
+		return 0;
+	}
+	add_bytes(SEEN_PLAINTEXT, moved > TLS_BYTES ? TLS_BYTES : moved);
 	slot = tls_slot();
 	if (!slot) {
 		count(COUNT_TLS_NO_SCRATCH);

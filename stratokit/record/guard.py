@@ -30,7 +30,13 @@ ENDED_EARLY = {
 }
 _END = "end of the recording"
 # bpf/limits.c
-_BITS = {limits.PAYLOAD: 1, limits.DATA: 2, limits.PACKETS: 4}
+_BITS = {
+    limits.PAYLOAD: 1,
+    limits.DATA: 2,
+    limits.PACKETS: 4,
+    limits.PLAINTEXT: 8,
+    limits.DROPS: 16,
+}
 
 
 def check(options: RecordOptions) -> None:
@@ -161,9 +167,11 @@ class Guard:
         before = self._before
         grown = {name: n - before["totals"].get(name, 0) for name, n in now["totals"].items()}
         events = sum(n for name, n in grown.items() if name.startswith("recorded_"))
-        seen = events + sum(grown.get(name, 0) for name in ("packet_shed", "syscall_shed"))
+        seen = events + sum(grown.get(name, 0) for name in ("packet_shed", "syscall_shed", "drop_shed"))
         span = now["now"] - before["now"]
-        *calls, payload, data = (n - old for n, old in zip(now["seen"], before["seen"], strict=True))
+        *calls, payload, data, plaintext, _ = (
+            n - old for n, old in zip(now["seen"], before["seen"], strict=True)
+        )
         programs = self._programs.spent_ns(span, seen) if self._programs else 0
         return limits.Usage(
             span_ns=span,
@@ -172,7 +180,9 @@ class Guard:
             drained=now["written"] - before["written"],
             payload=payload,
             data=data,
+            plaintext=plaintext,
             packets=grown.get("recorded_packet", 0) + grown.get("recorded_frame", 0),
+            drops=grown.get("recorded_drop", 0),
             events=events,
             calls={number: n for number, n in enumerate(calls) if n},
             shed={name: grown.get(name, 0) for name in limits.COUNTERS},

@@ -15,16 +15,26 @@ if TYPE_CHECKING:
 
     from stratokit.record.options import Limits
 
-PAYLOAD, DATA, BUSY_CALLS, PACKETS, CALLS = range(5)
+PAYLOAD, DATA, PLAINTEXT, BUSY_CALLS, DROPS, PACKETS, CALLS = range(7)
 STEPS = (
     "packet payload",
     "data of system calls",
+    "plaintext of TLS",
     "busy system calls",
+    "dropped packets",
     "packets",
     "system calls",
 )
 # Counts what each leaves out.
-COUNTERS = ("packet_payload_shed", "syscall_data_shed", "syscall_shed", "packet_shed", "syscall_shed")
+COUNTERS = (
+    "packet_payload_shed",
+    "syscall_data_shed",
+    "tls_shed_bytes",
+    "syscall_shed",
+    "drop_shed",
+    "packet_shed",
+    "syscall_shed",
+)
 # A step that would save less of the whole is passed over.
 WORTH = 0.1
 # Busy calls are the most frequent ones that make up so much of all.
@@ -42,8 +52,9 @@ ROWS_MOST = 1000
 class Usage:
     """What was used and done between two looks, `span_ns` apart; `written` is the total so far.
 
-    `payload` and `data` are recorded bytes of these kinds, `drained` of all; `packets` and `events` are
-    numbers of records, `calls` those of each system call by number, `shed` what was left out by counter.
+    `payload`, `data` and `plaintext` are recorded bytes of these kinds, `drained` of all; `packets`, `drops`
+    and `events` are numbers of records, `calls` those of each system call by number, `shed` what was left out
+    by counter.
     """
 
     span_ns: int
@@ -52,7 +63,9 @@ class Usage:
     drained: int = 0
     payload: int = 0
     data: int = 0
+    plaintext: int = 0
     packets: int = 0
+    drops: int = 0
     events: int = 0
     calls: dict[int, int] = dataclasses.field(default_factory=dict)
     shed: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -194,6 +207,10 @@ def _share(step: int, usage: Usage, spared: Collection[int]) -> float:
         return usage.payload / max(usage.drained, 1)
     if step == DATA:
         return usage.data / max(usage.drained, 1)
+    if step == PLAINTEXT:
+        return usage.plaintext / max(usage.drained, 1)
+    if step == DROPS:
+        return usage.drops / max(usage.events, 1)
     if step == PACKETS:
         return usage.packets / max(usage.events, 1)
     chosen = _busy(usage, spared) if step == BUSY_CALLS else usage.calls.keys() - frozenset(spared)

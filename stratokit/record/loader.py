@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import struct
+import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -74,13 +75,41 @@ def import_bcc() -> Any:
     return module
 
 
+# LLVM ends the whole process where it gives up, without a word to Python. This shell hears that its stdin is
+# closed, and says so instead.
+_LAST_WORDS = r"""read -r done && exit
+why='the compiler of the kernel programs ended the recorder, most often for want of memory'
+printf 'stratokit: %s: %s\n' "$why" "$(tail -n 1 "/proc/self/fd/$1")" >&2
+"""
+
+
 @contextlib.contextmanager
-def compiler_output() -> Iterator[list[str]]:
+def last_words(said: int) -> Iterator[None]:
+    """Should this process end within the block, the user is told, with the last line of the file `said`."""
+    command = ["/bin/sh", "-c", _LAST_WORDS, "sh", str(said)]
+    try:
+        shell = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[said], start_new_session=True
+        )
+    except OSError:  # a container without a shell
+        yield
+        return
+    try:
+        yield
+    finally:
+        shell.communicate(b"done\n")
+
+
+@contextlib.contextmanager
+def compiler_output(*, compiles: bool = False) -> Iterator[list[str]]:
     """Catch what clang and the verifier write to stderr; the list is filled when the block ends."""
     lines: list[str] = []
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    with (
+        tempfile.TemporaryFile() as file,
+        last_words(file.fileno()) if compiles else contextlib.nullcontext(),
+    ):
         os.dup2(file.fileno(), 2)
         try:
             yield lines
@@ -212,7 +241,7 @@ class Kernel:
         os.environ["BCC_KERNEL_SOURCE"] = str(load.data_dir("bpf"))
         lines: list[str] = []
         try:
-            with compiler_output() as lines:
+            with compiler_output(compiles=True) as lines:
                 return bcc.BPF(
                     text=text.encode(),
                     cflags=["-Wno-unused-function", "-Wno-macro-redefined", "-Wno-tautological-compare"],

@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 from recording import STRATOKIT, recording, watches
 from workloads import nginx, web
+from workloads.certificate import certificate
 from workloads.common import find_program
 
 import stratokit as sk
@@ -68,6 +70,64 @@ def test_a_storm_of_calls_is_left_out_and_counted(tmp_path):
     assert "to stay within" in said
     report = subprocess.run([*STRATOKIT, "report", made.path], capture_output=True, text=True, check=True)
     assert "left out from" in report.stdout
+
+
+# Speaks TLS and sends datagrams to a closed port, which the kernel drops, until its stdin is closed.
+TALKING = """
+import select, socket, ssl, sys
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server.load_cert_chain(*sys.argv[1:3])
+client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+to, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+near, far = client.wrap_bio(back, to), server.wrap_bio(to, back, server_side=True)
+for end in (near, far, near, far):
+    try:
+        end.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+sender = socket.socket(type=socket.SOCK_DGRAM)
+said = dropped = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    near.write(bytes(65536))
+    for _ in range(4):
+        far.read(16384)
+    said += 2 * 65536
+    for _ in range(20):
+        sender.sendto(b"x", ("127.0.0.1", 9))
+        dropped += 1
+print(said, dropped)
+"""
+
+
+def test_plaintext_and_drops_are_left_out_and_counted(tmp_path):
+    options = ("--tls", "--max-cpu", "1%", "--no-packets", "--no-sockets", "--syscalls", "ptrace")
+    wanted = (b"plaintext of TLS", b"dropped packets")
+    with (
+        certificate("kiosk.test") as made_of,
+        recording(tmp_path / "a.parquet", *options) as made,
+        subprocess.Popen(
+            [sys.executable, "-c", TALKING, made_of.cert, made_of.key],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as work,
+    ):
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not all(text in made.spool.read_bytes() for text in wanted):
+            time.sleep(0.3)
+        said, dropped = map(int, work.communicate("")[0].split())
+    steps = [(step["step"], step["action"]) for step in info(made.path)["limits"]]
+    assert ("plaintext of TLS", "left out") in steps
+    assert ("dropped packets", "left out") in steps
+    losses = made.losses()
+    plaintext = made.rows("plaintext").filter(pl.col("pid") == work.pid)
+    assert losses["tls_shed_bytes"] > 0
+    recorded = plaintext["data"].bin.size().sum()
+    assert said <= recorded + losses["tls_shed_bytes"] + losses.get("tls_cut_bytes", 0)
+    gone = sum(losses.get(name, 0) for name in ("drop_shed", "drop_too_many", "drop_no_space"))
+    assert losses["drop_shed"] > 0
+    assert dropped <= made.rows("drop").height + gone
 
 
 @pytest.mark.skipif(find_program("nginx") is None, reason="nginx is missing")

@@ -5,7 +5,17 @@ import dataclasses
 import pytest
 
 from stratokit.record import guard, limits
-from stratokit.record.limits import BUSY_CALLS, CALLS, DATA, PACKETS, PAYLOAD, Limiter, Usage
+from stratokit.record.limits import (
+    BUSY_CALLS,
+    CALLS,
+    DATA,
+    DROPS,
+    PACKETS,
+    PAYLOAD,
+    PLAINTEXT,
+    Limiter,
+    Usage,
+)
 from stratokit.record.options import Limits, RecordOptions
 from stratokit.render.limits import limit_lines
 
@@ -58,6 +68,14 @@ def test_what_costs_most_goes_first_and_one_step_a_look():
 def test_what_would_save_little_is_passed_over():
     calls_only = used(50, payload=0, data=20, packets=0, calls={0: 500, 1: 490})
     assert looks(Limiter(Limits(cpu=0.2)), calls_only) == [{BUSY_CALLS}]
+
+
+def test_plaintext_and_dropped_packets_go_too():
+    """Where they are most of the load; dropped packets before others, as each costs most."""
+    many = used(50, payload=0, data=0, plaintext=600, packets=300, drops=600, calls={})
+    limiter = Limiter(Limits(cpu=0.2))
+    assert looks(limiter, many, many, many)[-1] == {PLAINTEXT, DROPS, PACKETS}
+    assert [row["step"] for row in limiter.rows] == ["plaintext of TLS", "dropped packets", "packets"]
     assert looks(Limiter(Limits(cpu=0.2)), used(50, calls={}, data=0, payload=10)) == [{PACKETS}]
 
 
