@@ -393,6 +393,10 @@ def _key_log(path: Path | None) -> dict[str, Any]:
         size = path.stat().st_size if path.exists() else 0
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--keylog takes a file, which {path} is not")
+    if not path.parent.is_dir():
+        raise UsageError(f"--keylog {path}: there is no folder {path.parent}")
     return {"keylog": str(path.resolve()), "keylog_offset": size}
 
 

@@ -33,6 +33,7 @@ BITS = {
     "CAP_SYS_ADMIN": 21,
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
+    "CAP_CHECKPOINT_RESTORE": 40,
 }
 _LAST_BIT = 63
 _VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: two words of 32 bits
@@ -48,9 +49,12 @@ def needs(options: RecordOptions, command: bool, other_networks: bool) -> dict[s
         "CAP_SYS_PTRACE": "system calls that have not returned at the end, of processes of other users",
         "CAP_DAC_READ_SEARCH": "the same",
     }
-    if options.scope.by_cgroup or options.interfaces or options.tls:
+    if options.scope.by_cgroup or options.interfaces:
         for name in ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"):
             found[name] = "programs for containers and devices that come later"
+    if options.tls:
+        found |= dict.fromkeys(("CAP_BPF", "CAP_PERFMON"), "programs for libraries that come later")
+        found["CAP_CHECKPOINT_RESTORE"] = "libraries that were removed while processes have them mapped"
     if options.interfaces:
         found["CAP_NET_RAW"] = "sockets at devices that come later"
     if other_networks or options.scope.by_cgroup or options.interfaces:

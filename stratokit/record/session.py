@@ -248,8 +248,6 @@ class Session:
                 self._kernel.forget_task(self._kernel.pid)
 
     def _drop_privileges(self) -> None:
-        if self.options.tls and self.options.user is None:
-            return  # libraries are opened in any file system and watched, whenever one comes
         owned = [] if self.options.keep.in_memory else [self._segments.current.path]
         others, command = netns.there_are_others(), bool(self.options.command)
         privileges.drop(self.options, command, others, owned, self._kernel.readable)

@@ -10,6 +10,7 @@ import random
 import polars as pl
 import pytest
 from helpers import frames as f
+from helpers.contents import everything
 from helpers.http2_exchange import Side, request, response
 from helpers.spool_bytes import READ, WRITTEN, said
 from helpers.spool_bytes import tls_capture as capture
@@ -67,22 +68,6 @@ class Wire:
     def write(self, path):
         path.write_bytes(f.pcap(self.frames))
         return path
-
-
-def everything(path) -> bytes:
-    """All that a reader of the file could find: its bytes, and every cell of a Parquet file."""
-    found = [path.read_bytes()]
-    if path.suffix == ".parquet":
-        cells = pl.read_parquet(path)
-        for name, kind in cells.schema.items():
-            if kind == pl.Binary:
-                found += cells[name].drop_nulls().to_list()
-            elif kind == pl.String:
-                found += [text.encode() for text in cells[name].drop_nulls().unique()]
-            elif kind == pl.List(pl.String):
-                found += [text.encode() for text in cells[name].explode().drop_nulls().unique()]
-        found.append(json.dumps(pl.read_parquet_metadata(path)).encode())
-    return b"\0".join(found)
 
 
 def redacted(source, folder, asked, suffix=".parquet", key=None):

@@ -115,3 +115,11 @@ def test_a_user_who_may_not_write_there_is_one_sentence(tmp_path, monkeypatch):
     assert "may not write to" in done.stderr
     assert done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_with_plaintext_of_tls_libraries_can_be_watched_later(tmp_path):
+    """That they still are is seen in test_tls_plaintext.py, in a container and of a removed library."""
+    with recording(tmp_path / "a.parquet", "--tls", "--comm", "curl") as made:
+        wait_for_drop(made)
+        kept = capabilities(dropped(made))
+    assert kept - {"CAP_SYS_ADMIN"} == READING | {"CAP_BPF", "CAP_PERFMON", "CAP_CHECKPOINT_RESTORE"}

@@ -74,6 +74,8 @@ def redaction(text: str, key_file: str | os.PathLike[str] | None = None) -> Reda
 def _key(path: str | os.PathLike[str] | None) -> bytes:
     where = f"{os.fspath(path)}" if path is not None else f"${KEY_VARIABLE}"
     if path is not None:
+        if Path(path).exists() and not Path(path).is_file():
+            raise UsageError(f"{where} is no file")  # a pipe would be waited for
         try:
             text = Path(path).read_bytes()
         except OSError as error:
