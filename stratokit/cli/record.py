@@ -294,6 +294,8 @@ def _files(output: Path | None, force: bool, several: bool) -> tuple[Path, Path]
             f"a recording is a .parquet or .scap file, not {output.name}; convert makes others of it"
         )
     free_output(output, force or several)
+    if output.exists() and not output.is_file():
+        raise StratokitError(f"{output} is no file; a recording cannot go to a pipe or device")
     spool = output.with_suffix(".spool")
     if spool.exists() and not several:
         from stratokit.formats.spool import is_being_written

@@ -48,7 +48,7 @@ def processor_share(text: str) -> float:
 
 def user_id(text: str) -> int:
     """A user's number, or the number of the user with this name."""
-    if text.isdecimal():
+    if text.isdecimal() and int(text) < 2**32 - 1:  # the last one stands for "leave as it is"
         return int(text)
     try:
         import pwd  # not where there is no recorder either

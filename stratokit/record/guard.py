@@ -74,8 +74,9 @@ class Guard:
         self._kernel = kernel
         self._disk = Disk(options.spool.parent, self._limits.disk_bytes, self._limits.free_bytes)
         if self._disk.room(0) <= 0:
+            free = f"less than {self._disk.floor >> 20} MB" if self._disk.floor else "no bytes"
             raise RecordError(
-                f"less than {self._disk.floor >> 20} MB of the disk of {options.spool.parent} are free; "
+                f"{free} of the disk of {options.spool.parent} are free; "
                 "write to another with -o, or say with --min-free what shall stay free"
             )
         # Calls without which packets had no owners are no cost that could be saved.

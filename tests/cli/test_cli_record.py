@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
@@ -124,6 +125,49 @@ def test_nothing_starts_with_wrong_options(stratokit, recorder, tmp_path, argume
     assert (done.code, done.out) == (code, "")
     assert reason in done.err
     assert "options" not in recorder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (("--keylog", "folder"), 2, "--keylog takes a file, which folder is not"),
+        (("--keylog", "pipe"), 2, "--keylog takes a file, which pipe is not"),
+        (("--keylog", "nowhere/keys"), 2, "there is no folder nowhere"),
+        (("--keylog", "new", "--redact", "query"), 2, "choose one"),
+        (("--redact", "nonsense"), 2, "'nonsense' is no profile"),
+        (("--redact", ""), 2, "no profile is named"),
+        (("--redact", "addresses", "--redact-key", "pipe"), 2, "pipe is no file"),
+        (("--redact", "addresses", "--redact-key", "nowhere"), 2, "cannot read the key nowhere"),
+        (("--redact", "addresses", "--redact-key", "short"), 2, "is to hold 32 bytes"),
+        (("--redact-key", "short"), 2, "--redact-key goes with"),
+        (("--keep", "soon"), 2, "is no duration"),
+        (("--keep", "10s", "--max-disk", "1G"), 2, "--keep-size is the limit"),
+        (("--keep", "10s", "--rotate-time", "5s"), 2, "choose one"),
+        (("--trigger", "exit"), 2, "--trigger goes with --keep"),
+        (("--keep", "10s", "--before", "20s"), 2, "longer than --keep"),
+        (("--max-disk", "much"), 2, "is no size"),
+        (("--user", "no-such-user"), 2, "there is no user"),
+        (("--user", "4294967296"), 2, "there is no user"),
+        (("-o", "pipe"), 2, "a recording is a .parquet or .scap file"),
+        (("-o", "pipe.parquet"), 1, "pipe.parquet is no file"),
+        (("-o", "pipe.parquet", "--force"), 1, "pipe.parquet is no file"),
+        (("-o", "folder"), 2, "a recording is a .parquet or .scap file"),
+        (("-o", "nowhere/a.parquet"), 1, "there is no folder nowhere"),
+        (("-o", "short/a.parquet"), 1, "there is no folder short"),
+    ],
+)
+def test_nonsense_is_refused_in_a_sentence(stratokit, recorder, tmp_path, arguments, code, reason):
+    """Before anything is recorded, and without a file of any name."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "short").write_bytes(b"key")
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    before = sorted(tmp_path.iterdir())
+    done = stratokit("record", *arguments, "--duration", "1s")
+    assert (done.code, done.out) == (code, "")
+    assert reason in " ".join(done.err.replace("\u2502", " ").split())
+    assert "options" not in recorder
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_force_replaces_the_output_in_the_end(stratokit, recorder, tmp_path):
