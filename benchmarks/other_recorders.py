@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,11 +124,13 @@ SYSDIG = shlex.split(os.environ.get("STRATOKIT_SYSDIG", "sysdig"))
 
 @contextlib.contextmanager
 def sysdig(_: Path, __: Load) -> Iterator[Cost]:
-    """All events by the modern eBPF probe, written to a file (in /tmp of its own root)."""
+    """All events by the modern eBPF probe, to a file in /tmp of its root, which needs /proc and /sys."""
     cost = Cost()
     command = [*SYSDIG, "--modern-bpf", "-v", "-w", "/tmp/bench.scap"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         time.sleep(4)
+        if process.poll() is not None:
+            sys.exit(f"{shlex.join(command)} ended: {process.communicate()[0].strip()}")
         before = cpu_s(process.pid)
         yield cost
         cost.cpu_s = cpu_s(process.pid) - before
