@@ -6,21 +6,18 @@ This process only records. The conversion runs in a fresh one, whose libraries w
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from stratokit.cli import record_choices as choices
 from stratokit.cli.rolling import keep as window
 from stratokit.cli.rolling import rotation, span_ns
 from stratokit.cli.values import (
     duration_ns,
-    free_output,
     one_of,
     processor_share,
     size_bytes,
@@ -31,7 +28,7 @@ from stratokit.errors import StratokitError, UsageError
 
 if TYPE_CHECKING:
     from stratokit.cli.status import StatusLine
-    from stratokit.record.options import Filter, RecordOptions, Result
+    from stratokit.record.options import RecordOptions, Result
 
 
 def record(
@@ -229,9 +226,9 @@ def record(
         raise UsageError("--rotate-... writes everything, --keep only what is triggered: choose one")
     if kept and max_disk is not None:
         raise UsageError("of a window --keep-size is the limit, not --max-disk")
-    output, spool = _files(output, force, bool(rotated or kept))
-    _check_secrets(tls, keylog, redact, output)
-    chosen = _planned(filter_, syscalls)
+    output, spool = choices.files(output, force, bool(rotated or kept))
+    choices.check_secrets(tls, keylog, redact, output)
+    chosen = choices.planned(filter_, syscalls)
     options = RecordOptions(
         output=output,
         spool=spool,
@@ -246,8 +243,8 @@ def record(
         sockets=sockets and chosen.sockets,
         filter=dataclasses.replace(chosen.filter, dns_errors_only=dns_errors_only),
         buffer_bytes=buffer,
-        redact=_redaction(redact, redact_key),
-        **_key_log(keylog),
+        redact=choices.redaction(redact, redact_key),
+        **choices.key_log(keylog),
         tls=tls,
         tls_bytes=tls_bytes,
         rotation=rotated,
@@ -285,30 +282,6 @@ def record(
         raise StratokitError(f"{sentence}: the recording ended before its time")
 
 
-def _files(output: Path | None, force: bool, several: bool) -> tuple[Path, Path]:
-    """The capture, of `several` what their names begin with, and the spool."""
-    stamp = "" if several else f"-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}"
-    output = output or Path(f"{platform.node()}{stamp}.parquet")
-    if output.suffix not in (".parquet", ".scap"):
-        raise UsageError(
-            f"a recording is a .parquet or .scap file, not {output.name}; convert makes others of it"
-        )
-    free_output(output, force or several)
-    if output.exists() and not output.is_file():
-        raise StratokitError(f"{output} is no file; a recording cannot go to a pipe or device")
-    spool = output.with_suffix(".spool")
-    if spool.exists() and not several:
-        from stratokit.formats.spool import is_being_written
-
-        if is_being_written(spool):
-            raise StratokitError(f"{spool} is being written by another recording; choose another -o")
-        raise StratokitError(
-            f"{spool} is left from an earlier recording; "
-            f"save it with 'stratokit convert {spool} OUT.parquet', or remove it"
-        )
-    return output, spool
-
-
 def _rolled(result: Result, line: StatusLine) -> None:
     """The end of a recording in segments."""
     from stratokit.record.guard import ENDED_EARLY
@@ -316,39 +289,6 @@ def _rolled(result: Result, line: StatusLine) -> None:
     line.rolled(result.status, result.outputs)
     if sentence := ENDED_EARLY.get(result.reason):
         raise StratokitError(f"{sentence}: the recording ended before its time")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Planned:
-    """What is recorded for a filter."""
-
-    syscalls: str
-    filter: Filter
-    packets: bool = True
-    sockets: bool = True
-
-
-def _planned(text: str | None, syscalls: str | None) -> _Planned:
-    """A filter that says nothing of packets or of system calls needs none of them recorded."""
-    from stratokit.record.options import Filter
-
-    if text is None:
-        return _Planned(syscalls or "default", Filter())
-    from stratokit.cli.plan import settings
-
-    found = settings(text)
-    packets, calls = found.pop("packets"), found.pop("syscalls")
-    if not calls and syscalls is not None:
-        # Asked for beside the packets: those on the sockets that are kept.
-        from stratokit.record.specs import names_of
-
-        found["calls"] = names_of(syscalls)
-    return _Planned(
-        syscalls or ("default" if calls else "none"),
-        Filter(**(found | {"calls": tuple(found["calls"])})),
-        packets,
-        packets or found["names_files"],
-    )
 
 
 # What a filter asks about, by the protocol of its fields, and the section that answers.
@@ -377,42 +317,6 @@ def _report(output: Path, sections: list[str]) -> None:
     sys.stdout.flush()
     argv = [sys.executable, "-m", "stratokit", "report", str(output), "--only", ",".join(sections)]
     subprocess.run(argv, check=False)
-
-
-def _check_secrets(tls: bool, keylog: Path | None, redact: str | None, output: Path) -> None:
-    if (tls or keylog) and output.suffix != ".parquet":
-        what = "plaintext of TLS is" if tls else "secrets of TLS are"
-        raise UsageError(f"{what} kept in .parquet files, which {output.name} is not")
-    if keylog and redact:
-        raise UsageError("--redact takes secrets away, and --keylog adds some: choose one")
-
-
-def _key_log(path: Path | None) -> dict[str, Any]:
-    """Where secrets come from, and what of it is there already."""
-    if path is None:
-        return {}
-    try:
-        size = path.stat().st_size if path.exists() else 0
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    if path.exists() and not path.is_file():
-        raise UsageError(f"--keylog takes a file, which {path} is not")
-    if not path.parent.is_dir():
-        raise UsageError(f"--keylog {path}: there is no folder {path.parent}")
-    return {"keylog": str(path.resolve()), "keylog_offset": size}
-
-
-def _redaction(profiles: str | None, key: Path | None) -> str:
-    """Profiles as they are handed on; the key goes to the conversions by the environment, not into a file."""
-    if profiles is None:
-        if key is not None:
-            raise UsageError("--redact-key goes with --redact addresses")
-        return ""
-    from stratokit.engine import redact
-
-    how = redact.redaction(profiles, key)
-    os.environ[redact.KEY_VARIABLE] = how.key.hex()
-    return ",".join(how.profiles)
 
 
 def _explain(text: str | None) -> None:
