@@ -125,7 +125,6 @@ class Session:
         exit_code: int | None = None
         try:
             self._open()
-            give_back_pages()  # everything is compiled and attached
             self._unless_stopped()
             command = self._start_command()
             with urgent():
@@ -203,6 +202,7 @@ class Session:
                 "self_pid": self._kernel.pid,
             }
         )
+        give_back_pages()  # everything is compiled; nothing happens yet that would wait
         self._clock_read = host.clock_pair()
         self._kernel.attach()
         self._surroundings = Surroundings(self._watch, self._kernel, self._put)
