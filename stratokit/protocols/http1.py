@@ -109,7 +109,9 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
     }
     parts: dict[str, Callable[[], pl.DataFrame]] = {
         "http": lambda: _rows(_requests(requests), _responses(responses)),
-        "http_bodies": lambda: _bodies(runs, (_requests(requests), asked), (_responses(responses), answered)),
+        "http_bodies": lambda: _bodies(
+            runs.whole(), (_requests(requests), asked), (_responses(responses), answered)
+        ),
     }
     counters = {"http_skipped_bytes": int(skipped)} if skipped else {}
     return Parsed(parts, counters, _inner(runs, asked, answered, asking))
@@ -117,7 +119,7 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
 
 def _messages(runs: ByteRuns, asking: NDArray[np.int64]) -> Any:
     arrivals = (runs.piece_start, runs.ts_ns[runs.piece_ready])
-    bytes_ = (runs.data, runs.run_start, runs.run_offset)
+    bytes_ = (runs.data, runs.run_start, runs.run_offset, runs.source)
     return hm.read_conversations(bytes_, runs.run_bounds, asking, arrivals)
 
 
@@ -159,6 +161,7 @@ def _rows(requests: pl.DataFrame, responses: pl.DataFrame) -> pl.DataFrame:
 def _bodies(runs: ByteRuns, asked: Any, answered: Any) -> pl.DataFrame:
     """Messages of both directions that have a body, in the form of the table `http_bodies`."""
     of_request = ("method", "host", "path")
+    runs = runs.whole()
     parts = []
     for side, (frame, found) in (("request", asked), ("response", answered)):
         encoding = pl.Series(_text(runs, found, hm.HEAD + ENCODING))
@@ -249,4 +252,5 @@ PARSER = StreamParser(
     carries=True,
     leads_on=leads_on,
     in_threads=True,
+    copies=True,
 )

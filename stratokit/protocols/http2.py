@@ -114,7 +114,7 @@ def recognise(heads: Heads) -> NDArray[np.int64]:
 def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
     """Streams as requests and responses, connections."""
     pieces = (runs.piece_start, runs.piece_ready)
-    bytes_ = (runs.data, runs.run_start, runs.run_offset)
+    bytes_ = (runs.data, runs.run_start, runs.run_offset, runs.source)
     streams, conns, text, dropped = read_connections(
         bytes_, runs.run_bounds, asking, pieces, runs.ts_ns, hpack.new_table()
     )

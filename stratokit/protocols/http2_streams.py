@@ -132,7 +132,7 @@ def _frame(
 @routine
 def _find(runs: Any, place: Any, lost: bool, tools: Any, conn: np.ndarray) -> tuple[int, int]:
     """(run, position) of the next frame's header from `place`, (run, position, last run); run -1 for none."""
-    data, run_start, _ = runs
+    data, run_start, _, _ = runs
     r, p, last_run = place
     while True:
         end = run_start[r + 1]
@@ -156,7 +156,7 @@ def _find(runs: Any, place: Any, lost: bool, tools: Any, conn: np.ndarray) -> tu
 @routine
 def _next_frame(runs: Any, place: Any, frame: np.ndarray) -> tuple[int, int, bool]:
     """Read the header at `place` into `frame`: (run, position, is the place lost) behind it."""
-    data, run_start, _ = runs
+    data, run_start, _, _ = runs
     r, p, last_run = place
     frame[START], frame[BODY], frame[SIZE] = p, p + h2.HEADER_BYTES, h2.frame_size(data, p)
     frame[KIND], frame[FLAGS] = data[p + 3], data[p + 4]
@@ -184,7 +184,7 @@ def _read_direction(
     counts: np.ndarray,
 ) -> Any:
     """Read one direction; returns `books`, (rows, index, events, text), which may have grown."""
-    data, run_start, _ = runs
+    data, run_start, _, _ = runs
     piece_start, piece_ready = pieces
     rows, index, events, text = books
     r, last_run = run_range
@@ -238,7 +238,7 @@ def read_connections(
     """(streams, connections, text, streams above the limit) of all conversations, as http2_rows says.
 
     Args:
-        runs: (data, run_start, run_offset) of streams.reassembly.ByteRuns.
+        runs: (data, run_start, run_offset, source) of streams.byte_runs.ByteRuns.
         asking: which of the two streams of each conversation is the client's, 0 or 1.
         pieces: (piece_start, row of the packet with which each piece could be read).
         ts_ns: times of these rows.

@@ -1,7 +1,7 @@
 """Where an HTTP/1 body ends (RFC 9112 section 6.3), stepping over what was not captured.
 
-A stream is runs of bytes with gaps between them (streams.reassembly.ByteRuns). `runs` is (data, run_start,
-run_offset), and a place is a run and a position in `data`.
+A stream is runs of bytes with gaps between them (streams.byte_runs.ByteRuns). `runs` is (data, run_start,
+run_offset, source), and a place is a run and a position in `data`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from stratokit.dissect.layers import i64
 from stratokit.kernels import routine
 from stratokit.protocols.http_lines import CHUNKED, CR, CUT, HEAD_FIELDS, LENGTH, LF, chunk_size, read_head
+from stratokit.streams.byte_runs import fill, fill_lines
 
 # What stepping over bytes came to: the place behind them; a place from where the next start line must be
 # looked for, as the beginning of the next run when they end in the gap before it; or the end of the stream.
@@ -22,14 +23,14 @@ THERE, LOST, AT_END = 0, 1, 2
 @routine
 def offset_at(runs: Any, r: int, p: int) -> Any:
     """Offset in the stream of position p in run r."""
-    _, run_start, run_offset = runs
+    _, run_start, run_offset, _ = runs
     return run_offset[r] + (p - run_start[r])
 
 
 @routine
 def step(runs: Any, r: int, last_run: int, p: int, size: int) -> tuple[int, int, int, bool]:
     """Step over `size` bytes: (run, position, THERE or LOST or AT_END, whether none were missing)."""
-    _, run_start, run_offset = runs
+    _, run_start, run_offset, _ = runs
     target = offset_at(runs, r, p) + size
     whole = True
     while target > offset_at(runs, r, run_start[r + 1]):
@@ -49,15 +50,17 @@ def _skip_chunks(runs: Any, r: int, last_run: int, p: int) -> tuple[int, int, in
     A gap inside a chunk is stepped over. One that hides a chunk-size line loses the place, as does a line
     that is none.
     """
-    data, run_start, _ = runs
+    data, run_start, _, source = runs
     head = np.empty(HEAD_FIELDS, np.int64)
     body = i64(0)
     whole = True
     while True:
         end = run_start[r + 1]
+        fill_lines(data, source, p, end, False)
         size, behind = chunk_size(data, p, end)
         after = i64(0)
         if size == 0:
+            fill_lines(data, source, behind, end, True)
             after = read_head(data, behind, end, head)  # trailers end as a head does
         if CUT in (size, after):
             return r, end, LOST if r + 1 < last_run else AT_END, False, body
@@ -72,6 +75,7 @@ def _skip_chunks(runs: Any, r: int, last_run: int, p: int) -> tuple[int, int, in
         if came_to != THERE:
             return r, p, came_to, False, body
         end = run_start[r + 1]
+        fill(data, source, p, min(p + 2, end))
         if p < end and data[p] == CR:
             p += 1
         if p < end and data[p] == LF:
@@ -83,7 +87,7 @@ def skip_body(
     runs: Any, r: int, last_run: int, p: int, head: np.ndarray, bodiless: bool, is_request: bool
 ) -> tuple[int, int, int, bool, int, int]:
     """Step over the body behind a head: as `step`, then the size of the body and its bytes on the stream."""
-    _, run_start, _ = runs
+    _, run_start, _, _ = runs
     begin = offset_at(runs, r, p)
     if not bodiless and head[CHUNKED] == 1:
         first = r

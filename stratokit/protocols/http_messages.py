@@ -30,6 +30,7 @@ from stratokit.protocols.http_lines import (
     status_at,
     version_at,
 )
+from stratokit.streams.byte_runs import fill, fill_lines
 
 # A message is a row of these: positions are in the buffer; LAST is that of its last byte that is there.
 FLOW, START, LAST, BYTES, BODY_BYTES, VERSION, STATUS, CUT_SHORT, PEER = range(9)
@@ -78,7 +79,7 @@ def _is_bodiless(data: np.ndarray, status: int, request: np.ndarray) -> bool:
 
 @routine
 def _place(
-    data: np.ndarray, p: int, end: int, lost: bool, is_request: bool, search: bool
+    data: np.ndarray, source: Any, p: int, end: int, lost: bool, is_request: bool, search: bool
 ) -> tuple[int, bool]:
     """Where the next message begins, at or behind p, and whether bytes before it belong to none."""
     if not lost:
@@ -91,6 +92,7 @@ def _place(
             return p, False
     if not search:
         return end, True
+    fill(data, source, p, end)
     return (find_request(data, p, end) if is_request else find_status(data, p, end)), True
 
 
@@ -142,12 +144,13 @@ def _next_head(
         Run, position of the body or CUT, bytes skipped before, whether a message may have been missed before.
         The run is -1 when there are no more messages.
     """
-    data, run_start, _ = runs
+    data, run_start, _, source = runs
     skipped = 0
     doubt = False
     while True:
         end = run_start[r + 1]
-        start, astray = _place(data, p, end, lost, is_request, search)
+        fill_lines(data, source, p, end, True)
+        start, astray = _place(data, source, p, end, lost, is_request, search)
         if astray and not search:
             return -1, 0, 0, skipped, doubt
         if astray:
@@ -176,12 +179,14 @@ def _asked_by(
     arrivals: Any,
 ) -> tuple[int, bool]:
     """(the request that a response answers, whether it has no body)."""
-    data, run_start, _ = runs
+    data, run_start, _, source = runs
     r, start, body = place
     peer = _answered(requests, next_request, _arrival(arrivals, start), in_doubt, arrivals)
     if peer != NO_PEER:
         return peer, _is_bodiless(data, message[STATUS], requests[peer])
     # An unseen request may have been HEAD: then the next response follows at once.
+    if body != CUT:
+        fill_lines(data, source, body, run_start[r + 1], False)
     follows = body != CUT and status_at(data, body, run_start[r + 1]) >= 0
     return peer, follows or message[STATUS] < 200 or message[STATUS] in (204, 304)
 
@@ -194,7 +199,7 @@ def _read_stream(
 
     For a stream of responses, `requests` are those of the same conversation; PEER counts among them.
     """
-    data, run_start, _ = runs
+    data, run_start, _, _ = runs
     r, last_run = run_range
     p = run_start[r]
     lost, in_doubt, other_protocol, bodiless = False, False, False, False
@@ -249,7 +254,7 @@ def read_conversations(
     """(requests, responses, bytes skipped) of all conversations in the runs; PEER is an index of requests.
 
     Args:
-        runs: (data, run_start, run_offset) of streams.reassembly.ByteRuns.
+        runs: (data, run_start, run_offset, source) of streams.byte_runs.ByteRuns.
         asking: which of the two streams of each conversation has the requests, 0 or 1.
         arrivals: (piece_start, when each piece could be read).
     """

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stratokit.kernels import kernel, routine
-from stratokit.streams.byte_runs import ByteRuns
+from stratokit.kernels import kernel
+from stratokit.streams.byte_runs import ByteRuns, piece_at
 from stratokit.streams.memory import copy_bytes
 
 if TYPE_CHECKING:
@@ -51,36 +51,23 @@ def tails(runs: ByteRuns, flows: NDArray[np.int64], start: NDArray[np.int64]) ->
         flows: indices of conversations in `runs`.
         start: two positions for each, of its client's and its server's stream; -1 for all of it.
     """
+    runs = runs.whole()
     streams = (flows[:, None] * 2 + np.arange(2)).ravel()
     data, run_bounds, run_start, run_offset, piece_start, source = _tails(
         runs.data, runs.run_bounds, runs.run_start, runs.run_offset, runs.piece_start, streams, start
     )
-    return dataclasses.replace(
-        runs,
-        data=data,
+    return runs.with_bytes(
+        data,
+        piece_start,
         flow_id=runs.flow_id[flows],
         began=runs.began[streams],
         fin=runs.fin[streams],
         run_bounds=run_bounds,
         run_start=run_start,
         run_offset=run_offset,
-        piece_start=piece_start,
         piece_row=runs.piece_row[source],
         piece_ready=runs.piece_ready[source],
     )
-
-
-@routine
-def _piece_at(piece_start: np.ndarray, position: int) -> int:
-    """The piece that holds a position."""
-    low, high = 0, piece_start.size
-    while high - low > 1:
-        middle = (low + high) // 2
-        if piece_start[middle] <= position:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 @kernel
@@ -101,7 +88,7 @@ def _tails(
             if begin < end:
                 total += end - begin
                 runs += 1
-                pieces += _piece_at(piece_start, end - 1) - _piece_at(piece_start, begin) + 1
+                pieces += piece_at(piece_start, end - 1) - piece_at(piece_start, begin) + 1
     out = np.empty(total, np.uint8)
     out_bounds = np.zeros(streams.size + 1, np.int64)
     out_start = np.empty(runs + 1, np.int64)
@@ -117,7 +104,7 @@ def _tails(
             out_start[n] = at
             out_offset[n] = run_offset[r] + begin - run_start[r]
             n += 1
-            for piece in range(_piece_at(piece_start, begin), _piece_at(piece_start, end - 1) + 1):
+            for piece in range(piece_at(piece_start, begin), piece_at(piece_start, end - 1) + 1):
                 out_piece[m] = at + max(piece_start[piece] - begin, 0)
                 source[m] = piece
                 m += 1

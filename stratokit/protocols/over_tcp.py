@@ -88,6 +88,7 @@ class StreamParser:
         leads_on: which conversations may have others inside, by what the asking side said alone.
         in_threads: `parse` does not use polars, only what makes its frames does. All threads of polars may be
             waiting for us, and what waited for one of them would wait for ever.
+        copies: `parse` and `leads_on` copy what they read of a stream (see byte_runs.fill).
         beside: packets that its tables are read from too; `beside` gives them.
         with_secrets: the parser for a capture that has a key log.
         telling: each of its conversations has a segment for which this is true. Where no other table is asked
@@ -103,6 +104,7 @@ class StreamParser:
     carries: bool = False
     leads_on: Callable[[ByteRuns, NDArray[np.int64]], NDArray[np.bool_]] | None = None
     in_threads: bool = False
+    copies: bool = False
     beside: pl.Expr | None = None
     with_secrets: Callable[[StreamParser, Any], StreamParser] | None = None
     telling: pl.Expr | None = None
@@ -239,26 +241,28 @@ def _found(streams: Streams, tables: AbstractSet[str], known: tuple[StreamParser
     for parser, ours, asks in _recognised(heads, tables, known):
         wanted = ours
         if parser.leads_on is not None and not any(table in tables for table in parser.tables):
-            wanted = _leading_on(streams, parser.leads_on, ours, asks)
+            wanted = _leading_on(streams, parser, ours, asks)
         groups = streams.groups(wanted, GROUP_BYTES, parser.limit_bytes)
 
         def read(group: NDArray[np.bool_], parser: StreamParser = parser, asks: Any = asks) -> Any:
-            runs = streams.byte_runs(group, parser.limit_bytes)
+            runs = streams.byte_runs(group, parser.limit_bytes, later=parser.copies)
+            parsed = parser.parse(runs, asks[group]) if parser.in_threads else None
             forget_pages()
-            return runs, asks[group], parser.parse(runs, asks[group]) if parser.in_threads else None
+            return runs, asks[group], parsed
 
         for runs, asking, parsed in _ahead(read, groups):
             yield from _with_inner(parsed or parser.parse(runs, asking), tables, known)
 
 
 def _leading_on(
-    streams: Streams, leads_on: Any, wanted: NDArray[np.bool_], asks: NDArray[np.int64]
+    streams: Streams, parser: StreamParser, wanted: NDArray[np.bool_], asks: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Those of the wanted conversations that may have others inside."""
+    assert parser.leads_on is not None
     found = np.zeros_like(wanted)
     for group, _ in streams.groups(wanted, AHEAD_BYTES):
-        runs = streams.byte_runs(group, only=asks[group])
-        found[group] = leads_on(runs, asks[group])
+        runs = streams.byte_runs(group, only=asks[group], later=parser.copies)
+        found[group] = parser.leads_on(runs, asks[group])
         forget_pages()
     return found
 

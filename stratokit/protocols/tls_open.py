@@ -142,16 +142,15 @@ def _inner(runs: ByteRuns, asking: NDArray[np.int64], flows: list[int], sides: l
     run_start = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[there])])
     streams = (np.array(flows)[:, None] * 2 + np.arange(2)).ravel()
     whole = np.array([side.rest == 0 for side in sides])
-    opened = dataclasses.replace(
-        runs,
-        data=np.frombuffer(b"".join(pieces), np.uint8),
+    opened = runs.with_bytes(
+        np.frombuffer(bytearray().join(pieces), np.uint8),
+        np.cumsum([0, *map(len, pieces)])[:-1].astype(np.int64),
         flow_id=runs.flow_id[flows],
         began=np.ones(len(sides), np.bool_),
         fin=np.where(whole & (runs.fin[streams] != NOWHERE), sizes, NOWHERE),
         run_bounds=run_bounds,
         run_start=run_start,
         run_offset=np.zeros(int(there.sum()), np.int64),
-        piece_start=np.cumsum([0, *map(len, pieces)])[:-1].astype(np.int64),
         piece_row=rows,
         piece_ready=rows,
     )

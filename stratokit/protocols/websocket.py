@@ -75,7 +75,7 @@ def recognise(heads: Heads) -> NDArray[np.int64]:
 
 def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
     """Messages of both directions."""
-    bytes_ = (runs.data, runs.run_start, runs.run_offset)
+    bytes_ = (runs.data, runs.run_start, runs.run_offset, runs.source)
     found, text, counts = ws.read_conversations(bytes_, runs.run_bounds, asking)
     first, last = (runs.ready_row_at(found[:, place]) for place in (ws.FIRST, ws.LAST))
     side = found[:, ws.SIDE]

@@ -100,7 +100,7 @@ def _add(row: np.ndarray, data: np.ndarray, p: int, size: int, last: int, whole:
 @routine
 def _next_run(runs: Any, r: int, last_run: int, counts: np.ndarray) -> int:
     """The next run behind r that begins with frames; `last_run` where there is none."""
-    data, run_start, _ = runs
+    data, run_start, _, _ = runs
     r += 1
     while r < last_run and not _begins_frames(data, run_start[r], run_start[r + 1]):
         counts[SKIPPED] += run_start[r + 1] - run_start[r]
@@ -111,7 +111,7 @@ def _next_run(runs: Any, r: int, last_run: int, counts: np.ndarray) -> int:
 @routine
 def _read_stream(runs: Any, run_range: Any, flow: int, side: int, kept: Any, counts: np.ndarray) -> Any:
     """Append the messages of one direction to `kept`, (rows, text); `counts` says how much is used."""
-    data, run_start, _ = runs
+    data, run_start, _, _ = runs
     rows, text = kept
     r, last_run = run_range
     p = run_start[r]
@@ -162,7 +162,7 @@ def read_conversations(
     """(messages, texts, counts) of all conversations in the runs; SIDE is 0 for the one who asked to upgrade.
 
     Args:
-        runs: (data, run_start, run_offset) of streams.reassembly.ByteRuns.
+        runs: (data, run_start, run_offset, source) of streams.byte_runs.ByteRuns.
         asking: which of the two streams of each conversation is the client's, 0 or 1.
     """
     kept = (np.empty((64, FIELDS), np.int64), np.empty(1 << 12, np.uint8))

@@ -1,6 +1,7 @@
 """Conversations put together, as streams of bytes with a map back to the packets that brought them.
 
-`Streams` knows where the bytes lie; `heads` and `byte_runs` copy those that are asked for.
+`Streams` knows where the bytes lie; `heads` and `byte_runs` copy those that are asked for. Or whoever reads
+them does, as most bytes are bodies that nobody looks at.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import polars as pl
 
 from stratokit.dissect.layers import i64
 from stratokit.formats.source import forget_pages
-from stratokit.kernels import kernel
+from stratokit.kernels import kernel, read_only, routine
 from stratokit.streams.memory import Bytes, copy_bytes
 from stratokit.streams.segments import STREAM_LIMIT_BYTES
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 # Of a mapped file so much payload is looked at before its pages are given back.
 _LOOKED_AT_BYTES = 1 << 27
+_LF, _CR = 10, 13
+# A status code may be looked for behind the end of a line.
+_MORE_BYTES = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,6 +68,36 @@ class ByteRuns:
     piece_ready: NDArray[np.int64]  # the row with which these bytes and all before them had arrived
     frame: NDArray[np.int64]  # per row
     ts_ns: NDArray[np.int64]  # per row
+    # Pieces that were not copied yet: whether one is absent, and where it begins in `payload`.
+    absent: NDArray[np.bool_]
+    piece_source: NDArray[np.int64]
+    payload: NDArray[np.uint8]
+
+    @property
+    def source(self) -> Any:
+        """What kernels copy absent pieces from; see `fill`."""
+        return self.payload, self.piece_start, self.piece_source, self.absent
+
+    def with_bytes(
+        self, data: NDArray[np.uint8], piece_start: NDArray[np.int64], **changes: NDArray[Any]
+    ) -> ByteRuns:
+        """Streams of other bytes, all of them there."""
+        nothing = np.zeros(piece_start.size, np.int64)
+        return dataclasses.replace(
+            self,
+            data=data,
+            piece_start=piece_start,
+            absent=nothing.astype(np.bool_),
+            piece_source=nothing,
+            payload=read_only(data, np.uint8),
+            **changes,
+        )
+
+    def whole(self) -> ByteRuns:
+        """Itself, with all bytes copied."""
+        if self.absent.any():
+            _fill_all(self.data, self.source)
+        return self
 
     def ready_row_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of the packets with which the bytes at these positions of `data` could be read."""
@@ -129,21 +163,24 @@ class Streams:
         wanted: NDArray[np.bool_],
         limit_bytes: int = STREAM_LIMIT_BYTES,
         only: NDArray[np.int64] | None = None,
+        *,
+        later: bool = False,
     ) -> ByteRuns:
         """The bytes of the flows that `wanted` marks; of each stream at most the first `limit_bytes`.
 
         Args:
             only: for each of these flows the side whose bytes are wanted, 0 or 1; the other stays empty.
+            later: who reads them copies what it needs, see `fill`.
         """
         chosen = np.repeat(wanted, 2)
         streams = np.flatnonzero(chosen)
         limits = np.full(streams.size, limit_bytes, np.int64)
         if only is not None:
             limits[2 * np.arange(only.size) + 1 - only] = 0
-        copied = _copy(self.pieces, self.piece_bounds, self.payload.data, streams, limits)
-        data, run_bounds, run_start, run_offset, piece_start, piece_row, piece_ready = copied
-        return ByteRuns(
-            data=data,
+        laid_out = _lay_out(self.pieces, self.piece_bounds, streams, limits)
+        size, run_bounds, run_start, run_offset, piece_start, piece_row, piece_ready, piece_source = laid_out
+        runs = ByteRuns(
+            data=np.empty(size, np.uint8),
             flow_id=self.flow_id[wanted],
             began=self.began[chosen],
             fin=self.fin[chosen],
@@ -155,7 +192,11 @@ class Streams:
             piece_ready=piece_ready,
             frame=self.frame,
             ts_ns=self.ts_ns,
+            absent=np.ones(piece_start.size, np.bool_),
+            piece_source=piece_source,
+            payload=self.payload.data,
         )
+        return runs if later else runs.whole()
 
 
 @kernel
@@ -182,29 +223,23 @@ def _heads(
 
 
 @kernel
-def _copy(
-    pieces: np.ndarray, piece_bounds: np.ndarray, payload: np.ndarray, streams: np.ndarray, limits: np.ndarray
-) -> Any:
-    """(data, run_bounds, run_start, run_offset, piece_start, piece_row, piece_ready) of some streams."""
-    total, count = 0, 0
+def _lay_out(pieces: np.ndarray, piece_bounds: np.ndarray, streams: np.ndarray, limits: np.ndarray) -> Any:
+    """(bytes, run_bounds, run_start, run_offset, piece_start, piece_row, piece_ready, piece_source)."""
+    count = 0
     for k, s in enumerate(streams):
-        room = limits[k]
-        count += piece_bounds[s + 1] - piece_bounds[s] if room else 0
-        for p in range(piece_bounds[s], piece_bounds[s + 1]):
-            total += min(pieces[p, 1], room)
-            room -= min(pieces[p, 1], room)
-    data = np.empty(total, np.uint8)
+        count += piece_bounds[s + 1] - piece_bounds[s] if limits[k] else 0
     run_bounds = np.zeros(streams.size + 1, np.int64)
     run_start = np.empty(count + 1, np.int64)
     run_offset = np.empty(count, np.int64)
     piece_start = np.empty(count, np.int64)
     piece_row = np.empty(count, np.int64)
     piece_ready = np.empty(count, np.int64)
-    at, runs, n = 0, 0, 0
+    piece_source = np.empty(count, np.int64)
+    at, runs, n = i64(0), 0, 0
     for k, s in enumerate(streams):
         ready, room = i64(-1), limits[k]
         for p in range(piece_bounds[s], piece_bounds[s + 1]):
-            offset, size, row, source = pieces[p, 0], min(pieces[p, 1], room), pieces[p, 2], pieces[p, 3]
+            offset, size, row = pieces[p, 0], min(pieces[p, 1], room), pieces[p, 2]
             if size == 0:
                 break
             room -= size
@@ -212,14 +247,79 @@ def _copy(
                 run_start[runs] = at
                 run_offset[runs] = offset
                 runs += 1
-            piece_start[n] = at
-            piece_row[n] = row
+            piece_start[n], piece_row[n], piece_source[n] = at, row, pieces[p, 3]
             ready = max(ready, row)
             piece_ready[n] = ready
             n += 1
-            copy_bytes(data, at, payload, source, size)
             at += size
         run_bounds[k + 1] = runs
     run_start[runs] = at
-    runs_found = (data, run_bounds, run_start[: runs + 1], run_offset[:runs])
-    return *runs_found, piece_start[:n], piece_row[:n], piece_ready[:n]
+    runs_found = (at, run_bounds, run_start[: runs + 1], run_offset[:runs])
+    return *runs_found, piece_start[:n], piece_row[:n], piece_ready[:n], piece_source[:n]
+
+
+@routine
+def piece_at(piece_start: np.ndarray, position: int) -> int:
+    """The piece that holds a position."""
+    low, high = 0, piece_start.size
+    while high - low > 1:
+        middle = (low + high) // 2
+        if piece_start[middle] <= position:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@routine
+def _fill_piece(data: np.ndarray, source: Any, k: int) -> Any:
+    """Copy piece k, unless that was done; where it ends."""
+    payload, piece_start, piece_source, absent = source
+    end = piece_start[k + 1] if k + 1 < piece_start.size else i64(data.size)
+    if absent[k]:
+        copy_bytes(data, piece_start[k], payload, piece_source[k], end - piece_start[k])
+        absent[k] = False
+    return end
+
+
+@kernel
+def _fill_all(data: np.ndarray, source: Any) -> None:
+    for k in range(source[3].size):
+        _fill_piece(data, source, k)
+
+
+@routine
+def fill(data: np.ndarray, source: Any, p: int, end: int) -> None:
+    """Copy what of data[p:end] is absent: for runs that are copied `later`, before any byte is read."""
+    if p >= end:
+        return
+    k = piece_at(source[1], p)
+    while p < end:
+        p = _fill_piece(data, source, k)
+        k += 1
+
+
+@routine
+def fill_lines(data: np.ndarray, source: Any, p: int, end: int, is_head: bool) -> None:
+    """As `fill`, up to the first line feed and _MORE_BYTES behind it.
+
+    Of a head it is that of the first empty line behind another one.
+    """
+    if p >= end:
+        return
+    k = piece_at(source[1], p)
+    i, line = p, p
+    started = not is_head
+    while i < end:
+        stop = min(_fill_piece(data, source, k), end)
+        while i < stop:
+            if data[i] == _LF:
+                is_empty = i == line or (i == line + 1 and data[line] == _CR)
+                if started and (is_empty or not is_head):
+                    fill(data, source, i, min(i + _MORE_BYTES, end))
+                    return
+                line = i + 1
+            elif data[i] != _CR:
+                started = True
+            i += 1
+        k += 1
