@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from stratokit.protocols import over_tcp
 from stratokit.protocols.base import Passes
 from stratokit.protocols.dns_names import QTYPES, RCODES
 from stratokit.protocols.dns_sources import Messages, datagrams, of_streams, transport
-from stratokit.protocols.text import text_column
+from stratokit.protocols.text import arrow_texts, text_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 LOSSES = ("dns_unreadable", "dns_question_left_out", "dns_record_left_out")  # in the order of dm's counts
 _READ = "dns, messages"  # beside what protocols over TCP found
 _DNSSEC_OK = 0x8000  # RFC 3225 section 3
+# So many messages are read at a time: what that takes is small, and used again.
+_AT_ONCE = 1 << 16
+_NARROW: Any = {
+    "id": pl.UInt16, "opcode": pl.UInt8, "rcode": pl.UInt16, "qclass": pl.UInt16,
+    "ttl": pl.UInt32, "bytes": pl.UInt32, "edns_size": pl.UInt16, "extended_error": pl.UInt16,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,35 +50,62 @@ def named(number: pl.Expr, names: dict[int, str], prefix: str) -> pl.Expr:
     return number.replace_strict(names, default=pl.format(prefix + "{}", number), return_dtype=pl.String)
 
 
-def _lists(texts: pl.Series, chosen: NDArray[np.bool_], first: NDArray[np.int64]) -> pl.Series:
+def _type_names(kinds: NDArray[np.int64]) -> pa.Array:
+    """Names of record types; each distinct one is made once."""
+    size = np.zeros(int(kinds.max(initial=0)) + 1, np.int64)
+    start, names = size.copy(), b""
+    for kind in np.flatnonzero(np.bincount(kinds)).tolist():
+        name = QTYPES.get(kind, f"TYPE{kind}").encode()
+        start[kind], size[kind] = len(names), len(name)
+        names += name
+    return arrow_texts(np.frombuffer(names, np.uint8), start[kinds], size[kinds])
+
+
+def _lists(texts: pa.Array, chosen: NDArray[np.bool_], first: NDArray[np.int64]) -> pl.Series:
     """The texts of chosen records by question; first[k] is the first record of question k."""
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen)])
-    lists = pa.LargeListArray.from_arrays(before[first], texts.to_arrow())
+    lists = pa.LargeListArray.from_arrays(before[first], texts)
     return pl.Series(lists, dtype=pl.List(pl.String))
 
 
 def parse(source: Messages, number: int) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
     """Questions and their records; messages are counted from `number`."""
     flow = source.packets["flow_id"].cast(pl.Int64).to_numpy()
-    flows = int(flow.max(initial=-1)) + 1
-    # Of datagrams and of streams alike, so that nothing is compiled twice.
-    spans = read_only(source.starts, np.int64), read_only(source.ends, np.int64)
-    found = dm.read_messages(read_only(source.data, np.uint8), *spans, flow, flows, source.known)
-    rows, names, records, texts, counts = found
+    verdict = np.zeros(int(flow.max(initial=-1)) + 1, np.uint8)
+    multicast = (source.packets["transport"] == "mdns").to_numpy()
+    frames, owners, losses = [], [], Counter[str](dns_skipped_bytes=source.skipped_bytes)
+    for first in range(0, max(flow.size, 1), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        # Of datagrams and of streams alike, so that nothing is compiled twice.
+        spans = read_only(source.starts[part], np.int64), read_only(source.ends[part], np.int64)
+        about = read_only(flow[part], np.int64), verdict, read_only(source.known[part], np.bool_)
+        found = dm.read_messages(
+            read_only(source.data, np.uint8), *spans, *about, read_only(multicast[part], np.bool_)
+        )
+        frame, owned = _frames(source, first, number, found)
+        frames.append(frame)
+        owners.append(owned)
+        losses.update(dict(zip(LOSSES, map(int, found[4]), strict=True)))
+    questions = pl.concat(frames, rechunk=True) if len(frames) > 1 else frames[0]
+    return questions, pl.concat(owners), dict(losses)
+
+
+def _frames(source: Messages, begin: int, number: int, found: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Questions and records of multicast answers, from what the kernel found in messages from `begin` on."""
+    rows, names, records, texts, _ = found
     first = np.append(rows[:, dm.RECORDS], len(records))
     ends = records[:, dm.TEXT_END]
     starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
-    section, kinds = records[:, dm.SECTION], pl.Series("kind", records[:, dm.KIND])
+    section, kinds = records[:, dm.SECTION], records[:, dm.KIND]
     columns = {}
     for k, name in enumerate(("answers", "authority", "additional")):
         chosen = section == k
         columns[name] = _lists(
-            text_column(texts, starts[chosen], ends[chosen] - starts[chosen]), chosen, first
+            arrow_texts(texts, starts[chosen], ends[chosen] - starts[chosen]), chosen, first
         )
     answered = section == 0
-    types = pl.select(named(pl.lit(kinds.filter(pl.Series(answered))), QTYPES, "TYPE")).to_series()
-    columns["answer_types"] = _lists(types, answered, first)
-    message = rows[:, dm.MESSAGE]
+    columns["answer_types"] = _lists(_type_names(kinds[answered]), answered, first)
+    message = rows[:, dm.MESSAGE] + begin
     flags = pl.Series(rows[:, dm.FLAGS])
     short, cut = rows[:, dm.SHORT] == 1, source.cut[message]
     size = source.ends - source.starts
@@ -101,17 +135,17 @@ def parse(source: Messages, number: int) -> tuple[pl.DataFrame, pl.DataFrame, di
     )
     missing = ("edns_size", "dnssec_ok", "extended_error", "qtype", "qclass", "ttl")
     frame = frame.with_columns(pl.when(pl.col(name) >= 0).then(name).alias(name) for name in missing)
-    frame = frame.with_columns(pl.col("dnssec_ok") & _DNSSEC_OK != 0)
+    frame = frame.with_columns(pl.col("dnssec_ok") & _DNSSEC_OK != 0).cast(_NARROW)
     frame = frame.hstack(source.packets[message])
-    owners = _owners(rows, records, first, number) if (frame["transport"] == "mdns").any() else pl.DataFrame()
-    losses = dict(zip(LOSSES, map(int, counts), strict=True))
-    return frame, owners, losses | {"dns_skipped_bytes": source.skipped_bytes}
+    return frame, _owners(rows, records, first, number + begin)
 
 
 def _owners(
     rows: NDArray[np.int64], records: NDArray[np.int64], first: NDArray[np.int64], number: int
 ) -> pl.DataFrame:
-    """Name and type of every answer record."""
+    """Name and type of every answer record to multicast questions."""
+    if not records[:, dm.OWNER_HASH].any():
+        rows, records, first = rows[:0], records[:0], first[:1]
     row = np.repeat(np.arange(len(rows)), np.diff(first))
     answers = records[:, dm.SECTION] == 0
     return pl.DataFrame(
@@ -150,8 +184,6 @@ def _read(capture: PacketSource) -> tuple[Found, dict[str, int]]:
     questions = pl.concat(frames)
     if len(frames) > 1 or not questions["ts"].is_sorted():
         questions = questions.sort("ts", "frame", maintain_order=True)
-    if not records.width:
-        records = pl.DataFrame(schema={"message": pl.Int64, "name_hash": pl.Int64, "qtype": pl.Int64})
     return Found(questions, records), losses
 
 

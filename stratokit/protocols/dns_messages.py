@@ -83,13 +83,14 @@ def _read_records(
 ) -> tuple[int, np.ndarray, np.ndarray, int, int, int]:
     """Walk the records behind the questions.
 
-    `at` is (number of records so far, end of their text). Returns (position behind the last or -1, records,
-    text, the two numbers anew, records left out).
+    `at` is (number of records so far, end of their text, whether answers are known by their owners as those of
+    multicast). Returns (position behind the last or -1, records, text, both numbers anew, records left out).
     """
-    count, n = at
+    count, n, multicast = at
     first, room, left_out = count, n + TEXT_BASE_BYTES + TEXT_TIMES * (end - start), 0
     counts = (be16(data, start + 6), be16(data, start + 8), be16(data, start + 10))
     total = counts[0] + counts[1] + counts[2]
+    named = n
     for k in range(total):
         owner = p
         p = skip_name(data, p, end)
@@ -114,9 +115,11 @@ def _read_records(
             continue
         records = grown(records, count)
         record = records[count]
-        out = with_room(out, n, 8 * NAME_LIMIT_BYTES)
-        behind, named = write_name(data, start, owner, end, out, n)
-        record[OWNER_HASH] = _hash(out, n, named) if behind >= 0 else 0
+        record[OWNER_HASH] = 0
+        if section or multicast:
+            out = with_room(out, n, 8 * NAME_LIMIT_BYTES)
+            behind, named = write_name(data, start, owner, end, out, n)
+            record[OWNER_HASH] = _hash(out, n, named) if behind >= 0 else 0
         if section:
             # The other sections speak of other names than the question's: name, type and data.
             n = named
@@ -174,7 +177,7 @@ def is_message(data: np.ndarray, start: int, end: int) -> bool:
     p, _ = _read_question(data, start, start + HEADER_BYTES, end, row, names, 0)
     if p < 0:
         return False
-    behind = _read_records(data, start, p, end, row, records, texts, (0, i64(0)))[0]
+    behind = _read_records(data, start, p, end, row, records, texts, (0, i64(0), False))[0]
     row[SHORT] = behind != end
     return _is_surely_dns(data, start, row, p)
 
@@ -213,20 +216,27 @@ def _read_questions(
 
 @kernel
 def read_messages(
-    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, flow: np.ndarray, flows: int, known: np.ndarray
+    data: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    flow: np.ndarray,
+    verdict: np.ndarray,
+    known: np.ndarray,
+    multicast: np.ndarray,
 ) -> Any:
     """Messages data[starts[i] : ends[i]].
 
     Args:
-        flow: conversation of each, below `flows`.
+        flow: conversation of each.
+        verdict: of each conversation, zeros before its first message; for the messages that follow.
         known: where the port says DNS; of other conversations the first datagram must be DNS beyond doubt.
+        multicast: where answers are found by the names of their records.
 
     Returns:
         (questions, text of names, records, their text, counts). The records of question row k are those from
         its RECORDS on, up to the next row's; counts are of messages on known ports that could not be read,
         and of questions and records left out.
     """
-    verdict = np.zeros(flows, np.uint8)
     rows = np.empty((flow.size + 1, COLUMNS), np.int64)
     records = np.empty((flow.size + 16, RECORD_COLUMNS), np.int64)
     names, texts = np.empty(1 << 12, np.uint8), np.empty(1 << 12, np.uint8)
@@ -251,7 +261,7 @@ def read_messages(
         behind, left_out, kept, written = i64(-1), 0, count, text_end
         if p >= 0:
             behind, records, texts, kept, written, left_out = _read_records(
-                data, start, p, end, row, records, texts, (count, text_end)
+                data, start, p, end, row, records, texts, (count, text_end, multicast[i])
             )
         row[SHORT] = behind != end
         if doubted and verdict[flow[i]] == 0 and _is_surely_dns(data, start, row, question_end):

@@ -242,7 +242,9 @@ def _found(streams: Streams, tables: AbstractSet[str], known: tuple[StreamParser
         wanted = ours
         if parser.leads_on is not None and not any(table in tables for table in parser.tables):
             wanted = _leading_on(streams, parser, ours, asks)
-        groups = streams.groups(wanted, GROUP_BYTES, parser.limit_bytes)
+        # What is not copied takes no memory.
+        size = AHEAD_BYTES // 2 if parser.copies else GROUP_BYTES
+        groups = streams.groups(wanted, size, parser.limit_bytes)
 
         def read(group: NDArray[np.bool_], parser: StreamParser = parser, asks: Any = asks) -> Any:
             runs = streams.byte_runs(group, parser.limit_bytes, later=parser.copies)
