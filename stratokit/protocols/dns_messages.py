@@ -83,8 +83,9 @@ def _read_records(
 ) -> tuple[int, np.ndarray, np.ndarray, int, int, int]:
     """Walk the records behind the questions.
 
-    `at` is (number of records so far, end of their text, whether answers are known by their owners as those of
-    multicast). Returns (position behind the last or -1, records, text, both numbers anew, records left out).
+    `at` is (number of records so far, end of their text, whether answers are known by their owners, as those
+    of multicast are). Returns (position behind the last or -1, records, text, both numbers anew, records left
+    out).
     """
     count, n, multicast = at
     first, room, left_out = count, n + TEXT_BASE_BYTES + TEXT_TIMES * (end - start), 0

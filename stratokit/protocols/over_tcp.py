@@ -159,6 +159,7 @@ class Sighted:
     """The packets in which messages of a table begin or end, as rows that are there already."""
 
     packets: pl.LazyFrame
+    is_chosen = True
 
     def rows(self, kind: str) -> pl.LazyFrame:
         """See PacketSource."""

@@ -45,10 +45,11 @@ END_COLUMNS = (
 
 
 def _sightings(capture: PacketSource, frames: pl.Series) -> pl.DataFrame:
-    """Rows of these frames, one for each direction."""
-    wanted = pl.LazyFrame({"frame": frames.unique()})
-    names = ["frame", "direction", *_SEEN, *_ADDRESSES]
-    rows = capture.rows("packet").select(names).join(wanted, on="frame", how="semi").collect()
+    """Rows of these frames, one for each direction; of a source that holds few others, all its rows."""
+    found = capture.rows("packet").select("frame", "direction", *_SEEN, *_ADDRESSES)
+    if not getattr(capture, "is_chosen", False):
+        found = found.join(pl.LazyFrame({"frame": frames.unique()}), on="frame", how="semi")
+    rows = found.collect()
     if _each_once(rows):
         return rows
     return rows.unique(["frame", "direction"], keep="first", maintain_order=True)
