@@ -81,7 +81,7 @@ def test_only_some_sections(stratokit, shop):
     done = stratokit("report", shop, "--only", "htpt")
     assert (done.code, done.out) == (2, "")
     told = done.err.partition("there is no section 'htpt'; there are ")[2].strip().split(", ")
-    assert set(told) == {*SECTIONS, "handshakes", "dns_errors", "heat", "endpoints"}
+    assert set(told) == {*SECTIONS, "handshakes", "dns_errors", "heat", "endpoints", "error_shares"}
 
 
 def test_losses_are_told_in_sentences(stratokit, tmp_path):
@@ -166,4 +166,4 @@ def test_names_from_a_capture_cannot_steer_the_terminal(stratokit, tmp_path):
 def test_help_names_every_section(stratokit):
     told = " ".join(stratokit("report", "--help").out.split())
     assert f"Sections: {', '.join(SECTIONS)}; then what was lost." in told
-    assert "Only where they are named: handshakes, dns_errors, heat, endpoints." in told
+    assert "Only where they are named: handshakes, dns_errors, heat, endpoints, error_shares." in told

@@ -39,7 +39,7 @@ def test_the_order_of_sections_is_stable():
     names += ["latency", "timeline", "slowest", "syscalls", "files", "socket_io", "processes"]
     assert [name for name, report in reports().items() if not report.extra] == names
     assert [name for name, report in reports().items() if report.extra] == [
-        *("handshakes", "dns_errors", "heat", "endpoints")
+        *("handshakes", "dns_errors", "heat", "endpoints", "error_shares")
     ]
     assert len({report.place for report in reports().values()}) == len(reports())
 
@@ -306,6 +306,19 @@ def test_endpoints_tell_when_what_was_slow_and_failed(shop):
         ("curl", "10.0.0.2", "GET shop.example/cart", 1, 1),
     ]
     assert [row["error_share"] for row in rows] == [0.0, 1.0]
+
+
+def test_error_shares_are_told_of_each_side_for_itself(shop):
+    rows = [row for row in section(shop, "error_shares") if row["kind"] == "http"]
+    assert [(r["by"], r["name"], r["count"], r["errors"], r["error_share"]) for r in rows] == [
+        ("endpoint", "GET shop.example/cart", 1, 1, 1.0),
+        ("endpoint", "GET shop.example/", 1, 0, 0.0),
+        ("peer", "10.0.0.2", 1, 0, 0.0),
+        ("peer", "10.0.0.2", 1, 1, 1.0),
+        ("client process", "curl", 1, 0, 0.0),
+        ("client process", "curl", 1, 1, 1.0),
+    ]
+    assert rows[2]["ts"] < rows[3]["ts"]
 
 
 def test_a_heat_map_counts_waits_by_time_and_length(shop):
