@@ -14,17 +14,26 @@ from stratokit.formats.source import MappedSource, open_source
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Told by the beginning of the file; of one that must be unpacked a shorter one. Blocks of the other kind that
-# begin behind it are passed over and counted.
-HEAD_BYTES, UNPACKED_BYTES = 16 << 20, 1 << 20
+WINDOW_BYTES = 16 << 20
+# Of a file that must be unpacked only the beginning is looked at. Blocks of the other kind that begin behind
+# it are passed over and counted.
+UNPACKED_BYTES = 1 << 20
 
 
 def holds_both(path: Path) -> bool:
-    """Whether a pcapng section, or a scap file, begins with blocks of packets and of sysdig."""
+    """Whether a pcapng section, or a scap file, has blocks of packets and of sysdig.
+
+    The headers of all blocks are looked at until there is one of each.
+    """
     with contextlib.closing(open_source(path)) as source:
-        size = HEAD_BYTES if isinstance(source, MappedSource) else UNPACKED_BYTES
-        head = source.window(0, size)
+        is_mapped = isinstance(source, MappedSource)
+        head = source.window(0, WINDOW_BYTES if is_mapped else UNPACKED_BYTES)
         if head[:4].tobytes() != blocks.SECTION_MAGIC:
             return False
-        packets, events = kinds_of(np.ascontiguousarray(head))
+        packets, events, at = kinds_of(np.ascontiguousarray(head))
+        begin, step = 0, at
+        while is_mapped and step and not (packets and events):
+            begin += step
+            more = kinds_of(np.ascontiguousarray(source.window(begin, WINDOW_BYTES)))
+            packets, events, step = packets or more[0], events or more[1], more[2]
         return bool(packets and events)

@@ -15,6 +15,7 @@ from helpers import sysdig, tshark
 from stratokit.engine import convert
 from stratokit.engine.capture import Capture
 from stratokit.errors import FormatError, UsageError
+from stratokit.formats import mixed
 from stratokit.formats.pcapng import merged
 from stratokit.schema import scap
 
@@ -202,3 +203,30 @@ def test_a_recording_of_now(tmp_path):
         subprocess.run(["sh", "-c", "cat /etc/hostname; ls /"], check=True, capture_output=True)
     convert.convert_files([record.path], tmp_path / "a.pcapng", choices=WITH_EVENTS)
     assert sorted(frames(tmp_path / "a.pcapng")) == expected(record.path)
+
+
+@pytest.mark.parametrize("window", [28, 100, 4096])
+def test_events_that_begin_late_are_read_too(made, monkeypatch, window):
+    """However many packets are in front of them: here windows are small instead."""
+    _, path = made
+    monkeypatch.setattr(mixed, "WINDOW_BYTES", window)
+    assert mixed.holds_both(path)
+    rows = Capture.open(path).info()["rows"]
+    assert rows["syscall"] > 0
+    assert rows["packet"] > 0
+
+
+def test_packets_alone_are_no_mixed_file_however_it_is_looked_at(tmp_path, monkeypatch):
+    path = tmp_path / "x.pcapng"
+    convert.convert_files([SAMPLES / "mixed.parquet"], path)
+    for window in (28, 100, 4096, 1 << 24):
+        monkeypatch.setattr(mixed, "WINDOW_BYTES", window)
+        assert not mixed.holds_both(path)
+        assert not mixed.holds_both(cut(path, tmp_path))
+
+
+def cut(path: Path, tmp_path: Path) -> Path:
+    """The same file, cut in the middle of a block."""
+    shorter = tmp_path / "cut.pcapng"
+    shorter.write_bytes(path.read_bytes()[:-30])
+    return shorter

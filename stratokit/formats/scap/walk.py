@@ -153,8 +153,10 @@ def event_times(data: np.ndarray, ends: np.ndarray, times: np.ndarray) -> None:
 
 
 @kernel
-def kinds_of(data: np.ndarray) -> tuple[bool, bool]:
-    """Whether any blocks are of packets (an interface, too, is there for packets), and any of sysdig."""
+def kinds_of(data: np.ndarray) -> tuple[bool, bool, int]:
+    """Whether any blocks are of packets (an interface, too, is there for packets), and any of sysdig; and
+    where the next block begins, which may be behind the end.
+    """
     packets = events = False
     at = 0
     while at + 12 <= len(data) and not (packets and events):
@@ -164,7 +166,7 @@ def kinds_of(data: np.ndarray) -> tuple[bool, bool]:
         packets = packets or kind == INTERFACE or kind in PACKETS
         events = events or 0x201 <= kind <= 0x222 or (kind >> 31 == 1 and kind & 0xFFFF == ALIAS_SUFFIX)
         at += length
-    return packets, events
+    return packets, events, at
 
 
 @kernel
