@@ -75,8 +75,8 @@ class ByteRuns:
 
     @property
     def source(self) -> Any:
-        """What kernels copy absent pieces from; see `fill`."""
-        return self.payload, self.piece_start, self.piece_source, self.absent
+        """What a kernel copies absent pieces from, and where it knows that none is absent; see `fill`."""
+        return self.payload, self.piece_start, self.piece_source, self.absent, np.zeros(2, np.int64)
 
     def with_bytes(
         self, data: NDArray[np.uint8], piece_start: NDArray[np.int64], **changes: NDArray[Any]
@@ -274,7 +274,7 @@ def piece_at(piece_start: np.ndarray, position: int) -> int:
 @routine
 def _fill_piece(data: np.ndarray, source: Any, k: int) -> Any:
     """Copy piece k, unless that was done; where it ends."""
-    payload, piece_start, piece_source, absent = source
+    payload, piece_start, piece_source, absent, _ = source
     end = piece_start[k + 1] if k + 1 < piece_start.size else i64(data.size)
     if absent[k]:
         copy_bytes(data, piece_start[k], payload, piece_source[k], end - piece_start[k])
@@ -291,8 +291,11 @@ def _fill_all(data: np.ndarray, source: Any) -> None:
 @routine
 def fill(data: np.ndarray, source: Any, p: int, end: int) -> None:
     """Copy what of data[p:end] is absent: for runs that are copied `later`, before any byte is read."""
-    if p >= end:
+    there = source[4]
+    if p >= end or there[0] <= p <= end <= there[1]:
         return
+    if end - p > _MORE_BYTES:  # so that what goes on to the end of a run is looked at once
+        there[0], there[1] = p, end
     k = piece_at(source[1], p)
     while p < end:
         p = _fill_piece(data, source, k)
@@ -305,7 +308,8 @@ def fill_lines(data: np.ndarray, source: Any, p: int, end: int, is_head: bool) -
 
     Of a head it is that of the first empty line behind another one.
     """
-    if p >= end:
+    there = source[4]
+    if p >= end or there[0] <= p <= end <= there[1]:
         return
     k = piece_at(source[1], p)
     i, line = p, p
@@ -323,3 +327,4 @@ def fill_lines(data: np.ndarray, source: Any, p: int, end: int, is_head: bool) -
                 started = True
             i += 1
         k += 1
+    fill(data, source, p, end)

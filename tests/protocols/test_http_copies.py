@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from helpers.corpus import CORPUS, MARKS, files
+from helpers.traffic import Connection, Packets
 
 from stratokit.engine.capture import Capture
 from stratokit.protocols import http1
@@ -44,3 +47,19 @@ def test_nothing_is_read_that_was_not_copied(name: str) -> None:
             runs = streams.byte_runs(ours, only=asks[ours], later=True)
             runs.data[:] = np.resize(np.frombuffer(pattern, np.uint8), runs.data.size)
             assert (http1.leads_on(runs, asks[ours]) == may).all()
+
+
+def test_what_is_lost_again_and_again_is_copied_once() -> None:
+    """Each broken chunk makes the parser look for the next status line in all that follows."""
+    packets = Packets()
+    connection = Connection(packets)
+    broken = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n"
+    connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+    connection.answer(broken * 30_000, list(range(40, 30_000 * len(broken), 20)))
+    (streams,) = reassembly.batches(packets)
+    runs = streams.byte_runs(np.ones(1, np.bool_), later=True)
+    http1.parse(streams.byte_runs(np.ones(1, np.bool_), later=True), np.zeros(1, np.int64))  # compiles
+    begin = time.process_time()
+    found = http1.parse(runs, np.zeros(1, np.int64)).parts["http"]()  # type: ignore[operator]
+    assert found.height == 30_000
+    assert time.process_time() - begin < 1
