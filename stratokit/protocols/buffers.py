@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from stratokit.dissect.layers import i64
-from stratokit.kernels import routine
+from stratokit.kernels import lean_routine, routine
 
 
-@routine
+@lean_routine
 def be16(data: np.ndarray, p: int) -> Any:
     """Two bytes in network order; the caller knows that they are there."""
     return i64(data[p]) << 8 | i64(data[p + 1])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stratokit.dissect.layers import i64
-from stratokit.kernels import routine
+from stratokit.kernels import lean_routine
 from stratokit.protocols.buffers import be16
 from stratokit.protocols.dns_names import QTYPES, SVCB_KEYS, packed
 from stratokit.protocols.dns_text import (
@@ -33,13 +33,13 @@ _KEY_WORD = np.frombuffer(b"key", np.uint8)
 _MANDATORY, _ALPN, _NO_DEFAULT_ALPN, _PORT, _IPV4HINT, _ECH, _IPV6HINT = range(7)
 
 
-@routine
+@lean_routine
 def be32(data: np.ndarray, p: int) -> Any:
     """Four bytes in network order."""
     return be16(data, p) << 16 | be16(data, p + 2)
 
 
-@routine
+@lean_routine
 def _copy(text: np.ndarray, begin: int, end: int, out: np.ndarray, n: int) -> Any:
     for k in range(begin, end):
         out[n] = text[k]
@@ -47,7 +47,7 @@ def _copy(text: np.ndarray, begin: int, end: int, out: np.ndarray, n: int) -> An
     return n
 
 
-@routine
+@lean_routine
 def write_type(kind: int, out: np.ndarray, n: int) -> Any:
     """Mnemonic of a type, or TYPE and its number (RFC 3597 section 5)."""
     if kind + 1 < _TYPE_AT.size and _TYPE_AT[kind] < _TYPE_AT[kind + 1]:
@@ -55,7 +55,7 @@ def write_type(kind: int, out: np.ndarray, n: int) -> Any:
     return write_number(out, _copy(_TYPE_WORD, 0, 4, out, n), kind)
 
 
-@routine
+@lean_routine
 def _write_hex(data: np.ndarray, p: int, end: int, out: np.ndarray, n: int) -> Any:
     """Upper case, as RFC 4034 section 5.3 shows it."""
     for k in range(p, end):
@@ -65,7 +65,7 @@ def _write_hex(data: np.ndarray, p: int, end: int, out: np.ndarray, n: int) -> A
     return n
 
 
-@routine
+@lean_routine
 def _write_base64(data: np.ndarray, p: int, end: int, out: np.ndarray, n: int) -> Any:
     while p < end:
         group = i64(data[p]) << 16
@@ -78,7 +78,7 @@ def _write_base64(data: np.ndarray, p: int, end: int, out: np.ndarray, n: int) -
     return n
 
 
-@routine
+@lean_routine
 def _write_quoted(data: np.ndarray, p: int, end: int, out: np.ndarray, n: int) -> Any:
     out[n] = _QUOTE
     n += 1
@@ -96,7 +96,7 @@ def _write_quoted(data: np.ndarray, p: int, end: int, out: np.ndarray, n: int) -
     return n + 1
 
 
-@routine
+@lean_routine
 def _write_time(seconds: int, out: np.ndarray, n: int) -> Any:
     """YYYYMMDDHHMMSS of seconds since 1970 (RFC 4034 section 3.2)."""
     days, rest = seconds // 86400, seconds % 86400
@@ -113,7 +113,7 @@ def _write_time(seconds: int, out: np.ndarray, n: int) -> Any:
     return write_number(out, n, number)
 
 
-@routine
+@lean_routine
 def write_soa(data: np.ndarray, start: int, end: int, p: int, size: int, out: np.ndarray, n: int) -> Any:
     """RFC 1035 section 3.3.13: two names, then five numbers."""
     stop = p + size
@@ -132,7 +132,7 @@ def write_soa(data: np.ndarray, start: int, end: int, p: int, size: int, out: np
     return n - 1
 
 
-@routine
+@lean_routine
 def _write_list(data: np.ndarray, key: int, p: int, end: int, out: np.ndarray, n: int) -> Any:
     """The values of one service parameter with commas between (RFC 9460 sections 7 and 8)."""
     first = p
@@ -163,7 +163,7 @@ def _write_list(data: np.ndarray, key: int, p: int, end: int, out: np.ndarray, n
     return n
 
 
-@routine
+@lean_routine
 def _write_parameter(data: np.ndarray, key: int, p: int, end: int, out: np.ndarray, n: int) -> Any:
     """The value of one service parameter (RFC 9460 section 7)."""
     if key == _PORT and end == p + 2:
@@ -182,7 +182,7 @@ def _write_parameter(data: np.ndarray, key: int, p: int, end: int, out: np.ndarr
     return n
 
 
-@routine
+@lean_routine
 def write_svcb(data: np.ndarray, start: int, end: int, p: int, size: int, out: np.ndarray, n: int) -> Any:
     """RFC 9460 section 2.2: priority, target, parameters."""
     stop = p + size
@@ -211,7 +211,7 @@ def write_svcb(data: np.ndarray, start: int, end: int, p: int, size: int, out: n
     return n if p == stop else -1
 
 
-@routine
+@lean_routine
 def write_caa(data: np.ndarray, p: int, size: int, out: np.ndarray, n: int) -> Any:
     """RFC 8659 section 4.1: flags, tag, value."""
     if size < 2 or 2 + i64(data[p + 1]) > size:
@@ -224,7 +224,7 @@ def write_caa(data: np.ndarray, p: int, size: int, out: np.ndarray, n: int) -> A
     return _write_quoted(data, value, p + size, out, n + 1)
 
 
-@routine
+@lean_routine
 def write_key(data: np.ndarray, p: int, size: int, is_digest: bool, out: np.ndarray, n: int) -> Any:
     """DS (digest) or DNSKEY: a number of 16 bits, two of 8, then bytes (RFC 4034 sections 2.2 and 5.3)."""
     if size < 4:
@@ -238,7 +238,7 @@ def write_key(data: np.ndarray, p: int, size: int, is_digest: bool, out: np.ndar
     return _write_base64(data, p + 4, p + size, out, n)
 
 
-@routine
+@lean_routine
 def write_rrsig(data: np.ndarray, start: int, end: int, p: int, size: int, out: np.ndarray, n: int) -> Any:
     """RFC 4034 section 3.2: type, algorithm, labels, TTL, expiry, begin, key, signer, signature."""
     stop = p + size

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stratokit.dissect.layers import i64
-from stratokit.kernels import routine
+from stratokit.kernels import lean_routine
 from stratokit.protocols.buffers import be16
 
 NAME_LIMIT_BYTES = 255  # section 2.3.4
@@ -22,7 +22,7 @@ _DOT, _BACKSLASH, _SPACE, _ZERO, _COLON = 46, 92, 32, 48, 58
 HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
-@routine
+@lean_routine
 def skip_name(data: np.ndarray, p: int, end: int) -> int:
     """The position behind the name at p, or -1 where there is none."""
     while p < end:
@@ -37,7 +37,7 @@ def skip_name(data: np.ndarray, p: int, end: int) -> int:
     return -1
 
 
-@routine
+@lean_routine
 def write_number(out: np.ndarray, n: int, value: int) -> Any:
     """Decimal digits of a number that is not negative."""
     digits = 1
@@ -49,7 +49,7 @@ def write_number(out: np.ndarray, n: int, value: int) -> Any:
     return n + digits
 
 
-@routine
+@lean_routine
 def write_label_byte(out: np.ndarray, n: int, c: int) -> Any:
     """A byte of a label, escaped where it would mean something else."""
     if c in (_DOT, _BACKSLASH):
@@ -63,7 +63,7 @@ def write_label_byte(out: np.ndarray, n: int, c: int) -> Any:
     return n + 1
 
 
-@routine
+@lean_routine
 def write_name(data: np.ndarray, start: int, p: int, end: int, out: np.ndarray, n: int) -> tuple[int, int]:
     """Write the name at p: (position behind it, new n); the first is -1 where it is no name.
 
@@ -106,7 +106,7 @@ def write_name(data: np.ndarray, start: int, p: int, end: int, out: np.ndarray, 
     return (p if behind < 0 else behind), n
 
 
-@routine
+@lean_routine
 def write_ipv4(data: np.ndarray, p: int, out: np.ndarray, n: int) -> Any:
     """The address in four bytes at p."""
     for k in range(4):
@@ -117,7 +117,7 @@ def write_ipv4(data: np.ndarray, p: int, out: np.ndarray, n: int) -> Any:
     return n
 
 
-@routine
+@lean_routine
 def write_ipv6(data: np.ndarray, p: int, out: np.ndarray, n: int) -> Any:
     """RFC 5952: the longest run of two or more zero groups, the first of equals, becomes "::"."""
     best, best_size, k = -1, 1, 0

@@ -113,7 +113,18 @@ def _write_hex_list(found: np.ndarray, count: int, out: np.ndarray, n: int) -> A
 
 @routine
 def _sort(found: np.ndarray, count: int) -> None:
-    found[:count].sort()
+    """Shell's, with gaps 2^k - 1: at worst n^1.5, and compiled in a tenth of the time of numba's own."""
+    gap = 1
+    while gap < count:
+        gap = 2 * gap + 1
+    while gap:
+        for k in range(gap, count):
+            value, at = found[k], k
+            while at >= gap and found[at - gap] > value:
+                found[at] = found[at - gap]
+                at -= gap
+            found[at] = value
+        gap //= 2
 
 
 @routine

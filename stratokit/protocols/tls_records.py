@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stratokit.dissect.layers import i64
-from stratokit.kernels import routine
+from stratokit.kernels import lean_routine, routine
 from stratokit.protocols.buffers import be16, with_room
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
@@ -42,7 +42,7 @@ _RETRY = np.frombuffer(
 )
 
 
-@routine
+@lean_routine
 def is_hello(data: np.ndarray, p: int, end: int, kind: int) -> Any:
     """Whether a handshake record with a hello of that kind begins at p."""
     if p < 0 or p + 11 > end or data[p] != HANDSHAKE or data[p + 1] != 3 or data[p + 2] > 4:
@@ -51,7 +51,7 @@ def is_hello(data: np.ndarray, p: int, end: int, kind: int) -> Any:
     return 4 <= size <= 1 << 14 and data[p + 5] == kind and data[p + 6] == 0 and data[p + 9] == 3
 
 
-@routine
+@lean_routine
 def find_hello(data: np.ndarray, p: int, end: int, kind: int) -> Any:
     """Where the first hello of that kind begins, at p or behind what another protocol said before; or -1.
 
@@ -103,12 +103,12 @@ def read_records(data: np.ndarray, p: int, end: int, row: np.ndarray, out: np.nd
     return out, n
 
 
-@routine
+@lean_routine
 def _keep(hello: np.ndarray, column: int, p: int, size: int, end: int) -> None:
     hello[column], hello[column + 1] = p, max(min(size, end - p), 0)
 
 
-@routine
+@lean_routine
 def _read_list(data: np.ndarray, kind: int, p: int, end: int, hello: np.ndarray) -> None:
     """Extensions of a client that are a list behind its size in two bytes, or in one."""
     if kind == SUPPORTED_GROUPS and p + 2 <= end:
@@ -121,7 +121,7 @@ def _read_list(data: np.ndarray, kind: int, p: int, end: int, hello: np.ndarray)
         _keep(hello, VERSIONS, p + 1, i64(data[p]), end)
 
 
-@routine
+@lean_routine
 def _read_extension(
     data: np.ndarray, kind: int, p: int, end: int, is_client: bool, hello: np.ndarray
 ) -> None:
@@ -145,7 +145,7 @@ def _read_extension(
         hello[ENCRYPTED] = 1
 
 
-@routine
+@lean_routine
 def _read_body(data: np.ndarray, p: int, end: int, is_client: bool, hello: np.ndarray) -> bool:
     if p + 35 > end:
         return False
@@ -178,7 +178,7 @@ def _read_body(data: np.ndarray, p: int, end: int, is_client: bool, hello: np.nd
     return True
 
 
-@routine
+@lean_routine
 def read_hello(data: np.ndarray, p: int, end: int, hello: np.ndarray) -> Any:
     """Read the hello message at p: the position behind it, or -1 where there is none in full."""
     for k in range(HELLO_COLUMNS):
@@ -194,7 +194,7 @@ def read_hello(data: np.ndarray, p: int, end: int, hello: np.ndarray) -> Any:
     return -1
 
 
-@routine
+@lean_routine
 def asks_again(data: np.ndarray, p: int, end: int) -> bool:
     """Whether the ServerHello at p is a HelloRetryRequest."""
     if p + 6 + _RETRY.size > end:
@@ -205,7 +205,7 @@ def asks_again(data: np.ndarray, p: int, end: int) -> bool:
     return k == _RETRY.size
 
 
-@routine
+@lean_routine
 def find_message(data: np.ndarray, p: int, end: int, kind: int) -> Any:
     """(position, size) of the body of the first handshake message of that kind from p on, or -1."""
     while p + 4 <= end:
@@ -216,7 +216,7 @@ def find_message(data: np.ndarray, p: int, end: int, kind: int) -> Any:
     return i64(-1), i64(0)
 
 
-@routine
+@lean_routine
 def read_chain(data: np.ndarray, p: int, size: int, places: np.ndarray, n: int) -> int:
     """(position, size) of each certificate in the body of a Certificate message (RFC 5246 section 7.4.2)."""
     end = p + size

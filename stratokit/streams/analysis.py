@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stratokit.dissect.layers import i64
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import lean_kernel, lean_routine
 from stratokit.streams.awaited import acknowledge, await_ack, in_flight, sent_ns
 from stratokit.streams.flows import ACK, FIN, RST, SYN
 from stratokit.streams.tcp_flags import (
@@ -37,12 +37,12 @@ OUT_OF_ORDER_NS = 3_000_000  # a segment out of order is at most this late where
 RTO_MIN_NS = 200_000_000  # Linux waits no less before it sends again by its timer
 
 
-@routine
+@lean_routine
 def _is_probe(seq: int, length: int, fwd: Any, rev: Any) -> bool:
     return bool(length == 1 and fwd.began and seq == i64(fwd.next_seq) and rev.window == 0)
 
 
-@routine
+@lean_routine
 def _window_flags(seq: int, ack: int, length: int, window: int, fwd: Any, rev: Any) -> int:
     """What a segment without SYN, FIN, RST says about windows, probes and repeated ACKs."""
     next_seq, last_ack = i64(fwd.next_seq), i64(fwd.last_ack)
@@ -71,7 +71,7 @@ def _window_flags(seq: int, ack: int, length: int, window: int, fwd: Any, rev: A
     return found
 
 
-@routine
+@lean_routine
 def _acked_unseen(seq: int, ack: int, fwd: Any, rev: Any) -> int:
     """An ACK of bytes that were never seen, or of a probe's byte when the window opens again."""
     resumes = ack == (i64(fwd.last_ack) + 1) & WRAP and seq == i64(fwd.next_seq)
@@ -90,7 +90,7 @@ def _acked_unseen(seq: int, ack: int, fwd: Any, rev: Any) -> int:
     return ACK_LOST_SEGMENT
 
 
-@routine
+@lean_routine
 def _retransmission(
     seq: int, length: int, flags: int, ts: int, own: bool, conn: Any, fwd: Any, rev: Any, pool: np.ndarray
 ) -> int:
@@ -118,7 +118,7 @@ def _retransmission(
     return RETRANSMISSION
 
 
-@routine
+@lean_routine
 def _learn_scale(flags: int, scale: int, fwd: Any, rev: Any) -> None:
     """Window scaling holds when both SYNs offer it (RFC 7323 section 2.2)."""
     fwd.window_of_syn = flags & SYN != 0
@@ -131,7 +131,7 @@ def _learn_scale(flags: int, scale: int, fwd: Any, rev: Any) -> None:
         fwd.scale = scale
 
 
-@routine
+@lean_routine
 def _is_duplicate_sack(ack: int, count: int, first: tuple[int, int], second: tuple[int, int]) -> bool:
     """RFC 2883 section 4: the first range lies below the ACK, or within the second one."""
     if not after(first[1], ack):
@@ -139,7 +139,7 @@ def _is_duplicate_sack(ack: int, count: int, first: tuple[int, int], second: tup
     return count > 1 and not after(second[0], first[0]) and not after(first[1], second[1])
 
 
-@routine
+@lean_routine
 def _begin(seq: int, ack: int, flags: int, ts: int, conn: Any, fwd: Any, rev: Any) -> int:
     """Take what the handshake tells: first numbers, initial round trip, ports used again."""
     found = 0
@@ -165,7 +165,7 @@ def _begin(seq: int, ack: int, flags: int, ts: int, conn: Any, fwd: Any, rev: An
     return found
 
 
-@routine
+@lean_routine
 def _windows_and_holes(seq: int, ack: int, length: int, flags: int, window: int, fwd: Any, rev: Any) -> int:
     found = 0
     beyond = fwd.began and after(seq, i64(fwd.next_seq))
@@ -184,7 +184,7 @@ def _windows_and_holes(seq: int, ack: int, length: int, flags: int, window: int,
     return found
 
 
-@routine
+@lean_routine
 def _acknowledgment(seq: int, ack: int, flags: int, found: int, fwd: Any, rev: Any) -> int:
     if found & DUPLICATE_ACK:
         fwd.unseen_told = True
@@ -196,7 +196,7 @@ def _acknowledgment(seq: int, ack: int, flags: int, found: int, fwd: Any, rev: A
     return found
 
 
-@routine
+@lean_routine
 def _advance(seq: int, ack: int, end: int, ts: int, window: int, found: int, fwd: Any) -> None:
     if not found & ZERO_WINDOW_PROBE:
         if not fwd.began or after(end, i64(fwd.next_seq)):
@@ -211,7 +211,7 @@ def _advance(seq: int, ack: int, end: int, ts: int, window: int, found: int, fwd
     fwd.last_flags = found
 
 
-@routine
+@lean_routine
 def _learn_sacks(ack: int, flags: int, count: int, sacked: np.ndarray, i: int, edges: Any) -> int:
     for k in range(count):
         edges.sack_left[k], edges.sack_right[k] = sacked[i, 2 * k], sacked[i, 2 * k + 1]
@@ -221,7 +221,7 @@ def _learn_sacks(ack: int, flags: int, count: int, sacked: np.ndarray, i: int, e
     return DUPLICATE_SACK if _is_duplicate_sack(ack, count, first, second) else 0
 
 
-@routine
+@lean_routine
 def _place_of_trouble(side: Any, used: np.ndarray) -> int:
     if side.trouble == 0:
         side.trouble = used[0]
@@ -230,7 +230,7 @@ def _place_of_trouble(side: Any, used: np.ndarray) -> int:
     return place
 
 
-@routine
+@lean_routine
 def _place_of_edges(side: Any, used: np.ndarray) -> int:
     if side.edges == 0:
         side.edges = used[0]
@@ -239,7 +239,7 @@ def _place_of_edges(side: Any, used: np.ndarray) -> int:
     return place
 
 
-@kernel
+@lean_kernel
 def analyse(segments: Any, state: Any, out: Any) -> None:
     """Judge segments in capture order and keep what they tell in `state`.
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from stratokit.dissect.layers import i64
-from stratokit.kernels import routine
+from stratokit.kernels import lean_routine
 from stratokit.streams.tcp_state import NEVER, NOWHERE, WRAP, after
 
 
-@routine
+@lean_routine
 def sent_ns(seq: int, side: Any, pool: np.ndarray) -> int:
     """When the segment that is sent again was sent: the awaited one at this number, else the oldest one."""
     ts: int = i64(side.next_seq_ns)
@@ -29,7 +29,7 @@ def sent_ns(seq: int, side: Any, pool: np.ndarray) -> int:
     return ts
 
 
-@routine
+@lean_routine
 def await_ack(
     seq: int, end: int, phantom: int, ts: int, fwd: Any, pool: np.ndarray, free: np.ndarray
 ) -> None:
@@ -51,7 +51,7 @@ def await_ack(
     fwd.awaiting += 1
 
 
-@routine
+@lean_routine
 def _forget(at: int, side: Any, pool: np.ndarray, free: np.ndarray) -> None:
     older, newer = i64(pool[at].older), i64(pool[at].newer)
     if newer == NOWHERE:
@@ -68,7 +68,7 @@ def _forget(at: int, side: Any, pool: np.ndarray, free: np.ndarray) -> None:
     side.awaiting -= 1
 
 
-@routine
+@lean_routine
 def acknowledge(ack: int, ts: int, rev: Any, pool: np.ndarray, free: np.ndarray) -> int:
     """Forget what is acknowledged; round trip of the oldest segment that ends at the ACK, or NEVER."""
     rtt: int = i64(NEVER)
@@ -91,7 +91,7 @@ def acknowledge(ack: int, ts: int, rev: Any, pool: np.ndarray, free: np.ndarray)
     return rtt
 
 
-@routine
+@lean_routine
 def in_flight(seq: int, end: int, fwd: Any, rev: Any, edges: Any, pool: np.ndarray) -> int:
     """From the first byte that awaits its ACK to the last one sent, less what the last SACK covers.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stratokit.dissect.layers import i64
 from stratokit.kernels import kernel
 from stratokit.streams.flows import ACK, SYN, TCP, sender_is_client
 from stratokit.streams.sides import CLIENT, SERVER, VIEWS, WIRE
@@ -68,7 +69,7 @@ def _place(
             fresh += 1
         if rank > ranks[f]:
             ranks[f] = rank
-            asks = sender_is_client(TCP, flags[i], src_port[i], dst_port[i], 0)
+            asks = sender_is_client(TCP, i64(flags[i]), i64(src_port[i]), i64(dst_port[i]), 0)
             clients[f] = side[i] if asks else 1 - side[i]
         client[i] = clients[f]
     return used, fresh

@@ -247,7 +247,7 @@ def _assign(
         if is_new or _begins_anew(rows, at, proto, side, flags, seq[i], ts[i]):
             known_places = rows[at, _FLOW] & u64(3 * _PLACE_KNOWN)
             rows[at, _FLOW] = u64(flows << _STATE_BITS) | known_places
-            if sender_is_client(proto, flags, sport, dport, kind[i]) == (side == 1):
+            if sender_is_client(proto, flags, i64(sport), i64(dport), i64(kind[i])) == (side == 1):
                 rows[at, _FLOW] |= u64(_CLIENT_IS_1)
             rows[at, _LAST] = u64(0) if proto == TCP else u64(ts[i])
             flows += 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stratokit.dissect.layers import i64
-from stratokit.kernels import kernel, routine
+from stratokit.kernels import kernel, lean_kernel, lean_routine
 from stratokit.streams.flows import ACK, FIN, RST, SYN
 from stratokit.streams.tcp_flags import ACK_LOST_SEGMENT, RETRANSMISSION
 from stratokit.streams.tcp_state import NEVER, after
@@ -63,7 +63,7 @@ def new_lives(count: int) -> Any:
     return lives
 
 
-@routine
+@lean_routine
 def _note(life: Any, side: int, letter: int) -> None:
     """Append a letter where it is due: the first time, those that count also at powers of ten."""
     known = i64(life.seen[side]) & (1 << letter)
@@ -84,7 +84,7 @@ def _note(life: Any, side: int, letter: int) -> None:
         life.history_size = at + 1
 
 
-@routine
+@lean_routine
 def _next_state(life: Any, side: int, flags: int) -> None:
     """Take a segment of an end that is neither closed nor reset, and is no RST."""
     mine, other = i64(life.state[side]), i64(life.state[1 - side])
@@ -103,7 +103,7 @@ def _next_state(life: Any, side: int, flags: int) -> None:
     life.state[side], life.state[1 - side] = mine, other
 
 
-@routine
+@lean_routine
 def _end(life: Any, side: int, flags: int) -> None:
     """Take what ends a connection. A reset after both FINs changes nothing."""
     if flags & FIN and life.closed_how == _OPEN:
@@ -119,7 +119,7 @@ def _end(life: Any, side: int, flags: int) -> None:
         _next_state(life, side, flags)
 
 
-@routine
+@lean_routine
 def _handshake(life: Any, from_client: bool, flags: int, seq: int, ack: int, ts: int) -> None:
     kind = flags & (SYN | ACK | RST | FIN)
     if from_client and kind == SYN and life.syn_ack_ns == NEVER:
@@ -135,7 +135,7 @@ def _handshake(life: Any, from_client: bool, flags: int, seq: int, ack: int, ts:
         life.ack_ns = NEVER if after(i64(life.server_isn), ack) else ts
 
 
-@routine
+@lean_routine
 def _letters(life: Any, side: int, flags: int, length: int, window: int, found: int) -> None:
     control = flags & (SYN | FIN | RST)
     if flags & SYN:
@@ -157,7 +157,7 @@ def _letters(life: Any, side: int, flags: int, length: int, window: int, found: 
         _note(life, side, _R)
 
 
-@routine
+@lean_routine
 def _completeness(flags: int, length: int) -> int:
     bits = WAS_DATA if length > 0 else 0
     if flags & SYN:
@@ -169,7 +169,7 @@ def _completeness(flags: int, length: int) -> int:
     return bits | (WAS_RST if flags & RST else 0)
 
 
-@routine
+@lean_routine
 def _turn(life: Any) -> None:
     """The other side is the client after all. What was taken for a handshake was none."""
     life.client = 1 - life.client
@@ -185,7 +185,7 @@ def _turn(life: Any) -> None:
     life.syns = 0
 
 
-@kernel
+@lean_kernel
 def follow(segments: Any, client: np.ndarray, found: np.ndarray, lives: np.ndarray) -> None:
     """Take segments in capture order; `found` is what `analysis.analyse` said of them.
 
@@ -216,7 +216,7 @@ def settle(lives: np.ndarray, client: np.ndarray) -> None:
             _turn(lives[c])
 
 
-@routine
+@lean_routine
 def _is_idle(state: int) -> bool:
     return state in (INACTIVE, PARTIAL)
 

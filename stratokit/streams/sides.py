@@ -75,7 +75,7 @@ def column(frame: pl.DataFrame, name: str, dtype: Any) -> NDArray[Any]:
 
 def is_client(packets: pl.DataFrame) -> NDArray[np.bool_]:
     """Whether the sender of each packet is the client, where each decides about its conversation."""
-    rows = np.arange(packets.height)
+    rows: NDArray[Any] = read_only(np.arange(packets.height), np.int64)
     out = np.empty(packets.height, np.bool_)
     _from_client((rows, packets[GREATER].to_numpy(), *_headers(packets)), rows, out)
     return out
@@ -104,6 +104,7 @@ def with_sides(packets: pl.DataFrame) -> pl.DataFrame:
     flows = int(flow_id.max()) + 1 if flow_id.size else 0
     deciding = np.full(flows, -1, np.int64)
     _deciding_rows(flow_id, headers[2], headers[3], deciding, np.zeros(flows, np.uint8))
+    deciding = read_only(deciding, np.int64)
     from_client = np.empty(flow_id.size, np.bool_)
     _from_client((flow_id, greater, *headers), deciding, from_client)
     outwards = packets.select(outwards=pl.col("direction") == "out").to_series()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stratokit.kernels import routine
+from stratokit.kernels import lean_routine
 from stratokit.streams.tcp_flags import FLAG_NAMES
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ CONNECTION = np.dtype(
 )
 
 
-@routine
+@lean_routine
 def after(a: int, b: int) -> bool:
     """Whether sequence number a comes after b (RFC 9293 section 3.4)."""
     return ((b - a) & WRAP) >= _HALF

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from stratokit.dissect.layers import i64
-from stratokit.kernels import routine
+from stratokit.kernels import lean_routine
 from stratokit.streams.flows import FIN, RST, SYN
 from stratokit.streams.tcp_state import HOLES, NEVER, WRAP, after
 
 
-@routine
+@lean_routine
 def open_hole(seq: int, fwd: Any, trouble: Any, edges: Any) -> None:
     """Remember bytes that were passed over; of too many holes the oldest stays open for good."""
     n = i64(fwd.holes)
@@ -23,7 +23,7 @@ def open_hole(seq: int, fwd: Any, trouble: Any, edges: Any) -> None:
     fwd.holes = n + 1
 
 
-@routine
+@lean_routine
 def fill_holes(seq: int, end: int, fwd: Any, trouble: Any, edges: Any) -> None:
     """Take what a late segment brings out of the holes; one in the middle of a hole makes two of it."""
     n = i64(0)
@@ -48,7 +48,7 @@ def fill_holes(seq: int, end: int, fwd: Any, trouble: Any, edges: Any) -> None:
     fwd.holes = n
 
 
-@routine
+@lean_routine
 def _bit(value: int) -> int:
     n = 0
     while value > 1:
@@ -57,7 +57,7 @@ def _bit(value: int) -> int:
     return n
 
 
-@routine
+@lean_routine
 def count(found: int, trouble: Any) -> None:
     """Each flag by itself."""
     while found:
@@ -66,7 +66,7 @@ def count(found: int, trouble: Any) -> None:
         found ^= low
 
 
-@routine
+@lean_routine
 def sum_up(
     ts: int, flags: int, length: int, window: int, rtt: int, in_flight: int, fwd: Any, rev: Any
 ) -> None:

@@ -35,22 +35,17 @@ def _reaching(keys: np.ndarray, places: np.ndarray, key: np.ndarray, place: np.n
 
 
 @kernel
-def _sums(group: np.ndarray, values: np.ndarray) -> np.ndarray:
-    total = np.zeros(group.max() + 1 if group.size else 0, np.int64)
-    out = np.empty(values.size, np.int64)
+def _sums(group: np.ndarray, values: np.ndarray, total: np.ndarray, out: np.ndarray) -> None:
     for i in range(values.size):
         total[group[i]] += values[i]
         out[i] = total[group[i]]
-    return out
 
 
 @kernel
-def _highest(stream: np.ndarray, values: np.ndarray) -> np.ndarray:
-    out = values.copy()
-    for i in range(1, values.size):
+def _highest(stream: np.ndarray, out: np.ndarray) -> None:
+    for i in range(1, out.size):
         if stream[i] == stream[i - 1]:
             out[i] = max(out[i], out[i - 1])
-    return out
 
 
 def _numbers(series: pl.Series) -> NDArray[np.int64]:
@@ -85,7 +80,9 @@ def sums(group: pl.Series, values: pl.Series) -> pl.Series:
     >>> sums(pl.Series([0, 1, 0]), pl.Series([5, 7, 3])).to_list()
     [5, 7, 8]
     """
-    return pl.Series(_sums(_numbers(group), _numbers(values)))
+    groups, out = _numbers(group), np.empty(len(values), np.int64)
+    _sums(groups, _numbers(values), np.zeros(groups.max(initial=-1) + 1, np.int64), out)
+    return pl.Series(out)
 
 
 def highest(stream: pl.Series, values: pl.Series) -> pl.Series:
@@ -94,4 +91,6 @@ def highest(stream: pl.Series, values: pl.Series) -> pl.Series:
     >>> highest(pl.Series([0, 0, 1]), pl.Series([5, 3, 4])).to_list()
     [5, 5, 4]
     """
-    return pl.Series(_highest(_numbers(stream), _numbers(values)))
+    out = _numbers(values).copy()
+    _highest(_numbers(stream), out)
+    return pl.Series(out)
