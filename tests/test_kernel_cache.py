@@ -170,6 +170,9 @@ def decorated(tree: ast.AST, *names: str) -> Iterator[ast.FunctionDef]:
             yield node
 
 
+ROUTINES = ("routine", "lean_routine", "lean_part", "part", "inlined")
+
+
 def test_nothing_but_kernels_calls_a_routine() -> None:
     """It has no way in from Python: such a call would end the process."""
     trees = {
@@ -180,13 +183,13 @@ def test_nothing_but_kernels_calls_a_routine() -> None:
     routines = {
         (path, node.name)
         for path, tree in trees.items()
-        for node in decorated(tree, "routine", "part", "inlined")
+        for node in decorated(tree, *ROUTINES)
     }
     assert len(routines) > 100
     for path, tree in trees.items():
         compiled = {
             id(inner)
-            for node in decorated(tree, "kernel", "routine", "part", "inlined")
+            for node in decorated(tree, "kernel", "lean_kernel", *ROUTINES)
             for inner in ast.walk(node)
         }
         for node in ast.walk(tree):
