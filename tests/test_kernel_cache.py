@@ -180,11 +180,7 @@ def test_nothing_but_kernels_calls_a_routine() -> None:
         for folder in ("stratokit", "tests", "tools", "benchmarks")
         for path in (ROOT / folder).rglob("*.py")
     }
-    routines = {
-        (path, node.name)
-        for path, tree in trees.items()
-        for node in decorated(tree, *ROUTINES)
-    }
+    routines = {(path, node.name) for path, tree in trees.items() for node in decorated(tree, *ROUTINES)}
     assert len(routines) > 100
     for path, tree in trees.items():
         compiled = {
