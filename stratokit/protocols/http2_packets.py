@@ -69,7 +69,7 @@ TABLE = Table(
 @routine
 def _next(runs: Any, place: Any, lost: bool) -> tuple[int, int]:
     """(run, position) of the next frame's header from `place`, (run, position, last run); run -1 for none."""
-    data, run_start, _ = runs
+    data, run_start, _, _ = runs
     r, p, last_run = place
     while True:
         end = run_start[r + 1]
@@ -93,10 +93,18 @@ def _with_room(frames: np.ndarray, n: int) -> np.ndarray:
     return larger
 
 
+@routine
+def _begins(data: np.ndarray, p: int, end: int) -> Any:
+    """Whether frames begin at p: SETTINGS, a server's first one (section 3.4), or a chain of them."""
+    if end - p >= h2.HEADER_BYTES and data[p + 3] == h2.SETTINGS and data[p + 4] == 0:
+        return h2.valid_header(data, p)
+    return h2.begins_frames(data, p, end)
+
+
 @kernel
 def _read(runs: Any, run_bounds: np.ndarray, asking: np.ndarray) -> np.ndarray:
     """Frames that were captured to their ends, connection by connection, the client's first."""
-    data, run_start, _ = runs
+    data, run_start, _, _ = runs
     frames = np.empty((256, _FIELDS), np.int64)
     n = 0
     for turn in range(2 * asking.size):
@@ -112,7 +120,7 @@ def _read(runs: Any, run_bounds: np.ndarray, asking: np.ndarray) -> np.ndarray:
             frames[n, :] = _PREFACE
             frames[n, _LAST] = p - 1
             n += 1
-        elif not h2.begins_frames(data, p, run_start[r + 1]):
+        elif not _begins(data, p, run_start[r + 1]):
             lost = True
         while r >= 0:
             r, p = _next(runs, (r, p, last_run), lost)
@@ -148,7 +156,9 @@ def frames(
         streams: their streams, as `http2` reads them.
         starts: per stream the places at which the header blocks of its request and response begin.
     """
-    found = _read((runs.data, runs.run_start, runs.run_offset), runs.run_bounds, asking)
+    runs = runs.whole()
+    bytes_ = (runs.data, runs.run_start, runs.run_offset, runs.source)
+    found = _read(bytes_, runs.run_bounds, asking)
 
     def completed(place: int) -> pl.Series:
         at = found[:, place]

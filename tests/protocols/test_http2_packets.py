@@ -8,6 +8,7 @@ from helpers.http2_exchange import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    PREFACE,
     Exchange,
     frame,
     request,
@@ -69,6 +70,13 @@ def test_a_frame_that_was_not_captured_to_its_end_is_none():
     whole = of_frames(x)
     x.answer(x.server.headers(1, response(200), end=False) + frame(DATA, 0, 1, b"d" * 500)[:100])
     assert [row[1] for row in of_frames(x)[len(whole) :]] == [HEADERS]
+
+
+def test_what_a_server_says_first_counts_though_what_follows_is_cut():
+    x = Exchange(begin=False)
+    x.ask(PREFACE + settings())
+    x.answer(settings() + frame(6, 0, 0, bytes(8))[:5])
+    assert [row[1:4] for row in of_frames(x)] == [(4, 0, 0), (4, 0, 0)]
 
 
 def test_the_preface_is_a_row_without_a_frame():
