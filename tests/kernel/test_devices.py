@@ -1,6 +1,9 @@
 """Frames at network devices: those that tcpdump sees there, to the byte."""
 
+import os
 import shutil
+import signal
+import socket
 import struct
 import subprocess
 import time
@@ -264,3 +267,37 @@ def test_a_killed_recorder_lets_go_of_its_devices(tmp_path):
         assert taps() == before + 1
         process.kill()
     assert taps() == before
+
+
+def test_frames_across_segments(tmp_path):
+    """Each datagram is once in each direction in one of the files, and has its process in all of them."""
+    path = tmp_path / "a.parquet"
+    command = [*STRATOKIT, "record", "-i", "lo", "--rotate-time", "1s", "-o", path]
+    count = 0
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
+        socket.socket(type=socket.SOCK_DGRAM) as sender,
+        socket.socket(type=socket.SOCK_DGRAM) as receiver,
+    ):
+        assert process.stderr.readline().startswith("recording until")
+        receiver.bind(("127.0.0.1", 0))
+        sender.connect(receiver.getsockname())
+        port, end = receiver.getsockname()[1], time.monotonic() + 60
+        while len(list(tmp_path.glob("a-*"))) < 3 and time.monotonic() < end:
+            sender.send(b"%d" % count)
+            receiver.recv(100)
+            count += 1
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    files = [
+        pl.read_parquet(file).filter(kind="packet", dst_port=port) for file in tmp_path.glob("a-*.parquet")
+    ]
+    assert sum(not rows.is_empty() for rows in files) >= 2
+    rows = pl.concat(files, how="diagonal")
+    for direction in ("out", "in"):
+        data = rows.filter(direction=direction)["data"]
+        assert sorted(int(frame[42:]) for frame in data) == list(range(count))
+    assert set(rows["pid"]) == {os.getpid()}
+    assert rows["netns"].n_unique() == 1
