@@ -184,7 +184,8 @@ def test_a_day_by_rotation(tmp_path):
     later, own = sizes[len(sizes) // 4 :], own[len(own) // 4 :]
     assert max(later) < 1.1 * min(later)
     assert max(own) < 1.1 * min(own)
-    assert max(on_disk) < 64 << 20
+    # A segment goes on while the next one is made ready, which takes its time on a busy machine.
+    assert max(on_disk) < 128 << 20
     found = {"rss_from": min(later), "rss_to": max(later), "anon_from": min(own), "anon_to": max(own)}
     found = {f"{name}_mb": round(size / 1e6, 1) for name, size in (found | {"disk_to": max(on_disk)}).items()}
     print(json.dumps({"segments": len(seen), "files_to": max(files)} | found))
