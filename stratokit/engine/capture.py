@@ -18,9 +18,6 @@ from stratokit.engine.inputs import PathLike, resolve
 from stratokit.engine.packet_analysis import with_analysis
 from stratokit.engine.tables import Entry, entries, entry, packet_fields
 from stratokit.errors import UsageError
-from stratokit.filters import tree
-from stratokit.filters.compile import compile_tree
-from stratokit.filters.parse import parse
 from stratokit.protocols.base import Passes
 from stratokit.protocols.tls_keys import Secrets, read_keylog
 from stratokit.schema import load
@@ -28,9 +25,8 @@ from stratokit.schema import load
 if TYPE_CHECKING:
     from stratokit.engine.packet_files import PacketSource
     from stratokit.engine.scap.source import ScapSource
+    from stratokit.filters import tree
     from stratokit.formats.frames import Damage
-
-if TYPE_CHECKING:
     from stratokit.streams.follow import Stream
 
 _LEAST_RECORD_BYTES = 16  # a packet of pcap without a byte
@@ -52,11 +48,15 @@ class Where:
         Raises:
             FilterError: it breaks the grammar.
         """
+        from stratokit.filters.parse import parse
+
         return cls(text, parse(text))
 
     @functools.cached_property
     def fields(self) -> frozenset[str]:
         """The fields that it names. Other names are texts without quotation marks, or unknown."""
+        from stratokit.filters import tree
+
         return tree.fields(self.test) & known_names()
 
 
@@ -302,6 +302,8 @@ class Capture:
 
     def _check(self, where: Where) -> None:
         """An unknown field, or a value of the wrong type, is told at once, not when a table is asked for."""
+        from stratokit.filters.compile import compile_tree
+
         fitting = [name for name in entries() if where.fields <= uses(name).keys()]
         for name in fitting or ["packets"]:
             compile_tree(where.test, where.text, catalogue(name), elsewhere(name))
@@ -311,6 +313,9 @@ class Capture:
         return self._filtered(entry(name), self.built(name), where)
 
     def _filtered(self, found: Entry, frame: pl.LazyFrame, where: Where) -> pl.LazyFrame:
+        from stratokit.filters import tree
+        from stratokit.filters.compile import compile_tree
+
         name = found.table.name
         own = {spec.name: spec for spec in found.fields}
         if tree.fields(where.test) <= own.keys():  # then no other table need be known
