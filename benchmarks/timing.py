@@ -41,16 +41,17 @@ class Case:
     runs: list[Run] = dataclasses.field(default_factory=list)
 
 
-def measured(command: list[str], cpus: int = 0, inner: bool = False) -> Run:
-    """Run it to its end; what it used is told by the kernel, children of its own and all."""
+def measured(command: list[str], cpus: int = 0, inner: bool = False, root: Path = ROOT) -> Run:
+    """Run it to its end; what it used is told by the kernel, with its children. `root`: whose code runs."""
     allowed = sorted(os.sched_getaffinity(0))
     # An installed package has byte code, so it may be written here too.
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": ""}
 
     os.sched_setaffinity(0, allowed[: cpus or len(allowed)])  # which the child inherits
     begin = time.perf_counter()
     output = subprocess.PIPE if inner else subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, env=environment)
+    place = None if root == ROOT else root  # where `python -m` looks first
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, env=environment, cwd=place)
     os.sched_setaffinity(0, allowed)
     assert process.stderr is not None
     errors = process.stderr.read()
