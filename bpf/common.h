@@ -108,4 +108,21 @@ static long (*read_kernel)(void *into, u32 bytes, const void *from) = (void *)11
 static u64 (*current_task)(void) = (void *)158;
 
 #define LOAD_KERNEL(type, into, base, offset)                                  \
-	asm volatile("%0 = *(" #type " *)(%1 + %2)" : "=r"(into) : "r"(base), "i"(offset))
+	do {                                                                   \
+		u64 loaded;                                                    \
+		asm volatile("%0 = *(" #type " *)(%1 + %2)" : "=r"(loaded) : "r"(base), "i"(offset)); \
+		(into) = loaded;                                               \
+	} while (0)
+
+/* The running thread's name, 16 bytes. */
+static __always_inline void current_comm(u8 *into)
+{
+#ifdef HAVE_BTF
+	u64 task = current_task();
+
+	LOAD_KERNEL(u64, *(u64 *)into, task, OFF_task_struct_comm);
+	LOAD_KERNEL(u64, *(u64 *)(into + 8), task, OFF_task_struct_comm + 8);
+#else
+	bpf_get_current_comm(into, 16);
+#endif
+}

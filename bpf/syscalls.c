@@ -7,7 +7,6 @@
 #define PATH_BYTES 1024
 #define ADDRESS_BYTES 128
 #define IOVECS 8
-#define CODE_SEGMENT_32BIT 0x23
 
 #define FLAG_PATH_CUT 1
 #define FLAG_PATH2_CUT 2
@@ -54,20 +53,7 @@ BPF_ARRAY(syscall_specs, struct syscall_spec, 512);
 #define NOT_IN_CALL 1
 BPF_ARRAY(syscall_starts, u64, THREAD_IDS);
 
-/* Section "file" of a record. */
-struct file_info {
-	u64 identity;
-	u64 cookie;
-	u64 inode;
-	u32 device;
-	u32 mode;
-};
 BPF_HASH(closing_files, u32, struct file_info, 8192);
-
-/* struct pt_regs of x86_64, part of the kernel's interface to ptrace. */
-struct registers {
-	u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp;
-};
 
 struct syscall_scratch {
 	u64 args[8];
@@ -75,91 +61,6 @@ struct syscall_scratch {
 	u8 var[VAR_MASK + 1 + VAR_TAIL];
 };
 BPF_PERCPU_ARRAY(syscall_scratches, struct syscall_scratch, 1);
-
-#define MODE_TYPE 0170000
-#define MODE_SOCKET 0140000
-
-#define MODE_FILE 0100000
-#define MODE_DIRECTORY 0040000
-#define EBADF 9
-
-#ifdef HAVE_BTF
-/*
- * Members of one structure are read at once (BLOCK_*: from the first wanted one to the last), because a read costs the same for
- * eight bytes as for eighty; one by one in kernels that have them so far apart that the stack would not hold what is between.
- */
-#define BLOCK_BYTES_MOST 96
-
-static __always_inline bool read_file_members(u64 file, u64 *inode, u64 *private)
-{
-#if BLOCK_file_BYTES <= BLOCK_BYTES_MOST
-	u8 block[BLOCK_file_BYTES];
-
-	if (!READ_KERNEL(block, file, BLOCK_file))
-		return false;
-	*inode = *(u64 *)&block[OFF_file_f_inode - BLOCK_file];
-	*private = *(u64 *)&block[OFF_file_private_data - BLOCK_file];
-	return true;
-#else
-	return READ_KERNEL(*inode, file, OFF_file_f_inode) && READ_KERNEL(*private, file, OFF_file_private_data);
-#endif
-}
-
-static __always_inline bool read_inode_members(u64 inode, u16 *mode, u64 *super, u64 *number)
-{
-#if BLOCK_inode_BYTES <= BLOCK_BYTES_MOST
-	u8 block[BLOCK_inode_BYTES];
-
-	if (!READ_KERNEL(block, inode, BLOCK_inode))
-		return false;
-	*mode = *(u16 *)&block[OFF_inode_i_mode - BLOCK_inode];
-	*super = *(u64 *)&block[OFF_inode_i_sb - BLOCK_inode];
-	*number = *(u64 *)&block[OFF_inode_i_ino - BLOCK_inode];
-	return true;
-#else
-	return READ_KERNEL(*mode, inode, OFF_inode_i_mode) && READ_KERNEL(*super, inode, OFF_inode_i_sb) &&
-	       READ_KERNEL(*number, inode, OFF_inode_i_ino);
-#endif
-}
-#endif
-
-/*
- * What the current task's fd stands for. Kernel structures are read without locks: a racing close gives stale, never unsafe,
- * values.
- */
-static __always_inline bool read_file(u64 fd, s64 ret, struct file_info *info)
-{
-#ifdef HAVE_BTF
-	u64 task = bpf_get_current_task(), files = 0, table = 0, array = 0, file = 0, super = 0, sock = 0;
-	u64 inode = 0, private = 0;
-	u32 limit = 0;
-	u16 mode = 0;
-
-	if (!READ_KERNEL(files, task, OFF_task_struct_files) || !files ||
-	    !READ_KERNEL(table, files, OFF_files_struct_fdt) || !table)
-		return false;
-	/* A call that succeeded has proved its fd; that of a failed one may point past the table. */
-	if (ret < 0 && (ret == -EBADF || !READ_KERNEL(limit, table, OFF_fdtable_max_fds) || fd >= limit))
-		return false;
-	if (!READ_KERNEL(array, table, OFF_fdtable_fd) || !READ_KERNEL(file, array, fd * 8) || !file ||
-	    !read_file_members(file, &inode, &private))
-		return false;
-	if (!inode || !read_inode_members(inode, &mode, &super, &info->inode))
-		return false;
-	info->identity = file;
-	info->mode = mode;
-	mode &= MODE_TYPE;
-	if (mode == MODE_SOCKET) {
-		if (private && READ_KERNEL(sock, private, OFF_socket_sk) && sock)
-			READ_KERNEL(info->cookie, sock, OFF_sock___sk_common + OFF_sock_common_skc_cookie);
-	} else if ((mode == MODE_FILE || mode == MODE_DIRECTORY) && super) {
-		READ_KERNEL(info->device, super, OFF_super_block_s_dev);
-	}
-	return true;
-#else
-	return false;
-#endif
-}
 
 /* Append up to `bytes` of user memory to the record; the sum of all appended bytes stays within var. */
 static __always_inline u32 append_user(struct syscall_scratch *scratch, u32 at, u64 from, u64 bytes, u32 most)
@@ -279,6 +180,7 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 		return;
 	}
 #endif
+	OPAQUE(nr); /* or its mask is dropped, because a copy of it was found to be small */
 	add_call(nr);
 	__builtin_memset(event, 0, sizeof(*event));
 	FILL_HEADER(event, EVENT_SYSCALL, start ? start : now, 0);
@@ -292,7 +194,7 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 	event->pid = thread >> 32;
 	event->tid = tid;
 	event->syscall = nr;
-	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	current_comm(event->comm);
 
 	at = (spec->args & 7) * 8;
 	event->args_bytes = at;
@@ -396,39 +298,33 @@ static __always_inline struct syscall_spec *wanted_call(u32 nr)
 	return spec && spec->wanted ? spec : NULL;
 }
 
-static __always_inline struct syscall_scratch *load_args(struct registers *regs)
+static __always_inline struct syscall_scratch *load_args(struct call_registers *call)
 {
 	int zero = 0;
 	struct syscall_scratch *scratch = syscall_scratches.lookup(&zero);
 
-	if (!scratch)
-		return NULL;
-	scratch->args[0] = regs->di;
-	scratch->args[1] = regs->si;
-	scratch->args[2] = regs->dx;
-	scratch->args[3] = regs->r10;
-	scratch->args[4] = regs->r8;
-	scratch->args[5] = regs->r9;
+	if (scratch)
+		__builtin_memcpy(scratch->args, call->args, sizeof(call->args));
 	return scratch;
 }
 
 /* Calls that must be looked at before they run: those that do not return, and close, whose file is gone afterwards. */
-static __always_inline void before_call(u64 registers, struct syscall_spec *spec, u32 nr, u32 tid, u64 now)
+static __always_inline void before_call(struct bpf_raw_tracepoint_args *ctx, struct syscall_spec *spec, u32 tid, u64 now)
 {
-	struct registers regs;
+	struct call_registers call;
 	struct syscall_scratch *scratch;
 	struct file_info file = {};
 
-	if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)registers) || regs.cs == CODE_SEGMENT_32BIT)
+	if (!read_call(ctx, &call) || call.segment == CODE_SEGMENT_32BIT)
 		return;
 	if (spec->fd_at_entry) {
-		if (read_file((u32)regs.di, -1, &file) && closing_files.update(&tid, &file))
+		if (read_file((u32)call.args[0], -1, &file) && closing_files.update(&tid, &file))
 			count(COUNT_CLOSING_MAP_FULL);
 		return;
 	}
-	scratch = load_args(&regs);
+	scratch = load_args(&call);
 	if (scratch)
-		syscall_record(scratch, spec, nr, 0, now, now);
+		syscall_record(scratch, spec, call.nr, 0, now, now);
 }
 
 int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
@@ -455,7 +351,7 @@ int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 	else
 		count(COUNT_THREAD_UNTRACKED);
 	if (spec->no_return || spec->fd_at_entry)
-		before_call(ctx->args[0], spec, nr, tid, now);
+		before_call(ctx, spec, tid, now);
 	return 0;
 }
 
@@ -464,7 +360,7 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	u64 thread = bpf_get_current_pid_tgid(), began = 0, *start;
 	u32 tid = thread;
 	s64 ret = ctx->args[1];
-	struct registers regs;
+	struct call_registers call;
 	struct syscall_spec *spec;
 	struct syscall_scratch *scratch;
 
@@ -486,12 +382,12 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 		*start = NOT_IN_CALL;
 	}
 #endif
-	if (is_own(thread >> 32) || bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]))
+	if (is_own(thread >> 32) || !read_call(ctx, &call))
 		return 0;
-	spec = wanted_call(regs.orig_ax);
+	spec = wanted_call(call.nr);
 	if (!spec || (!began && OUT_OF_SCOPE()))
 		return 0;
-	if (regs.cs == CODE_SEGMENT_32BIT) {
+	if (call.segment == CODE_SEGMENT_32BIT) {
 		count(COUNT_SYSCALL_FOREIGN_ABI); /* its numbers mean other calls */
 		return 0;
 	}
@@ -502,8 +398,8 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 		count(COUNT_SYSCALL_NO_START);
 #endif
 	}
-	scratch = load_args(&regs);
+	scratch = load_args(&call);
 	if (scratch)
-		syscall_record(scratch, spec, regs.orig_ax, ret, began, bpf_ktime_get_ns());
+		syscall_record(scratch, spec, call.nr, ret, began, bpf_ktime_get_ns());
 	return 0;
 }

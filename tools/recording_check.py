@@ -48,6 +48,7 @@ def work(folder: Path) -> None:
         for _ in range(MESSAGES):
             one.sendall(b"checked")
             other.recv(100)
+        other.sendall(b"checked")
     subprocess.run(["/bin/true"], check=True)
 
 
@@ -107,7 +108,7 @@ def check(syscalls: str) -> bool:
     lost = {name: n for name, n in totals.items() if name in counters and counters[name].loss}
     opening = next(c.json() for c in kept if c.type == spool.OPENING)
     calls = syscalls != "none"
-    expected = {"opened": FILES if calls else 0, "payload": 2 * MESSAGES}
+    expected = {"opened": FILES if calls else 0, "payload": 2 * (MESSAGES + 1)}
     whole = all(found[name] == n for name, n in expected.items()) and kept[-1].type == spool.CLOSING
     whole &= all(found[name] for name in ("socket", "owner", "process"))
     whole &= bool(found["syscall"]) == calls and (calls or not opening["has_btf"] or found["learned"] > 0)

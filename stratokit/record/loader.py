@@ -182,6 +182,7 @@ class Kernel:
         self._check_triggers(options.keep.triggers)
         first = ["limits", *(["scope"] if options.scope else [])]
         first += ["filter"] if options.filter.text else []
+        first += ["files"] if "syscalls" in self.names else []
         first += ["triggers"] if "TRIGGERS" in settings else []
         self._bpf = self._compile(program_text(first + self.names, settings))
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
