@@ -22,7 +22,7 @@ from pathlib import Path
 
 from stratokit.errors import FormatError
 from stratokit.formats import spool
-from stratokit.record.loader import import_bcc
+from stratokit.record.bcc import import_bcc
 from stratokit.schema import load
 
 FILES, MESSAGES = 7, 11

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _UPROBE = pathlib.Path("/sys/bus/event_source/devices/uprobe")
-_BPF_RAW_TRACEPOINT_OPEN = 17
+_BPF_RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 17, 28
 _ATTR_BYTES = 112
 _PERF_FLAG_FD_CLOEXEC = 8
 _SET_BPF, _ENABLE = 0x40042408, 0x2400  # PERF_EVENT_IOC_* (include/uapi/linux/perf_event.h)
@@ -46,6 +46,17 @@ def raw_tracepoint(program_fd: int, name: str) -> int:
     text = ctypes.create_string_buffer(name.encode())
     attr = ctypes.create_string_buffer(struct.pack("<QI", ctypes.addressof(text), program_fd), 64)
     return _call("bpf", _BPF_RAW_TRACEPOINT_OPEN, attr, ctypes.sizeof(attr))
+
+
+def cgroup(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
+    """Attach a program to a cgroup; returns the descriptor that holds it. Unlike BPF_PROG_ATTACH it ends with
+    the last descriptor, so also when the recorder is killed.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    attr = ctypes.create_string_buffer(struct.pack("<IIII", program_fd, cgroup_fd, attach_type, 0), 64)
+    return _call("bpf", _BPF_LINK_CREATE, attr, ctypes.sizeof(attr))
 
 
 def uprobe(program_fd: int, path: str, offset: int, *, at_return: bool) -> int:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from stratokit.errors import StratokitError
 from stratokit.record import btf, control, symbols, trials
-from stratokit.record.loader import Kernel, import_bcc
+from stratokit.record.bcc import import_bcc
+from stratokit.record.loader import Kernel
 from stratokit.record.openssl import OpenSsl
 from stratokit.record.options import RecordOptions
 from stratokit.record.trials import Check, with_capabilities

@@ -1,26 +1,18 @@
-"""Compiles and attaches the programs of bpf/. The only module that imports bcc.
-
-bcc comes from the distribution: the project `bcc` of the package index is another one. In a virtual
-environment it is loaded from the system's dist-packages without opening the rest of that folder.
-"""
+"""Compiles and attaches the programs of bpf/."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import pathlib
 import platform
-import struct
-import subprocess
-import sys
-import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stratokit.errors import RecordError, UsageError
-from stratokit.record import attach, btf, cgroups, pidns, specs
+from stratokit.record import attach, bcc, btf, cgroups, pidns, specs
 from stratokit.record.devices import Devices
+from stratokit.record.maps import Maps
 from stratokit.record.programs import (
     CGROUP_PROGRAMS,
     DEVICE_PROGRAM,
@@ -36,88 +28,9 @@ from stratokit.record.ring import Ring
 from stratokit.schema import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from stratokit.record.options import RecordOptions, Trigger
-
-BCC_FOLDERS = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
-_BPF_LINK_CREATE = 28
-_SCOPE_TREE, _SCOPE_NAMED = 1, 2  # as in bpf/scope.c
-_SHED_CALL = 2  # as in bpf/limits.c
-_ARMED = 0xFFFFFFFF  # as in bpf/common.h
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def import_bcc() -> Any:
-    """The module bcc.
-
-    Raises:
-        RecordError: it is not installed, or its library cannot be loaded.
-    """
-    if "bcc" in sys.modules:
-        return sys.modules["bcc"]
-    candidates = [pathlib.Path(folder, "bcc", "__init__.py") for folder in BCC_FOLDERS]
-    place = next((path for path in candidates if path.is_file()), None)
-    if place is None:
-        raise RecordError("bcc is not installed; on Debian and Ubuntu: apt-get install python3-bpfcc")
-    spec = importlib.util.spec_from_file_location(
-        "bcc", place, submodule_search_locations=[str(place.parent)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bcc"] = module
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, OSError, AttributeError) as error:
-        del sys.modules["bcc"]
-        raise RecordError(f"bcc does not load ({error}); install the package python3-bpfcc again") from error
-    return module
-
-
-# LLVM ends the whole process where it gives up, without a word to Python. This shell hears that its stdin is
-# closed, and says so instead.
-_LAST_WORDS = r"""read -r done && exit
-why='the compiler of the kernel programs ended the recorder, most often for want of memory'
-printf 'stratokit: %s: %s\n' "$why" "$(tail -n 1 "/proc/self/fd/$1")" >&2
-"""
-
-
-@contextlib.contextmanager
-def last_words(said: int) -> Iterator[None]:
-    """Should this process end within the block, the user is told, with the last line of the file `said`."""
-    command = ["/bin/sh", "-c", _LAST_WORDS, "sh", str(said)]
-    try:
-        shell = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[said], start_new_session=True
-        )
-    except OSError:  # a container without a shell
-        yield
-        return
-    try:
-        yield
-    finally:
-        shell.communicate(b"done\n")
-
-
-@contextlib.contextmanager
-def compiler_output(*, compiles: bool = False) -> Iterator[list[str]]:
-    """Catch what clang and the verifier write to stderr; the list is filled when the block ends."""
-    lines: list[str] = []
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with (
-        tempfile.TemporaryFile() as file,
-        last_words(file.fileno()) if compiles else contextlib.nullcontext(),
-    ):
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            lines += file.read().decode(errors="replace").splitlines()
 
 
 def ring_bytes(wanted: int) -> int:
@@ -129,7 +42,7 @@ def _thread_ids() -> int:
     return min(int(pathlib.Path("/proc/sys/kernel/pid_max").read_text()), 1 << 22)
 
 
-class Kernel:
+class Kernel(Maps):
     """Loaded and attached programs. Everything is held by descriptors, so a killed recorder leaves nothing
     behind.
     """
@@ -139,7 +52,6 @@ class Kernel:
         self._links: dict[int, list[int]] = {}
         self._held: list[int] = []  # descriptors of what is attached beside cgroups
         self._functions: dict[str, int] = {}  # programs for functions of files, by name
-        self._taken: set[tuple[int, int]] = set()
         self._scope = options.scope
         self._groups = dict(groups or {})
         self.offsets = btf.kernel_offsets()
@@ -184,10 +96,9 @@ class Kernel:
         first += ["filter"] if options.filter.text else []
         first += ["files"] if "syscalls" in self.names else []
         first += ["triggers"] if "TRIGGERS" in settings else []
-        self._bpf = self._compile(program_text(first + self.names, settings))
+        self._bpf = bcc.compiled(program_text(first + self.names, settings))
+        super().__init__(self._bpf, self.names, self.syscalls, rolling=options.rolling)
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
-        self._shed_calls: frozenset[int] = frozenset()
-        self._endpoint_epoch = 0
         if "syscalls" in self.names:
             self._fill_specs()
 
@@ -237,19 +148,6 @@ class Kernel:
             names.append("tls")
         return names
 
-    def _compile(self, text: str) -> Any:
-        bcc = import_bcc()
-        os.environ["BCC_KERNEL_SOURCE"] = str(load.data_dir("bpf"))
-        lines: list[str] = []
-        try:
-            with compiler_output(compiles=True) as lines:
-                return bcc.BPF(
-                    text=text.encode(),
-                    cflags=["-Wno-unused-function", "-Wno-macro-redefined", "-Wno-tautological-compare"],
-                )
-        except Exception as error:  # bcc raises bare Exception
-            raise RecordError(_compile_message(lines, error)) from error
-
     def _fill_specs(self) -> None:
         table = self._bpf[b"syscall_specs"]
         wanted = set(self.syscalls)
@@ -272,7 +170,7 @@ class Kernel:
     def attach(self) -> None:
         """Attach everything: processes first, so that no process begins between them and the rest."""
         for number in self._groups:
-            self._choose_group(number)
+            self.choose_group(number)
         for name in reversed(self.names):
             self.attach_feature(name)
 
@@ -321,43 +219,13 @@ class Kernel:
                     program = self._functions[function]
                     self._held.append(attach.uprobe(program, path, offset, at_return=at_return))
 
-    def tls_files_found(self) -> int:
-        """How many files were executed or mapped to be executed for the first time."""
-        return int(self._bpf[b"tls_files_found"][ctypes.c_int(0)].value)
-
-    def take_tls_files(self) -> set[int]:
-        """By which processes, since this was asked last."""
-        found = {(key.inode, key.device): pid.value for key, pid in self._bpf[b"tls_files"].items()}
-        new = {pid for key, pid in found.items() if key not in self._taken}
-        self._taken |= found.keys()
-        return new
-
     def _load(self, program: Program) -> int:
-        bcc = import_bcc()
-        lines: list[str] = []
-        types = {
-            "SOCKET_FILTER": 1,
-            "CGROUP_SKB": 8,
-            "CGROUP_SOCK": 9,
-            "SOCK_OPS": 13,
-            "KPROBE": 2,
-            "RAW_TRACEPOINT": 17,
-            "CGROUP_SOCK_ADDR": 18,
-        }
-        try:
-            with compiler_output() as lines:
-                loaded = self._bpf.load_func(
-                    program.function.encode(), types[program.program_type], attach_type=program.attach_type
-                )
-        except Exception as error:
-            raise RecordError(_load_message(program, lines, error)) from error
-        assert bcc is not None
-        return int(loaded.fd)
+        return bcc.loaded(self._bpf, program)
 
     def _attach_tracepoint(self, program: Program) -> None:
         self._load(program)
         try:
-            with compiler_output():
+            with bcc.compiler_output():
                 self._bpf.attach_raw_tracepoint(program.tracepoint.encode(), program.function.encode())
         except Exception as error:
             raise RecordError(f"the kernel refuses the tracepoint {program.tracepoint}: {error}") from error
@@ -387,15 +255,12 @@ class Kernel:
             for program in programs:
                 if program.needs and program.needs not in self._settings:
                     continue
-                link = _link(self._load(program), folder, program.attach_type)
+                link = attach.cgroup(self._load(program), folder, program.attach_type)
                 self._links.setdefault(number, []).append(link)
         except OSError as error:
             raise RecordError(f"the kernel refuses programs on {path}: {error.strerror}") from error
         finally:
             os.close(folder)
-
-    def _choose_group(self, number: int) -> None:
-        self._bpf[b"scope_cgroups"][ctypes.c_uint64(number)] = ctypes.c_uint8(1)
 
     def change_groups(self, groups: dict[int, str]) -> None:
         """The cgroups that are chosen now: attach to those that came, let go of those that went."""
@@ -406,7 +271,7 @@ class Kernel:
                 del self._bpf[b"scope_cgroups"][ctypes.c_uint64(number)]
         new = {number: path for number, path in groups.items() if number not in self._groups}
         for number in new:
-            self._choose_group(number)
+            self.choose_group(number)
         if new:
             self._bpf[b"scope_met"].clear()  # what was found out about cgroups inside of these
         if not self._at_root:
@@ -416,79 +281,6 @@ class Kernel:
                     with contextlib.suppress(FileNotFoundError):  # it has gone again
                         self._attach_folder(number, f"{root}{path}", CGROUP_PROGRAMS[name])
         self._groups = dict(groups)
-
-    def choose_tasks(self, pids: Iterable[int]) -> None:
-        """These processes, and all that they start from now on, are in scope."""
-        for pid in pids:
-            self._bpf[b"scope_tasks"][ctypes.c_uint32(pid)] = ctypes.c_uint8(_SCOPE_TREE)
-
-    def choose_named(self, pids: Iterable[int]) -> None:
-        """These processes have a chosen name, until they execute another program."""
-        for pid in pids:
-            if pid not in self.chosen_tasks():
-                self._bpf[b"scope_tasks"][ctypes.c_uint32(pid)] = ctypes.c_uint8(_SCOPE_NAMED)
-
-    def forget_task(self, pid: int) -> None:
-        """The process itself is no longer in scope; what it started is."""
-        with contextlib.suppress(KeyError):
-            del self._bpf[b"scope_tasks"][ctypes.c_uint32(pid)]
-
-    def chosen_tasks(self) -> set[int]:
-        """Processes that are in scope by number or name."""
-        return {key.value for key in self._bpf[b"scope_tasks"].keys()}  # noqa: SIM118 bcc's table is no dict
-
-    def choose_sockets(self, cookies: Iterable[int]) -> None:
-        """These sockets are in scope."""
-        for cookie in cookies:
-            self._bpf[b"scope_cookies"][ctypes.c_uint64(cookie)] = ctypes.c_uint8(1)
-
-    def drop_places(self, known: set[int]) -> tuple[set[int], dict[int, list[int]]]:
-        """Addresses of code that has dropped packets so far, and stacks (innermost first) by number, but for
-        those that are known.
-        """
-        if "drops" not in self.names:
-            return set(), {}
-        stacks = self._bpf[b"drop_stacks"]
-        numbers = [key.value for key in stacks.keys()]  # noqa: SIM118 bcc's table is no dict
-        places = {key.value for key in self._bpf[b"drop_places"].keys()}  # noqa: SIM118
-        return places, {number: list(stacks.walk(number)) for number in numbers if number not in known}
-
-    def name_endpoints_again(self) -> None:
-        """Whose addresses are whose stands in every spool: bpf/endpoints.c forgets what it has told."""
-        if "endpoints" in self.names:
-            self._endpoint_epoch = self._endpoint_epoch % 0xFFFF + 1
-            self._bpf[b"endpoint_epoch"][ctypes.c_int(0)] = ctypes.c_uint32(self._endpoint_epoch)
-
-    def readable(self) -> bool:
-        """Whether the kernel lets us look into maps with the privileges that we have now."""
-        try:
-            return bool(self.totals())
-        except KeyError:
-            return False
-
-    def seen(self) -> list[int]:
-        """What bpf/limits.c counted: recorded calls by number, then bytes of payload and of calls' data."""
-        values = [bytes(value) for value in self._bpf[b"limits_seen"][ctypes.c_int(0)]]
-        return [
-            sum(of_all)
-            for of_all in zip(*(struct.unpack(f"={len(v) // 8}Q", v) for v in values), strict=True)
-        ]
-
-    def shed(self, bits: int, calls: frozenset[int]) -> None:
-        """Leave out what the bits of bpf/limits.c say, and these system calls; record all others."""
-        self._bpf[b"limits_shed"][ctypes.c_int(0)] = ctypes.c_uint32(bits)
-        if "syscalls" not in self.names:
-            return
-        table = self._bpf[b"syscall_specs"]
-        for number in self._shed_calls ^ calls:
-            spec = table[ctypes.c_int(number)]
-            spec.wanted = _SHED_CALL if number in calls else 1
-            table[ctypes.c_int(number)] = spec
-        self._shed_calls = calls
-
-    def recorded_calls(self) -> frozenset[int]:
-        """Numbers of the system calls that may be left out: all but those that tell owners."""
-        return self.syscalls - specs.owner_calls()
 
     def program_fds(self) -> list[int]:
         """Descriptors of the loaded programs."""
@@ -506,77 +298,8 @@ class Kernel:
         for name in list(self._bpf.raw_tracepoint_fds):
             self._bpf.detach_raw_tracepoint(name)
 
-    def totals(self) -> dict[str, int]:
-        """What the kernel counted so far, summed over processors, by name."""
-        table = self._bpf[b"counters"]
-        names = load.kernel_counters()
-        return {name: sum(table[ctypes.c_int(index)]) for index, name in enumerate(names)}
-
-    def trigger_hits(self, number: int) -> int:
-        """How many events met the test of a trigger."""
-        return sum(self._bpf[b"trigger_hits"][ctypes.c_int(number)])
-
-    def own_child(self, begins: bool) -> None:
-        """The next process that this one starts is as little recorded as this one is (True), or it has ended
-        (False).
-        """
-        if "OWN_CHILD" in self._settings:
-            self._bpf[b"own_child"][ctypes.c_int(0)] = ctypes.c_uint32(_ARMED if begins else 0)
-
-    def own_child_pid(self) -> int:
-        """The process of which `own_child` was told, 0 for none."""
-        return int(self._bpf[b"own_child"][ctypes.c_int(0)].value) if "OWN_CHILD" in self._settings else 0
-
-    def open_since(self, tid: int) -> int:
-        """CLOCK_MONOTONIC when the thread entered the call in which it is: 0 when that was before the
-        recording, 1 when it is in no recorded call.
-        """
-        if "syscalls" not in self.names:
-            return 1
-        try:
-            return int(self._bpf[b"syscall_starts"][ctypes.c_int(tid)].value)
-        except KeyError:
-            return 1
-
     def close(self) -> None:
         """Detach and free everything."""
         self.detach()
         self.ring.close()
         self._bpf.cleanup()
-
-
-def _link(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
-    """BPF_LINK_CREATE: unlike BPF_PROG_ATTACH it ends with the last descriptor, so also when the recorder is
-    killed.
-    """
-    number = next(call.number for call in load.syscalls().values() if call.name == "bpf")
-    attr = ctypes.create_string_buffer(struct.pack("<IIII", program_fd, cgroup_fd, attach_type, 0), 64)
-    fd = _libc.syscall(number, _BPF_LINK_CREATE, attr, ctypes.sizeof(attr))
-    if fd < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return int(fd)
-
-
-_NOT_PERMITTED = (
-    "recording needs kernel programs, and the kernel does not permit to load {}: "
-    "run as root, or with the capabilities that `stratokit doctor` names"
-)
-
-
-def _compile_message(lines: list[str], error: Exception) -> str:
-    if os.environ.get("STRATOKIT_DEBUG"):
-        sys.stderr.write("\n".join(lines) + "\n")
-    if any("Operation not permitted" in line for line in lines):
-        return _NOT_PERMITTED.format("them")
-    text = next((line for line in lines if "error:" in line), str(error).partition("\n")[0])[:200]
-    return f"the kernel programs do not compile here: {text} (STRATOKIT_DEBUG=1 shows all)"
-
-
-def _load_message(program: Program, lines: list[str], error: Exception) -> str:
-    if os.environ.get("STRATOKIT_DEBUG"):
-        sys.stderr.write("\n".join(lines) + "\n")
-    text = str(error)
-    if "Operation not permitted" in text or "EPERM" in text:
-        return _NOT_PERMITTED.format(program.function)
-    return f"the kernel refuses {program.function}: {text} (STRATOKIT_DEBUG=1 shows why)"
