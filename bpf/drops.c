@@ -47,10 +47,13 @@ static __always_inline s32 drop_stack(struct bpf_raw_tracepoint_args *ctx, u64 p
 {
 	u64 first = 1, *before = drop_places.lookup(&place), number = 0;
 
-	if (before)
-		number = __sync_fetch_and_add(before, 1);
-	else
+	if (before) {
+		/* Read by itself: newer compilers return a sum only for kernels that have that. */
+		number = *(volatile u64 *)before;
+		__sync_fetch_and_add(before, 1);
+	} else {
 		drop_places.update(&place, &first);
+	}
 	if (number >= STACKS_AT_ONCE && number % STACK_EVERY)
 		return -1;
 	return drop_stacks.get_stackid(ctx, 0); /* negative where its place is taken by another */

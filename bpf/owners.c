@@ -101,7 +101,9 @@ static __always_inline bool user_in_scope(u64 task, u32 pid, u32 tid, u64 *comm)
 	u64 group = task_cgroup(task), id;
 
 #pragma unroll
-	for (int level = 0; level < SCOPE_LEVELS && group; level++) {
+	for (int level = 0; level < SCOPE_LEVELS; level++) {
+		if (!group)
+			break;
 		id = cgroup_number(group);
 		if (scope_cgroups.lookup(&id))
 			return true;
