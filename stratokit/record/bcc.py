@@ -112,7 +112,7 @@ def compiled(text: str) -> Any:
     """The loaded module of bcc for a C text; its programs are not loaded yet.
 
     Raises:
-    RecordError: it does not compile, or the kernel refuses its maps.
+        RecordError: it does not compile, or the kernel refuses its maps.
     """
     bcc = import_bcc()
     os.environ["BCC_KERNEL_SOURCE"] = str(load.data_dir("bpf"))
@@ -131,7 +131,7 @@ def loaded(module: Any, program: Program) -> int:
     """Descriptor of a program of a module, loaded.
 
     Raises:
-    RecordError: the kernel refuses it.
+        RecordError: the kernel refuses it.
     """
     lines: list[str] = []
     try:

@@ -5,7 +5,7 @@ import sys
 
 ENDS = """
 import ctypes, os
-from stratokit.record.loader import compiler_output
+from stratokit.record.bcc import compiler_output
 libc = ctypes.CDLL(None)
 with compiler_output(compiles=True):
     os.write(2, b"In file included from x\\nLLVM ERROR: out of memory\\n")
