@@ -9,13 +9,14 @@ import contextlib
 import functools
 import glob
 import os
+import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable
-from io import FileIO
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from stratokit.errors import FormatError, UsageError
 from stratokit.formats import spool
@@ -75,11 +76,9 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 def _kept(pipe: Path) -> Path:
     kept = Path(_folder().name) / pipe.name
     try:
-        with pipe.open("rb", buffering=0) as source, kept.open("xb") as file:
-            try:
-                _copy(source, file)
-            except KeyboardInterrupt:
-                _copy(source, file)
+        with pipe.open("rb", buffering=0) as source, kept.open("xb") as file, _one_interrupt():
+            while data := source.read(_COPIED_AT_ONCE):
+                file.write(data)
     except OSError as error:
         with contextlib.suppress(OSError):
             kept.unlink()
@@ -87,9 +86,18 @@ def _kept(pipe: Path) -> Path:
     return kept
 
 
-def _copy(source: FileIO, file: BinaryIO) -> None:
-    while data := source.read(_COPIED_AT_ONCE):
-        file.write(data)
+@contextlib.contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """The first Ctrl-C is left to who writes; raised here it could lose what was just read."""
+    before = signal.getsignal(signal.SIGINT)
+    is_ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if is_ours:
+        signal.signal(signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, before))
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def _captures_in(folder: Path) -> list[Path]:

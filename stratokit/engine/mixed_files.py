@@ -65,6 +65,8 @@ class MixedSource:
                 found[n], problem = None, error
         if problem is not None and found == [None, None]:
             raise problem
+        if found[0] is None:  # then its blocks are among what is passed over, and counted
+            found[1] = ScapSource(self.path, registry.load_format("scap"))
         return found[0], found[1]
 
     @functools.cached_property

@@ -54,7 +54,7 @@ def test_a_name_alone_needs_no_payload():
 
 
 def test_packets_in_a_scap_file_are_counted(tmp_path):
-    """Where they begin too late to tell that the file holds both."""
+    """Where they begin late, and none of them can be read, as nothing describes their interface."""
     path = tmp_path / "x.scap"
     event = sb.event(0x216, 5, 1, 6, sb.s64(3), sb.u32(1))
     packet = sb.block(6, bytes(20))
