@@ -7,13 +7,12 @@ and says what has to be added to which word; `load` maps that and adds. Objects 
 kept: then numba is loaded as it would be without this module.
 
 A file's name tells of all that its code depends on: source (kernel_cache.place), types of arguments, versions
-of Python, numpy and numba, processor, and settings of numba. Files are executed, as those of numba's cache.
+of Python, numpy and numba, processor, and settings of numba. kernel_cache says who may write it.
 """
 
 from __future__ import annotations
 
 import builtins
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -23,8 +22,6 @@ import os
 import pickle
 import struct
 import sys
-import threading
-import zlib
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +32,6 @@ from stratokit import kernel_cache
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_FORMAT = b"stratokit kernel 1\n"
 WORD = struct.Struct("<Q")
 OUR_OWN = ("numba_unpickle",)  # names that have a meaning here which numba does not give them
 
@@ -91,36 +87,27 @@ def load(function: Any, kinds: tuple[Any, ...]) -> Callable[..., Any] | None:
     """What runs machine code of `function` for arguments of these kinds; None if none is kept."""
     if not can_keep(function):
         return None
+    kept = kernel_cache.load(_path(function, kinds))
     try:
-        with open(_path(function, kinds), "rb") as file:
-            content = file.read()
-        head = len(_FORMAT) + 4
-        if content[:head] != _FORMAT + zlib.crc32(content[head:]).to_bytes(4, "little"):
-            return None
-        return _function(pickle.loads(content[head:]), function)  # noqa: S301 - a place of ours
+        return _function(kept, function) if kept is not None else None
     except Exception:  # noqa: BLE001 - numba makes it anew, or says what is wrong
         return None
 
 
 def save(function: Any, kinds: tuple[Any, ...], kept: Kept) -> None:
-    """Keep machine code for `load`; a file appears whole or not at all."""
-    content = pickle.dumps(kept, protocol=5)
-    path = _path(function, kinds)
-    part = f"{path}.{os.getpid()}.{threading.get_ident()}"
-    try:
-        with open(part, "wb") as file:
-            file.write(_FORMAT + zlib.crc32(content).to_bytes(4, "little") + content)
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
+    """Keep machine code for `load`."""
+    kernel_cache.save(_path(function, kinds), pickle.dumps(kept, protocol=5))
 
 
 def _path(function: Any, kinds: tuple[Any, ...]) -> str:
     code = function.__code__
-    digest = hashlib.sha256(f"{_build()}\n{_text(kinds)}".encode()).hexdigest()[:16]
-    name = f"{code.co_name}-{code.co_firstlineno}-{digest}.code"
+    name = f"{code.co_name}-{code.co_firstlineno}-{digest(_text(kinds))}.code"
     return os.path.join(kernel_cache.place(os.path.abspath(code.co_filename)), name)
+
+
+def digest(kinds: str) -> str:
+    """16 hex digits for kinds of arguments, and for what else machine code depends on beside its source."""
+    return hashlib.sha256(f"{_build()}\n{kinds}".encode()).hexdigest()[:16]
 
 
 def _text(kinds: tuple[Any, ...]) -> str:

@@ -14,6 +14,7 @@ from numba.core import event
 from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
 from numba.core.environment import lookup_environment
 from numba.core.runtime.nrt import rtsys
+from numba.core.serialize import dumps
 from numba.core.types import unliteral
 
 from stratokit import kernel_cache, kernel_code, kernel_objects
@@ -35,7 +36,7 @@ def dispatcher(kernel: Any) -> Any:
     del copy.__dict__["__wrapped__"]
     made: Any = numba.njit(copy, **kernel.options)
     if made is not copy:  # as it is with NUMBA_DISABLE_JIT
-        made._cache = _Cache(copy)  # type: ignore[no-untyped-call]
+        made._cache = _Cache(copy)
         made.get_call_template = functools.partial(_of_plain_types, made.get_call_template)
     kernel.__dict__["compiled"] = made  # a kernel may call itself
     for name in _names(function.__code__):
@@ -95,6 +96,29 @@ class _Results(CompileResultCacheImpl):
         return found
 
 
+class _Files:
+    """numba's cache of a function, a file for each row of types.
+
+    numba itself numbers the files and keeps the numbers in an index: two processes that compile at once may
+    give the same number to different types, and nothing tells when a file is damaged.
+    """
+
+    def __init__(self, function: Any) -> None:
+        code = function.__code__
+        where = kernel_cache.place(os.path.abspath(code.co_filename))
+        self._begin = os.path.join(where, f"{code.co_name}-{code.co_firstlineno}")
+
+    def load(self, key: Any) -> Any:
+        known, data = kernel_cache.load(self._path(key)) or (None, None)
+        return data if known == key else None
+
+    def save(self, key: Any, data: Any) -> None:
+        kernel_cache.save(self._path(key), dumps((key, data)))  # type: ignore[no-untyped-call]
+
+    def _path(self, key: Any) -> str:
+        return f"{self._begin}-{kernel_code.digest(repr(key))}.numba"
+
+
 class _Cache(FunctionCache):
     """Machine code as it was kept, found at once.
 
@@ -103,6 +127,11 @@ class _Cache(FunctionCache):
     """
 
     _impl_class = _Results
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        files: Any = _Files(function)
+        self._cache_file = files
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         rtsys.initialize(target_context)  # counting references, which machine code calls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -81,13 +82,13 @@ def answer(package: Path, **environment: str) -> tuple[int, Path]:
 
 
 def compiled(place: Path) -> set[str]:
-    return {f"{path.parent.name}/{path.name}" for path in place.rglob("*.nbc")}
+    return {f"{path.parent.name}/{path.name}" for path in place.rglob("*.numba")}
 
 
 def test_a_kernel_is_compiled_anew_when_what_it_takes_from_elsewhere_has_changed(package: Path) -> None:
     assert answer(package)[0] == 11
     value, place = answer(package)
-    assert (value, place) == (11, package / "__pycache__" / "kernels")
+    assert (value, place) == (11, package / "__pycache__" / "compiled")
     first = compiled(place)
     assert {name.partition("-")[0] for name in first} == {"caller", "callee", "aside"}
     (package / "callee.py").write_text(CALLEE.format(2))
@@ -112,8 +113,8 @@ def test_kernels_of_a_week_ago_go_when_there_are_new_ones(package: Path) -> None
 
 
 def test_a_place_that_the_user_named_is_used(package: Path, tmp_path: Path) -> None:
-    assert answer(package, NUMBA_CACHE_DIR=str(tmp_path / "mine")) == (11, tmp_path / "mine")
-    assert compiled(tmp_path / "mine")
+    assert answer(package, NUMBA_CACHE_DIR=str(tmp_path / "mine")) == (11, tmp_path / "mine" / "compiled")
+    assert compiled(tmp_path / "mine" / "compiled")
 
 
 def test_declarations_count_where_they_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -149,17 +150,109 @@ def test_without_a_writable_installation(
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     monkeypatch.setattr(kernel_cache.tempfile, "gettempdir", lambda: str(shared))
-    refused = [str(kernel_cache.PACKAGE), *([] if writable else [str(home)])]
-    can_make = kernel_cache._can_make
-    monkeypatch.setattr(
-        kernel_cache, "_can_make", lambda path: not path.startswith(tuple(refused)) and can_make(path)
-    )
+    refused = (str(kernel_cache.PACKAGE), *([] if writable else [str(home)]))
+    made = kernel_cache._made
+    monkeypatch.setattr(kernel_cache, "_made", lambda path: None if path.startswith(refused) else made(path))
     place = Path(kernel_cache.parent())
-    if writable:
-        assert place.parent == home / "stratokit"
-    else:
-        assert place.parent == shared / f"stratokit-{os.getuid()}"
-        assert place.parent.stat().st_mode & 0o777 == 0o700
+    assert place.parent == (home / "stratokit" if writable else shared / f"stratokit-{os.geteuid()}")
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+def safe(place: Path) -> bool:
+    """Whether kernels would be kept there."""
+    return kernel_cache._made(str(place / "compiled")) == str(place.resolve() / "compiled")
+
+
+def test_what_others_may_write_to_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    assert safe(folder)
+    for mode, kept in ((0o1777, True), (0o777, False), (0o775, False), (0o2755, True), (0o700, True)):
+        folder.chmod(mode)
+        assert safe(folder) is kept, oct(mode)
+        assert safe(folder / "deeper") is kept, oct(mode)
+    (tmp_path / "link").symlink_to(folder)
+    assert safe(tmp_path / "link")  # it is not followed again
+    for mode, kept in ((0o755, False), (0o770, False), (0o700, True)):
+        (folder / "compiled").chmod(mode)
+        assert safe(folder) is kept, oct(mode)
+    kernel_cache.save(str(folder / "compiled" / "file"), pickle.dumps(5))
+    assert kernel_cache.load(str(folder / "compiled" / "file")) == 5
+    (tmp_path / "file").write_text("")
+    assert not safe(tmp_path / "file")
+    monkeypatch.setattr(kernel_cache.os, "geteuid", lambda: os.getuid() + 1)  # all this is another user's
+    assert not safe(folder)
+    assert kernel_cache.load(str(folder / "compiled" / "file")) is None
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_place_that_another_user_made_first_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "shared"))
+    for name in ("shared", "tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o1777)
+    (tmp_path / "shared" / "compiled").mkdir(mode=0o777)
+    (tmp_path / "tmp" / f"stratokit-{os.geteuid()}").symlink_to(tmp_path / "shared")
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    monkeypatch.setattr(kernel_cache, "PACKAGE", os.devnull)
+    monkeypatch.setattr(kernel_cache.tempfile, "tempdir", str(tmp_path / "tmp"))
+    place = Path(kernel_cache.parent())
+    assert place.parent.parent == tmp_path / "tmp"
+    assert place.parent.stat().st_mode & 0o777 == 0o700
+    assert not place.parent.is_symlink()
+    assert not any((tmp_path / "shared" / "compiled").iterdir())
+
+
+def test_a_temporary_place_goes_with_the_process(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp").chmod(0o777)
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "compiled").touch()
+    value, place = answer(package, XDG_CACHE_HOME="no", HOME="no", TMPDIR=str(tmp_path / "tmp"))
+    assert value == 11
+    assert place.is_relative_to(tmp_path / "tmp")
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == [f"stratokit-{os.geteuid()}"]
+
+
+def test_a_file_is_only_what_it_was_saved_as(tmp_path: Path) -> None:
+    one, other = str(tmp_path / "one"), str(tmp_path / "other")
+    kernel_cache.save(one, pickle.dumps([1] * 1000))
+    assert kernel_cache.load(one) == [1] * 1000
+    content = Path(one).read_bytes()
+    for length in range(len(content)):
+        Path(one).write_bytes(content[:length])
+        assert kernel_cache.load(one) is None
+    for at in range(0, len(content), 7):
+        Path(one).write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+        assert kernel_cache.load(one) is None
+    Path(other).write_bytes(content)
+    assert kernel_cache.load(other) is None
+    assert kernel_cache.load(str(tmp_path)) is None
+    kernel_cache.save(one, pickle.dumps(2))
+    assert kernel_cache.load(one) == 2
+    kernel_cache.save(str(tmp_path / "nowhere" / "one"), pickle.dumps(2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
+
+
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+"""
+
+
+def test_no_room_for_kernels_changes_nothing(package: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", FULL + PROGRAM],
+        cwd=package.parent,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(package.parent / "full")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("11 ")
+    assert not done.stderr
+    assert not [path for path in (package.parent / "full").rglob("*") if path.is_file()]
 
 
 def decorated(tree: ast.AST, *names: str) -> Iterator[ast.FunctionDef]:
