@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from stratokit.engine.ingest.survey import AT_FDCWD, NO_FOLDER
+from stratokit.engine.ingest.call_records import AT_FDCWD, NO_FOLDER
 
 if TYPE_CHECKING:
     from stratokit.engine.ingest.survey import Survey

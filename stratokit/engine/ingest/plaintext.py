@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from stratokit.engine.ingest.survey import text
+from stratokit.engine.ingest.texts import text
 from stratokit.formats import events
 from stratokit.schema import load
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from stratokit.engine.ingest.survey import AT_FDCWD, binary, text
+from stratokit.engine.ingest.call_records import AT_FDCWD
+from stratokit.engine.ingest.texts import binary, text
 from stratokit.formats import events
 
 if TYPE_CHECKING:

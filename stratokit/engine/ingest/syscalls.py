@@ -11,18 +11,17 @@ import polars as pl
 import pyarrow as pa
 
 from stratokit.dissect.addresses import address_column, versions_of
-from stratokit.engine.ingest.survey import (
+from stratokit.engine.ingest.call_records import (
     FILE_BYTES,
     FILE_TYPE,
-    binary,
     descriptor,
     fd_arguments,
     file_section,
     folder_arguments,
     folder_of,
     raw_args,
-    text,
 )
+from stratokit.engine.ingest.texts import binary, text
 from stratokit.formats import events
 from stratokit.kernels import kernel
 from stratokit.schema import load

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from helpers.survey import survey
 
+from stratokit.engine.ingest.call_records import AT_FDCWD, NO_FOLDER
 from stratokit.engine.ingest.folders import Folders
-from stratokit.engine.ingest.survey import AT_FDCWD, NO_FOLDER
 
 FORK = {"ts": pl.Int64, "event": pl.String, "pid": pl.UInt32, "parent_pid": pl.UInt32}
 WANTED = {"pid": pl.UInt32, "ts": pl.Int64, "dirfd": pl.Int32, "name": pl.String}

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from stratokit.engine.ingest.survey import text
+from stratokit.engine.ingest.texts import text
 
 
 @pytest.mark.parametrize("values", [[], [None], [b"ok", None, "caf\u00e9".encode()]])
