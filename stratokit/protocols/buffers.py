@@ -1,4 +1,4 @@
-"""What the kernels of several protocols share: reading numbers, and byte buffers that grow by doubling."""
+"""What the kernels of several protocols share: reading numbers, and buffers that grow by doubling."""
 
 from __future__ import annotations
 
@@ -24,4 +24,16 @@ def with_room(out: np.ndarray, n: int, more: int) -> np.ndarray:
     larger = np.empty(max(2 * out.size, n + more), np.uint8)
     for k in range(n):
         larger[k] = out[k]
+    return larger
+
+
+@routine
+def with_rows(rows: np.ndarray, n: int, more: int) -> np.ndarray:
+    """`rows`, or a larger copy where `more` would not fit behind n."""
+    if n + more <= rows.shape[0]:
+        return rows
+    larger = np.empty((max(2 * rows.shape[0], n + more), rows.shape[1]), np.int64)
+    for i in range(n):
+        for k in range(rows.shape[1]):
+            larger[i, k] = rows[i, k]
     return larger

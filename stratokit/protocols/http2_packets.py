@@ -15,6 +15,7 @@ import polars as pl
 from stratokit.dissect.layers import i64
 from stratokit.kernels import kernel, routine
 from stratokit.protocols import http2_frames as h2
+from stratokit.protocols.buffers import with_rows
 from stratokit.protocols.http_bodies import LOST, step
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, PacketFields, Table
@@ -84,16 +85,6 @@ def _next(runs: Any, place: Any, lost: bool) -> tuple[int, int]:
 
 
 @routine
-def _with_room(frames: np.ndarray, n: int) -> np.ndarray:
-    """`frames` with room for one more behind n."""
-    if n < frames.shape[0]:
-        return frames
-    larger = np.empty((2 * n, _FIELDS), np.int64)
-    larger[:n] = frames
-    return larger
-
-
-@routine
 def _begins(data: np.ndarray, p: int, end: int) -> Any:
     """Whether frames begin at p: SETTINGS, a server's first one (section 3.4), or a chain of them."""
     if end - p >= h2.HEADER_BYTES and data[p + 3] == h2.SETTINGS and data[p + 4] == 0:
@@ -115,7 +106,7 @@ def _read(runs: Any, run_bounds: np.ndarray, asking: np.ndarray) -> np.ndarray:
             continue
         p, block, lost = run_start[r], i64(-1), False
         if side == 0 and h2.is_preface(data, p, run_start[r + 1]):
-            frames = _with_room(frames, n)
+            frames = with_rows(frames, n, 1)
             p = min(p + h2.PREFACE.size, run_start[r + 1])
             frames[n, :] = _PREFACE
             frames[n, _LAST] = p - 1
@@ -127,7 +118,7 @@ def _read(runs: Any, run_bounds: np.ndarray, asking: np.ndarray) -> np.ndarray:
             if r < 0:
                 break
             size = h2.frame_size(data, p)
-            frames = _with_room(frames, n)
+            frames = with_rows(frames, n, 1)
             row = frames[n]
             row[_START], row[_TYPE], row[_FLAGS], row[_LENGTH] = p, data[p + 3], data[p + 4], size
             row[_STREAM], row[_BLOCK_LAST] = h2.be32(data, p + 5) & 0x7FFFFFFF, -1

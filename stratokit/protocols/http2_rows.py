@@ -154,15 +154,3 @@ def new_index(rows: np.ndarray, count: int, size: int) -> np.ndarray:
         index[at, 0] = i64(rows[i, FLOW]) << 31 | i64(rows[i, STREAM])
         index[at, 1] = i
     return index
-
-
-@routine
-def with_rows(rows: np.ndarray, n: int, more: int) -> np.ndarray:
-    """`rows`, or a larger copy where `more` would not fit behind n."""
-    if n + more <= rows.shape[0]:
-        return rows
-    larger = np.empty((max(2 * rows.shape[0], n + more), rows.shape[1]), np.int64)
-    for i in range(n):
-        for k in range(rows.shape[1]):
-            larger[i, k] = rows[i, k]
-    return larger

@@ -15,7 +15,7 @@ from stratokit.kernels import kernel, routine
 from stratokit.protocols import hpack
 from stratokit.protocols import http2_frames as h2
 from stratokit.protocols import http2_rows as row_of
-from stratokit.protocols.buffers import with_room
+from stratokit.protocols.buffers import with_room, with_rows
 from stratokit.protocols.hpack_tables import STATIC_TEXT
 from stratokit.protocols.http2_blocks import (
     AT_THE_END,
@@ -205,8 +205,8 @@ def _read_direction(
         mine[row_of.FRAMES] += 1
         while piece + 1 < piece_start.size and piece_start[piece + 1] <= frame[START]:
             piece += 1
-        rows = row_of.with_rows(rows, counts[ROWS], 1)
-        events = row_of.with_rows(events, counts[EVENTS], 1)
+        rows = with_rows(rows, counts[ROWS], 1)
+        events = with_rows(events, counts[EVENTS], 1)
         events[counts[EVENTS], row_of.ORDER] = piece_ready[piece]
         if 2 * (counts[ROWS] + 1) > index.shape[0]:
             index = row_of.new_index(rows, counts[ROWS], 2 * counts[ROWS] + 2)

@@ -13,6 +13,7 @@ import numpy as np
 
 from stratokit.dissect.layers import i64
 from stratokit.kernels import kernel, routine
+from stratokit.protocols.buffers import with_rows
 from stratokit.protocols.http_bodies import LOST, skip_body
 from stratokit.protocols.http_lines import (
     CR,
@@ -30,7 +31,7 @@ from stratokit.protocols.http_lines import (
     status_at,
     version_at,
 )
-from stratokit.streams.byte_runs import fill, fill_lines
+from stratokit.streams.byte_runs import fill, fill_lines, piece_at
 
 # A message is a row of these: positions are in the buffer; LAST is that of its last byte that is there.
 FLOW, START, LAST, BYTES, BODY_BYTES, VERSION, STATUS, CUT_SHORT, PEER = range(9)
@@ -100,14 +101,7 @@ def _place(
 def _arrival(arrivals: Any, position: int) -> Any:
     """When the byte at a position of the buffer could be read."""
     piece_start, piece_ts = arrivals
-    low, high = 0, piece_start.size
-    while high - low > 1:
-        middle = (low + high) // 2
-        if piece_start[middle] <= position:
-            low = middle
-        else:
-            high = middle
-    return piece_ts[low]
+    return piece_ts[piece_at(piece_start, position)]
 
 
 @routine
@@ -123,15 +117,6 @@ def _answered(requests: np.ndarray, first: int, began: int, in_doubt: bool, arri
         while first + 1 < requests.shape[0] and _arrival(arrivals, requests[first + 1, START]) <= began:
             first += 1
     return first
-
-
-@routine
-def _grown(rows: np.ndarray) -> np.ndarray:
-    larger = np.empty((2 * rows.shape[0], COLUMNS), np.int64)
-    for i in range(rows.shape[0]):
-        for k in range(COLUMNS):
-            larger[i, k] = rows[i, k]
-    return larger
 
 
 @routine
@@ -205,7 +190,7 @@ def _read_stream(
     lost, in_doubt, other_protocol, bodiless = False, False, False, False
     next_request, skipped = 0, 0
     while True:
-        rows = _grown(rows) if n == rows.shape[0] else rows
+        rows = with_rows(rows, n, 1)
         message = rows[n]
         for k in range(COLUMNS):
             message[k] = -1

@@ -18,7 +18,7 @@ from stratokit.dissect.layers import i64
 from stratokit.formats.source import forget_pages
 from stratokit.kernels import kernel, routine
 from stratokit.protocols import tls_records as tr
-from stratokit.protocols.buffers import be16, with_room
+from stratokit.protocols.buffers import be16, with_room, with_rows
 from stratokit.protocols.over_tcp import GROUP_BYTES, HEAD_BYTES, Heads
 from stratokit.protocols.tls_hellos import hello_columns
 from stratokit.protocols.tls_streams import TLS13, find_start, recognise
@@ -78,18 +78,6 @@ TABLE = Table(
 
 
 @routine
-def _grown(rows: np.ndarray, n: int) -> np.ndarray:
-    """`rows` with room for one more behind n."""
-    if n < rows.shape[0]:
-        return rows
-    larger = np.empty((2 * rows.shape[0], rows.shape[1]), np.int64)
-    for k in range(n):
-        for c in range(rows.shape[1]):
-            larger[k, c] = rows[k, c]
-    return larger
-
-
-@routine
 def _read_record(data: np.ndarray, p: int, end: int, stream: int, row: np.ndarray) -> Any:
     """Fill the row of the record at p: where it ends, or -1 where none begins."""
     kind, length = i64(data[p]), i64(be16(data, p + 3))
@@ -117,7 +105,7 @@ def _read_messages(
         behind = p + 4 + (i64(out[p + 1]) << 16 | be16(out, p + 2))
         if behind > place[1]:
             break
-        messages = _grown(messages, m)
+        messages = with_rows(messages, m, 1)
         messages[m, 0], messages[m, 1], messages[m, 2], messages[m, 3] = record, out[p], p, behind - p - 4
         m += 1
         if out[p] == tr.SERVER_HELLO:
@@ -146,7 +134,7 @@ def _read(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, askin
         p, end = find_start(data, run_start[run], run_start[run + 1], side), run_start[run + 1]
         place[0] = place[1]
         while p >= 0 and p + tr.RECORD_HEADER_BYTES <= end:
-            records = _grown(records, n)
+            records = with_rows(records, n, 1)
             row, body = records[n], p + tr.RECORD_HEADER_BYTES
             p = _read_record(data, p, end, s, row)
             if p < 0:
@@ -189,7 +177,7 @@ def _lists(plain: np.ndarray, start: np.ndarray, size: np.ndarray, extensions: b
     for k in range(start.size):
         p, end = start[k], start[k] + size[k]
         while p + 2 <= end:
-            found = _grown(found, n)
+            found = with_rows(found, n, 1)
             found[n, 0], found[n, 1] = k, be16(plain, p)
             n += 1
             p += 2

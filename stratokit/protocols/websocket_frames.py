@@ -14,9 +14,8 @@ import numpy as np
 
 from stratokit.dissect.layers import i64
 from stratokit.kernels import kernel, routine
-from stratokit.protocols.buffers import be16, with_room
+from stratokit.protocols.buffers import be16, with_room, with_rows
 from stratokit.protocols.http2_frames import be32
-from stratokit.protocols.http2_rows import with_rows
 from stratokit.protocols.http_bodies import AT_END, LOST, step
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

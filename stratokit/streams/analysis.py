@@ -222,21 +222,12 @@ def _learn_sacks(ack: int, flags: int, count: int, sacked: np.ndarray, i: int, e
 
 
 @lean_routine
-def _place_of_trouble(side: Any, used: np.ndarray) -> int:
-    if side.trouble == 0:
-        side.trouble = used[0]
+def _place(known: int, used: np.ndarray) -> int:
+    """Number of the record that a direction has, or of an unused one."""
+    if known == 0:
+        known = used[0]
         used[0] += 1
-    place: int = i64(side.trouble)
-    return place
-
-
-@lean_routine
-def _place_of_edges(side: Any, used: np.ndarray) -> int:
-    if side.edges == 0:
-        side.edges = used[0]
-        used[0] += 1
-    place: int = i64(side.edges)
-    return place
+    return known
 
 
 @lean_kernel
@@ -265,8 +256,8 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
             rev.acked = True
         found |= _windows_and_holes(seq, ack, length, flags, window, fwd, rev)
         if found & LOST_SEGMENT:
-            place = _place_of_trouble(fwd, used)
-            open_hole(seq, fwd, troubles[place], edges[_place_of_edges(fwd, edges_used)])
+            fwd.trouble, fwd.edges = _place(i64(fwd.trouble), used), _place(i64(fwd.edges), edges_used)
+            open_hole(seq, fwd, troubles[fwd.trouble], edges[fwd.edges])
         if found & DUPLICATE_ACK:
             out_number[i] = fwd.dup_acks
         found = _acknowledgment(seq, ack, flags, found, fwd, rev)
@@ -284,9 +275,10 @@ def analyse(segments: Any, state: Any, out: Any) -> None:
         _learn_scale(flags, scales[i], fwd, rev)
         fwd.sacks = sacks[i]
         if sacks[i]:
-            own_edges = edges[_place_of_edges(fwd, edges_used)]
-            found |= _learn_sacks(ack, flags, sacks[i], sacked, i, own_edges)
+            fwd.edges = _place(i64(fwd.edges), edges_used)
+            found |= _learn_sacks(ack, flags, sacks[i], sacked, i, edges[fwd.edges])
         out_flags[i], out_rtt[i] = found, rtt
         if found:
-            count(found, troubles[_place_of_trouble(fwd, used)])
+            fwd.trouble = _place(i64(fwd.trouble), used)
+            count(found, troubles[fwd.trouble])
         sum_up(ts, flags, length, window, rtt, out_in_flight[i], fwd, rev)

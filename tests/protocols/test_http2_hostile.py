@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from helpers.http2_exchange import (
     CONTINUATION,
@@ -36,7 +37,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from stratokit.protocols import grpc, http, http2
+from stratokit.protocols import grpc, http, http2, http2_packets
+from stratokit.protocols.base import Passes
 
 
 def conversation() -> tuple[bytes, bytes]:
@@ -179,11 +181,48 @@ def check(seed: int) -> None:
                 x.lose(client, len(part))
             else:
                 (x.ask if client else x.answer)(part)
-    for build in (http.build, http2.build, grpc.build):
+    for build in (http.build, http2.build, grpc.build, http2_packets.build):
         found = build(x.packets).collect()
         for column in found.columns:
             if column.endswith(("_bytes", "_stall_ns", "transfer_ns", "_messages", "_fields")):
                 assert (found[column].drop_nulls() >= 0).all(), (seed, column)
+
+
+def walked(data: bytes) -> list[tuple[int, int, int, int]]:
+    """(type, flags, stream, length) of the frames of a direction, one after the other."""
+    at, found = len(PREFACE) * data.startswith(PREFACE), []
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 3])
+        stream = int.from_bytes(data[at + 5 : at + 9]) & 0x7FFFFFFF
+        found.append((data[at + 3], data[at + 4], stream, length))
+        at += 9 + length
+    return found
+
+
+def frames(asked: bytes, answered: bytes, cuts: list[int], back: list[int]) -> pl.DataFrame:
+    x = Exchange(begin=False, step_ns=0)
+    x.packets.passes = Passes()
+    x.ask(asked, cuts)
+    x.answer(answered, back)
+    found = http2_packets.build(x.packets).collect()
+    assert set(found["frame"]) <= {row["frame"] for row in x.packets.added}
+    return found.drop("frame")
+
+
+OF_A_FRAME = ("type", "flags", "stream_id", "length")
+
+
+def test_frames_are_those_that_a_simple_walk_finds() -> None:
+    found = frames(*CONVERSATION, [], []).select(OF_A_FRAME).drop_nulls().rows()
+    assert found == [row for data in CONVERSATION for row in walked(data)]
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1 << 32), *[st.lists(st.integers(1, 700), max_size=8)] * 2)
+def test_any_cuts_of_damaged_frames_give_the_same_frames(seed: int, cuts: list[int], back: list[int]) -> None:
+    rng = random.Random(seed)
+    both = [damaged(rng, data) for data in CONVERSATION]
+    assert frames(*both, cuts, back).equals(frames(*both, [], []))
 
 
 @pytest.mark.parametrize("seed", range(40))

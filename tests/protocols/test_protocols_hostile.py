@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.traffic import ACK, CLIENT, FIN, PSH, RST, SYN, Connection, End, Packets, cut
 
+from stratokit.engine.tables import packet_fields
 from stratokit.protocols.registry import protocols
 from stratokit.streams import conversations, tcp
 
@@ -106,7 +107,9 @@ def traffic(seed: int) -> Packets:
 
 def check(seed: int) -> None:
     packets = traffic(seed)
-    for build in (conversations.build, tcp.build, *(protocol.build for protocol in protocols().values())):
+    of_packets = (fields.build for fields in packet_fields().values())
+    of_protocols = (protocol.build for protocol in protocols().values())
+    for build in (conversations.build, tcp.build, *of_protocols, *of_packets):
         rows = build(packets).collect()
         for column in rows.columns:
             if column.endswith(("_bytes", "transfer_ns")):
