@@ -12,6 +12,7 @@ import pytest
 from helpers import frames as f
 from helpers.contents import everything
 from helpers.http2_exchange import Side, request, response
+from helpers.pcapng_bytes import Section
 from helpers.spool_bytes import READ, WRITTEN, said
 from helpers.spool_bytes import tls_capture as capture
 
@@ -234,6 +235,20 @@ def test_texts_with_addresses():
     assert hashing.text("[2001:db8::1]:80") != "[2001:db8::1]:80"
     for text in ("12:30:45", "1.2.3", "v1.2.3.4.5", "a:b", "::", "no"):
         assert hashing.text(text) == text or text == "::"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_comments_of_packets_go_in_every_form(tmp_path, profile):
+    section = Section()
+    packet = section.packet(f.eth(f.ipv4(f.udp(), 17)), (1, b"for alice only"), (2, section.number(1)))
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(section.header() + section.interface() + packet)
+    for name in ("b.parquet", "b.pcapng"):
+        convert.convert_files([path], tmp_path / name, None, convert.Choices(redaction=redaction(profile)))
+        rows = Capture.open(tmp_path / name).rows("packet").collect()
+        assert rows["direction"].to_list() == ["in"]
+        assert b"alice" not in (tmp_path / name).read_bytes()
+        assert not [b for b in rows["packet_options"] if b and b"alice" in b]
 
 
 def test_info_says_what_was_taken(tmp_path):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 1 << 17
 # Text that others wrote into the capture, and addresses of devices.
-_DROPPED = ("comment", "interface_info", "mac", "datagram", "cmdline")
+_DROPPED = ("comment", "packet_options", "interface_info", "mac", "datagram", "cmdline")
 _TEXTS = ("text", "name")
 
 
