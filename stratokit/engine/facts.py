@@ -42,6 +42,12 @@ class FileFacts:
         return "options" in self.extra
 
     @property
+    def is_of_packet_file(self) -> bool:
+        """True for a capture that was made of a packet file of another program."""
+        kinds = {kind for kind, count in self.rows.items() if count}
+        return not self.is_recording and "packet" in kinds and kinds <= {"packet", "interface", "loss"}
+
+    @property
     def asked(self) -> frozenset[str]:
         """Kinds of rows that the recording was asked for: their absence means that nothing happened."""
         if not self.is_recording:

@@ -20,8 +20,9 @@ from polars.io.plugins import register_io_source
 from stratokit.engine.facts import FileFacts
 from stratokit.engine.frames import conform, polars_schema
 from stratokit.engine.packet_survey import Survey, nothing_read
-from stratokit.engine.packet_windows import Columns, windows_of
+from stratokit.engine.packet_windows import OF_FILE, STORED, Columns, windows_of
 from stratokit.engine.progress import reading
+from stratokit.formats.capture_frames import CaptureFrames
 from stratokit.formats.frames import Damage
 from stratokit.formats.merge import MergedReader, Part
 from stratokit.formats.registry import Format
@@ -30,7 +31,37 @@ from stratokit.formats.views import spread
 from stratokit.schema import load
 
 
-class PacketSource:
+class _Frames:
+    """A file whose frames can be read together with those of others."""
+
+    def frames(self, names: Collection[str]) -> Any:
+        """A reader of what columns `names` of packets are made of."""
+        raise NotImplementedError
+
+    def ended(self, reader: Any, packets: int) -> None:
+        """Take note of where a reader that found so many packets had to end.
+
+        Raises:
+            FormatError: before it found any.
+        """
+        raise NotImplementedError
+
+    @functools.cached_property
+    def begins_ns(self) -> int | None:
+        """The time of the first packet, 0 where it has none; None without packets.
+
+        Raises:
+            FormatError: nothing can be read.
+        """
+        with self.frames(()) as reader:
+            first = next(reader.batches(), None)
+            if first is None:
+                self.ended(reader, 0)
+                return None
+            return int(first.ts_ns[0])
+
+
+class PacketSource(_Frames):
     """A packet file as a source of rows."""
 
     def __init__(self, path: Path, form: Format) -> None:
@@ -97,8 +128,7 @@ class PacketSource:
 
     def windows(self, names: Collection[str]) -> Generator[tuple[Columns, Any]]:
         """Columns of packets, window by window, and what keeps their memory; see `packet_windows`."""
-        assert self.form.open_reader is not None
-        with self.form.open_reader(self.path) as reader, reading([self.path], reader) as tell:
+        with self.frames(names) as reader, reading([self.path], reader) as tell:
             found = 0
             with contextlib.closing(windows_of(reader, names, progress=tell)) as parts:
                 for columns, memory in parts:
@@ -106,49 +136,54 @@ class PacketSource:
                     yield columns, memory
             self.ended(reader, found)
 
-    def ended(self, reader: Any, packets: int) -> None:
-        """Take note of where a reader that found so many packets had to end.
+    def frames(self, names: Collection[str]) -> Any:  # noqa: ARG002 - of a packet file they come all together
+        """See `_Frames`."""
+        assert self.form.open_reader is not None
+        return self.form.open_reader(self.path)
 
-        Raises:
-            FormatError: before it found any.
-        """
+    def ended(self, reader: Any, packets: int) -> None:
+        """See `_Frames`."""
         self.damage = reader.damage
         if self.damage is not None and not packets:
             raise nothing_read(self.path, self.damage)
 
-    @functools.cached_property
-    def begins_ns(self) -> int | None:
-        """The time of the first packet, 0 where it has none; None without packets.
 
-        Raises:
-            FormatError: nothing can be read.
-        """
-        assert self.form.open_reader is not None
-        with self.form.open_reader(self.path) as reader:
-            first = next(reader.batches(), None)
-            if first is None:
-                self.ended(reader, 0)
-                return None
-            return int(first.ts_ns[0])
+class ConvertedFile(_Frames):
+    """A capture.parquet that was made of a packet file: beside others it is read as that file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def frames(self, names: Collection[str]) -> Any:
+        """See `_Frames`."""
+        with_bytes = "data" in names or not OF_FILE.issuperset(names)
+        return CaptureFrames(self.path, STORED & set(names), with_bytes)
+
+    def ended(self, reader: Any, packets: int) -> None:
+        """See `_Frames`; a capture that was cut is not opened."""
 
 
-def merged_rows(files: Sequence[PacketSource]) -> pl.LazyFrame:
+def merged_rows(files: Sequence[PacketSource | ConvertedFile]) -> pl.LazyFrame:
     """Packets of several files as if one had recorded them: in order of time, numbered as one."""
     return _scan_of(functools.partial(_merged_windows, files))
 
 
-def _merged_windows(files: Sequence[PacketSource], names: Collection[str]) -> Iterator[Columns]:
+def _merged_windows(
+    files: Sequence[PacketSource | ConvertedFile], names: Collection[str]
+) -> Iterator[Columns]:
     with contextlib.closing(merged_windows(files, names)) as windows:
         for columns, _ in windows:
             yield columns
 
 
-def merged_windows(files: Sequence[PacketSource], names: Collection[str]) -> Generator[tuple[Columns, Any]]:
+def merged_windows(
+    files: Sequence[PacketSource | ConvertedFile], names: Collection[str]
+) -> Generator[tuple[Columns, Any]]:
     """As `PacketSource.windows`, of several files as if one had recorded them."""
     parts = [
-        Part(file.begins_ns, functools.partial(file.form.open_reader, file.path), file.ended)
+        Part(file.begins_ns, functools.partial(file.frames, names), file.ended)
         for file in files
-        if file.begins_ns is not None and file.form.open_reader is not None
+        if file.begins_ns is not None
     ]
     with MergedReader(parts) as reader, reading([file.path for file in files], reader) as tell:
         yield from windows_of(reader, names, progress=tell)

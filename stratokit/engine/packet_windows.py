@@ -35,6 +35,8 @@ _OF_OPTIONS = frozenset(
 _OF_BLOCK = frozenset(("packet_block", "packet_options"))
 # Columns that need no look into frames: all that a packet file needs.
 OF_FILE = _OF_RECORD | _OF_OPTIONS | _OF_BLOCK
+# Of these, what a capture that was made of a packet file holds, and its frames do not tell.
+STORED = _OF_OPTIONS | {"packet_options"}
 _OF_FLOWS = frozenset(FLOW_COLUMNS)
 _OF_PAYLOAD = frozenset(PAYLOAD_COLUMNS)
 SIMPLE_PACKET = 3  # pcapng's block without a time
@@ -121,6 +123,9 @@ class _Decoder:
                 memory = (batch.data, datagrams.data)
         if batch.blocks.any():
             columns |= self._options(window)
+        if batch.stored is not None:
+            for name in batch.stored.column_names:
+                columns[name] = _either(batch.stored[name].combine_chunks(), columns.get(name))
         if "data" in self._names:
             columns["data"] = bytes_views(batch.data, batch.offsets, batch.cap_lens)
         return {name: column for name, column in columns.items() if name in self._names}, memory
@@ -157,9 +162,26 @@ class _Decoder:
         if "packet_options" in self._names:
             from stratokit.formats.pcapng.raw_options import raw_options
 
-            columns["packet_options"] = raw_options(batch)
-        columns["packet_block"] = pa.array(batch.blocks)
+            of_pcapng = pa.array(batch.blocks != 0).buffers()[1]
+            _, *options = raw_options(batch).buffers()
+            columns["packet_options"] = pa.Array.from_buffers(
+                pa.large_binary(), len(batch.blocks), [of_pcapng, *options]
+            )
+        columns["packet_block"] = column(batch.blocks, batch.blocks != 0)
         return columns
+
+
+def _either(stored: Any, found: Any) -> Any:
+    """What a capture knows of its frames, and what was found out about frames of other files."""
+    if found is None:
+        return stored
+    import pyarrow.compute as pc  # takes long to load
+
+    plain = (
+        values.dictionary_decode() if hasattr(values, "dictionary") else values for values in (stored, found)
+    )
+    first, second = plain
+    return pc.coalesce(first, second.cast(first.type))
 
 
 def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

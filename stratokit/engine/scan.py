@@ -86,8 +86,9 @@ def open_source(path: Path) -> Source:
 def joined_rows(sources: Sequence[Source], kind: str) -> pl.LazyFrame:
     """Rows of all sources under one numbering of frames and conversations.
 
-    Packet files are read as one, and so are segments of one recording: what began in one of them goes on in
-    the next. Other captures come behind each other, with conversations of their own.
+    Packet files, with captures that were made of such, are read as one, and so are segments of one recording:
+    what began in one of them goes on in the next. Others come behind each other, with conversations of their
+    own.
     """
     schema = polars_schema(load.capture().of_kind(kind))
     found: Sequence[Rows] = _packet_files_as_one(sources) if kind == "packet" else sources
@@ -120,13 +121,18 @@ class _AsOne:
 def _packet_files_as_one(sources: Sequence[Rows]) -> Sequence[Rows]:
     if len(sources) == 1:
         return sources
-    from stratokit.engine.packet_files import PacketSource, merged_rows
+    from stratokit.engine.packet_files import ConvertedFile, PacketSource, merged_rows
 
-    files = [source for source in sources if isinstance(source, PacketSource)]
-    if len(files) < 2:
-        return sources
-    others = [source for source in sources if not isinstance(source, PacketSource)]
-    return [_AsOne(merged_rows(files)), *others]
+    files: list[PacketSource | ConvertedFile] = []
+    others = []
+    for source in sources:
+        if isinstance(source, PacketSource):
+            files.append(source)
+        elif isinstance(source, ParquetSource) and source.facts.is_of_packet_file:
+            files.append(ConvertedFile(source.path))
+        else:
+            others.append(source)
+    return sources if len(files) < 2 else [_AsOne(merged_rows(files)), *others]
 
 
 def _segments_as_one(sources: Sequence[Rows]) -> Sequence[Rows]:

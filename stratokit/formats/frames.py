@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
+    import pyarrow as pa
 
 ETHERNET = 1
 # Raw IP: LINKTYPE_RAW, LINKTYPE_IPV4, LINKTYPE_IPV6.
@@ -62,7 +63,8 @@ class FrameBatch:
     rest is of pcapng: `blocks` is the type of the block that a frame stood in; `options_at` and `options_end`
     bound its options in `data`, both zero without any; `big`: they are in big-endian order; `drops`: packets
     lost before it, as an obsolete packet block says, -1 where it does not; `processes` (n, 2): from where to
-    where those of its file stand among the reader's, None where all frames are of one file.
+    where those of its file stand among the reader's, None where all frames are of one file. `stored` are
+    columns of kind packet that are known already, as of captures that were made of packet files.
     """
 
     data: np.ndarray
@@ -78,3 +80,4 @@ class FrameBatch:
     blocks: np.ndarray
     drops: np.ndarray
     processes: np.ndarray | None = None
+    stored: pa.Table | None = None

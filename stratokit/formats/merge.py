@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
+    import pyarrow as pa
+
     from stratokit.formats.frames import Interface
 
 OF_A_FRAME = tuple(
-    field.name for field in dataclasses.fields(FrameBatch) if field.name not in ("data", "processes")
+    field.name
+    for field in dataclasses.fields(FrameBatch)
+    if field.name not in ("data", "processes", "stored")
 )
 
 
@@ -179,8 +183,11 @@ class _File:
         self.reader.close()
 
 
-def _rows(batch: FrameBatch, rows: Any) -> FrameBatch:
-    return dataclasses.replace(batch, **{name: getattr(batch, name)[rows] for name in OF_A_FRAME})
+def _rows(batch: FrameBatch, rows: slice) -> FrameBatch:
+    stored = None if batch.stored is None else batch.stored.slice(rows.start, rows.stop - rows.start)
+    return dataclasses.replace(
+        batch, stored=stored, **{name: getattr(batch, name)[rows] for name in OF_A_FRAME}
+    )
 
 
 def _interleaved(parts: list[FrameBatch], order: np.ndarray) -> FrameBatch:
@@ -205,5 +212,24 @@ def _interleaved(parts: list[FrameBatch], order: np.ndarray) -> FrameBatch:
     data.flags.writeable = False
     names = (*OF_A_FRAME, "processes")
     return FrameBatch(
-        data, **{name: np.concatenate([getattr(part, name) for part in moved])[order] for name in names}
+        data,
+        stored=_stored(parts, order),
+        **{name: np.concatenate([getattr(part, name) for part in moved])[order] for name in names},
     )
+
+
+def _stored(parts: list[FrameBatch], order: np.ndarray) -> pa.Table | None:
+    """Columns of those that have any; null for the frames of others."""
+    known = [part.stored for part in parts]
+    if all(table is None for table in known):
+        return None
+    import pyarrow as pa
+
+    schema = next(table.schema for table in known if table is not None)
+    tables = [
+        pa.table([pa.nulls(len(part.offsets), field.type) for field in schema], schema=schema)
+        if part.stored is None
+        else part.stored
+        for part in parts
+    ]
+    return pa.concat_tables(tables).unify_dictionaries().take(pa.array(order))

@@ -91,13 +91,53 @@ def test_interfaces_and_processes_are_those_of_each_packets_own_file(tmp_path: P
             section.packet(frame, (0x8001, section.number(number)), time=2 * number + n) for number in (0, 1)
         ]
         (tmp_path / f"{n}.pcapng").write_bytes(b"".join(parts))
-    rows = Capture.open(tmp_path).rows("packet").select("interface", "comm", "pid").collect().rows()
-    assert rows == [
-        ("if-one", "one", 10),
-        ("if-two", "two", 11),
-        ("if-one", None, None),
-        ("if-two", None, None),
-    ]
+        convert_files([tmp_path / f"{n}.pcapng"], tmp_path / f"{n}.parquet")
+    whole = None
+    for names in (("0.pcapng", "1.pcapng"), ("0.parquet", "1.parquet"), ("0.pcapng", "1.parquet")):
+        packets = Capture.open([tmp_path / name for name in names]).rows("packet").collect()
+        assert packets.select("interface", "comm", "pid").rows() == [
+            ("if-one", "one", 10),
+            ("if-two", "two", 11),
+            ("if-one", None, None),
+            ("if-two", None, None),
+        ]
+        whole = packets if whole is None else whole
+        assert packets.equals(whole)
+
+
+def test_a_capture_that_was_made_of_a_packet_file_keeps_what_it_knows_beside_others(tmp_path: Path) -> None:
+    section = Section()
+    frame = eth(ipv4(udp(), 17))
+    flags = (2, section.number(2))  # sent
+    parts = [section.header(), section.interface()]
+    parts += [section.packet(frame, (1, b"said"), flags, time=3), section.packet(frame, time=5)]
+    (tmp_path / "0.pcapng").write_bytes(b"".join(parts))
+    write(tmp_path / "1.pcap", [4_000, 6_000], 1)
+    for n, suffix in enumerate((".pcapng", ".pcap")):
+        convert_files([tmp_path / f"{n}{suffix}"], tmp_path / f"{n}.parquet")
+    names = ["frame", "comment", "direction", "flow_id", "packet_block", "interface"]
+    for pair in (("0.pcapng", "1.pcap"), ("0.parquet", "1.parquet"), ("0.parquet", "1.pcap")):
+        paths = [tmp_path / name for name in pair]
+        found = Capture.open(paths).rows("packet").select(names).collect()
+        assert found.rows() == [
+            (1, "said", "out", 0, 6, None),
+            (2, None, None, 0, None, None),
+            (3, None, None, 0, 6, None),
+            (4, None, None, 0, None, None),
+        ]
+        few = Capture.open(paths).rows("packet").select("frame", "cap_len", "comment").collect()
+        assert few["cap_len"].to_list() == [len(frame), len(frame) + 3] * 2
+        assert few["comment"].to_list() == ["said", None, None, None]
+        convert_files(paths, tmp_path / "all.pcapng", None, Choices())
+        assert Capture.open(tmp_path / "all.pcapng").info()["rows"]["packet"] == 4
+
+
+def test_captures_that_were_made_of_packet_files_have_conversations_in_common(tmp_path: Path) -> None:
+    for n in range(3):
+        write(tmp_path / f"{n}.pcap", [n * SECOND, n * SECOND + 1], n)
+        convert_files([tmp_path / f"{n}.pcap"], tmp_path / f"{n}.parquet")
+    flows = Capture.open([tmp_path / f"{n}.parquet" for n in (2, 0, 1)]).table("flows").collect()
+    assert flows.select("flow_id", "packets_c2s").rows() == [(0, 6)]
 
 
 def test_files_without_packets_and_cut_ones_take_no_others_with_them(tmp_path: Path) -> None:
@@ -140,17 +180,27 @@ class TestOfTheCorpus:
         [
             ("live/dev_lossy/client.pcap", 2500),
             ("live/dev_clean/client.pcap", 1111),
+            ("zeek+zeek/testing/btest/Traces/ipv4/fragmented-3.pcap", 3),
         ],
     )
     def test_rotated_files_have_the_tables_of_the_whole(
         self, name: str, packets: int, tmp_path: Path
     ) -> None:
+        (tmp_path / "made").mkdir()
         command = [need("editcap"), "-c", str(packets), str(CORPUS / name), str(tmp_path / "part.pcap")]
         subprocess.run(command, check=True, capture_output=True)
         whole, parts = Capture.open(CORPUS / name), Capture.open(tmp_path)
-        assert len(parts.paths) > 2
+        assert len(parts.paths) > 1
+        for number, path in enumerate(parts.paths):
+            convert_files([path], tmp_path / "made" / f"{number:02}.parquet")
+        made = Capture.open(tmp_path / "made")
+        mixed = Capture.open(
+            [both[n % 2] for n, both in enumerate(zip(parts.paths, made.paths, strict=True))]
+        )
         for table in TABLES:
-            assert parts.table(table).collect().equals(whole.table(table).collect()), table
+            expected = whole.table(table).collect()
+            for capture in (parts, made, mixed):
+                assert capture.table(table).collect().equals(expected), (table, capture)
 
     def test_files_of_the_same_time_have_the_tables_of_what_mergecap_makes(self, tmp_path: Path) -> None:
         """Packets of one capture scattered over files, and another capture moved to its time."""
