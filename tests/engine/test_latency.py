@@ -155,9 +155,9 @@ def test_a_lost_request_is_waited_for_while_sending(tmp_path):
     assert row["rest_ns"] == 0
 
 
-def looked_up(at_ms, name="shop.example", address="10.0.0.2", took_ms=5):
-    net = Network(frames=200, flows=50)
-    client = Side("10.0.0.1", 50001, 10, "curl")
+def looked_up(at_ms, name="shop.example", address="10.0.0.2", took_ms=5, number=0):
+    net = Network(frames=200 + 2 * number, flows=50 + number)
+    client = Side("10.0.0.1", 50001 + number, 10, "curl")
     query, answer = synthetic.dns_query(1, name), synthetic.dns_answer(1, name, address)
     net.udp(client, Side("10.0.0.53", 53), T0 + at_ms * MS, query, took_ms * MS, answer)
     return net.rows
@@ -179,6 +179,15 @@ def test_a_look_up_belongs_to_the_connection_that_follows(tmp_path, rows, name_m
     assert row["total_ns"] == (81 if name_ms else 61) * MS
     assert row["rest_ns"] == 0
     assert in_ms(row)["client"] == (21 if name_ms else 6)
+
+
+def test_who_looks_a_name_up_for_each_connection_waits_each_time(tmp_path):
+    net, later = Network(frames=300, flows=60), 200
+    exchange = [(MS, REQUEST, MS, RESPONSE)]
+    net.tcp(Side("10.0.0.1", 40002, 10, "curl"), Side("10.0.0.2", 80), T0 + later * MS, exchange)
+    rows = [*looked_up(-20), *packets(), *looked_up(later - 10, took_ms=7, number=1), *net.rows]
+    found = latency(tmp_path, packet=sorted(rows, key=lambda row: row["ts"]), syscall=calls())
+    assert [in_ms(row).get("name") for row in found] == [5, 7]
 
 
 def test_calls_of_the_server_that_overlap_count_once(tmp_path):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,9 @@ def server(argv: list[str], ready: Callable[[], bool]) -> Iterator[subprocess.Po
 
 
 @contextmanager
-def python_server(module: str, *args: str) -> Iterator[dict[str, Any]]:
+def python_server(module: str, *args: str, prefix: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Run one of our own servers as a process; its first line is JSON and says pid, comm and port."""
-    process = python_child(module, *args)
+    process = python_child(module, *args, prefix=prefix)
     assert process.stdout is not None
     try:
         first = process.stdout.readline()
@@ -113,10 +113,13 @@ def python_server(module: str, *args: str) -> Iterator[dict[str, Any]]:
         process.stdout.close()
 
 
-def python_child(module: str, *args: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+def python_child(
+    module: str, *args: str, stdin: int = subprocess.DEVNULL, prefix: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """`prefix` is a program that starts it, as one that enters a namespace first."""
     environment = os.environ | {"PYTHONPATH": str(TOOLS), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", module, *args],
+        [*prefix, sys.executable, "-m", module, *args],
         stdin=stdin,
         stdout=subprocess.PIPE,
         env=environment,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import heapq
+import itertools
 import os
 import random
 import select
@@ -15,7 +17,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,10 +32,12 @@ _MTU = 1500
 class Link:
     """`namespaces` are the names of both ends, with the addresses of `ADDRESSES`.
 
-    `held_s` is the longest that a packet was on the way: on a busy machine more than was asked for.
+    `delay_s` may be changed; what comes then overtakes what is still on the way. `held_s` is the longest that
+    a packet was there: on a busy machine more than was asked for.
     """
 
     namespaces: tuple[str, str]
+    delay_s: float
     carried: int = 0
     lost: int = 0
     held_s: float = 0.0
@@ -43,15 +46,14 @@ class Link:
 @contextmanager
 def lossy_link(loss: float, delay_s: float, seed: int = 1, largest: int = _MTU) -> Iterator[Link]:
     """A link with these chances of loss and this delay, both ways; packets above `largest` bytes vanish."""
-    link = Link((f"skt-{os.getpid()}-a", f"skt-{os.getpid()}-b"))
+    link = Link((f"skt-{os.getpid()}-a", f"skt-{os.getpid()}-b"), delay_s)
     tuns: list[int] = []
     stop = threading.Event()
-    carrier = threading.Thread(
-        target=_carry, args=(link, tuns, (loss, largest), delay_s, random.Random(seed), stop)
-    )
+    carrier = threading.Thread(target=_carry, args=(link, tuns, (loss, largest), random.Random(seed), stop))
     try:
         for namespace, address in zip(link.namespaces, ADDRESSES, strict=True):
             _ip("netns", "add", namespace)
+            _ip("-n", namespace, "link", "set", "lo", "up")
             tuns.append(_tun(f"skt{len(tuns)}"))
             _ip("link", "set", f"skt{len(tuns) - 1}", "netns", namespace)
             _ip("-n", namespace, "address", "add", f"{address}/24", "dev", f"skt{len(tuns) - 1}")
@@ -89,12 +91,12 @@ def _carry(
     link: Link,
     tuns: list[int],
     limits: tuple[float, int],
-    delay_s: float,
     rng: random.Random,
     stop: threading.Event,
 ) -> None:
     loss, largest = limits
-    on_the_way: deque[tuple[float, int, bytes]] = deque()
+    on_the_way: list[tuple[float, int, float, int, bytes]] = []
+    number = itertools.count()
     while not stop.is_set():
         wait = max(on_the_way[0][0] - time.monotonic(), 0) if on_the_way else 0.05
         readable, _, _ = select.select(tuns, [], [], wait)
@@ -107,9 +109,10 @@ def _carry(
                 link.lost += 1
             else:
                 other = tuns[1] if tun == tuns[0] else tuns[0]
-                on_the_way.append((time.monotonic() + delay_s, other, packet))
+                came = time.monotonic()
+                heapq.heappush(on_the_way, (came + link.delay_s, next(number), came, other, packet))
         while on_the_way and on_the_way[0][0] <= time.monotonic():
-            due, tun, packet = on_the_way.popleft()
+            _, _, came, tun, packet = heapq.heappop(on_the_way)
             os.write(tun, packet)
-            link.held_s = max(link.held_s, time.monotonic() - due + delay_s)
+            link.held_s = max(link.held_s, time.monotonic() - came)
             link.carried += 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from workloads.certificate import Certificate
-from workloads.common import LOOPBACK, children, free_port, is_listening, program, server, wait_for
+from workloads.common import LOOPBACK, children, free_port, program, server, wait_for
 
 INDEX = b"<h1>It works</h1>\n"
 LARGE = bytes(range(256)) * 401  # 102656 bytes: many segments, easy to recognise
@@ -65,9 +65,14 @@ class Nginx:
 
 @contextmanager
 def nginx(
-    workers: int = 1, certificate: Certificate | None = None, http2: bool = False, upstream: int = 0
+    workers: int = 1,
+    certificate: Certificate | None = None,
+    http2: bool = False,
+    upstream: int = 0,
+    address: str = LOOPBACK,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Nginx]:
-    """With `upstream`, what is below /app/ is asked from that port."""
+    """With `upstream`, what is below /app/ is asked from that port; `prefix` is a program that starts it."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="stratokit-nginx-") as folder:
         root = Path(folder)
@@ -85,13 +90,14 @@ def nginx(
                 workers=workers,
                 # As root its workers would become nobody, who may not read a private temporary directory.
                 user="user root root;" if os.geteuid() == 0 else "",
-                address=LOOPBACK,
+                address=address,
                 port=port,
                 tls=tls,
                 proxied=f"location /app/ {{ proxy_pass http://{LOOPBACK}:{upstream}/; }}" if upstream else "",
             )
         )
-        argv = [program("nginx"), "-p", folder, "-c", f"{root}/nginx.conf", "-e", "stderr"]
-        with server(argv, lambda: is_listening(port)) as process:
+        argv = [*prefix, program("nginx"), "-p", folder, "-c", f"{root}/nginx.conf", "-e", "stderr"]
+        # Written when it listens, also where its sockets are in another namespace.
+        with server(argv, (root / "nginx.pid").exists) as process:
             wait_for(lambda: len(children(process.pid)) == workers, f"nginx has {workers} workers")
             yield Nginx(port, process.pid, tuple(children(process.pid)), certificate)

@@ -2,7 +2,8 @@
 
 They count for a request that follows soon; a connection that was made in advance made nobody wait. A look-up
 belongs to the first connection that the same process (without processes: the same host) makes to one of the
-addresses in the answer; both families, and suffixes of the search list, are asked for together.
+addresses in the answer; both families, and suffixes of the search list, are asked for together. What is asked
+behind that connection is a look-up of its own.
 """
 
 from __future__ import annotations
@@ -59,24 +60,34 @@ def _look_ups(capture: Capture, connected: pl.DataFrame) -> pl.DataFrame:
         )
         .collect()
         .sort("begin")
+        .with_row_index("question")
     )  # fmt: skip
-    # Questions for one name that overlap, or follow at once, are one look-up.
-    apart = pl.col("begin") > pl.col("end").cum_max().shift(1).over("who", "name") + SOON_NS
-    asked = asked.with_columns(round=apart.fill_null(value=False).cum_sum().over("who", "name"))
-    found = asked.explode("answers").drop_nulls("answers").rename({"answers": "server_ip"})
-    found = found.select("who", "name", "round", "server_ip", answered="end").sort("answered")
+    key = ["who", "name"]
+    answers = asked.explode("answers").drop_nulls("answers").rename({"answers": "server_ip"})
     begun = (
         connected.select("flow_id", _who(), "server_ip", "connect_begin")
         .sort("connect_begin")
         .join_asof(
-            found, left_on="connect_begin", right_on="answered", by=["who", "server_ip"],
+            answers.select(*key, "server_ip", "question", answered="end").sort("answered"),
+            left_on="connect_begin", right_on="answered", by=["who", "server_ip"],
             tolerance=SOON_NS, check_sortedness=False,
         )
         .drop_nulls("name")
-        .unique(["who", "name", "round"], keep="first", maintain_order=True)
+        .with_columns(served=pl.int_range(1, pl.len() + 1).over(key))
     )  # fmt: skip
+    # Questions for one name that overlap, or follow at once, are one look-up, until a connection has used it.
+    apart = pl.col("begin") > pl.col("end").cum_max().shift(1).over(key) + SOON_NS
+    asked = asked.join_asof(
+        begun.select(*key, "served", "connect_begin"), left_on="begin", right_on="connect_begin", by=key,
+        check_sortedness=False,
+    ).with_columns(round=apart.fill_null(value=False).cum_sum().over(key))  # fmt: skip
+    look_up = [*key, "round", "served"]
+    asked = asked.select("question", *key, "round", pl.col("served").fill_null(0), "begin", "end")
     return (
-        begun.join(asked, on=["who", "name", "round"])
+        begun.select("flow_id", "connect_begin", "question")
+        .join(asked.select("question", *look_up), on="question", maintain_order="left")
+        .unique(look_up, keep="first", maintain_order=True)
+        .join(asked, on=look_up)
         .filter(pl.col("end") <= pl.col("connect_begin"))
         .group_by("flow_id")
         .agg(name_begin=pl.col("begin").min(), name_end=pl.col("end").max())
