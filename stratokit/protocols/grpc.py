@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.protocols import http2_packets
 from stratokit.protocols.base import Protocol
 from stratokit.protocols.over_tcp import messages, sighted
 from stratokit.schema.model import Column
-from stratokit.schema.tables import FilterField, Table
+from stratokit.schema.tables import FilterField, PacketFields, Table
 from stratokit.streams.ends import END_COLUMNS, with_ends
 from stratokit.streams.source import deferred, frame_schema
 
@@ -136,3 +137,4 @@ PROTOCOL = Protocol(
     TABLE,
     build,
 )
+PACKET_FIELDS = PacketFields(http2_packets.GRPC_TABLE, http2_packets.build_grpc)

@@ -20,6 +20,7 @@ from stratokit.protocols import hpack, http2_packets
 from stratokit.protocols import http2_frames as h2
 from stratokit.protocols import http2_rows as row_of
 from stratokit.protocols.base import Protocol
+from stratokit.protocols.http2_notes import new_notes
 from stratokit.protocols.http2_streams import read_connections
 from stratokit.protocols.over_tcp import Heads, Parsed, StreamParser, messages, sighted
 from stratokit.protocols.text import text_column
@@ -115,9 +116,16 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
     """Streams as requests and responses, connections."""
     pieces = (runs.piece_start, runs.piece_ready)
     bytes_ = (runs.data, runs.run_start, runs.run_offset, runs.source)
-    streams, conns, text, dropped = read_connections(
-        bytes_, runs.run_bounds, asking, pieces, runs.ts_ns, hpack.new_table()
-    )
+
+    def read(*, noting: bool) -> Any:
+        notes = new_notes(wanted=noting)
+        return read_connections(bytes_, runs.run_bounds, asking, pieces, runs.ts_ns, hpack.new_table(), notes)
+
+    def noted() -> pl.DataFrame:
+        _, _, text, notes, _ = read(noting=True)
+        return http2_packets.rows(runs, notes, text)
+
+    streams, conns, text, _, dropped = read(noting=False)
     rows = functools.cache(lambda: _rows_of_streams(runs, streams, conns, text))
     counters = {
         "http_skipped_bytes": int(conns[:, row_of.SKIPPED].sum()),
@@ -130,12 +138,9 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
         "grpc": lambda: rows().filter(grpc),
         "http": lambda: rows().filter(seen),
         "http2": lambda: _rows_of_connections(runs, conns, streams, asking),
-        http2_packets.PART: lambda: http2_packets.frames(runs, asking, rows(), streams[:, _STARTS]),
+        http2_packets.PART: noted,
     }
     return Parsed(parts, counters)
-
-
-_STARTS = [side * row_of.SIDE_FIELDS + row_of.START for side in range(2)]
 
 
 def _of_side(runs: ByteRuns, streams: NDArray[np.int64], side: int, what: str) -> dict[str, Any]:

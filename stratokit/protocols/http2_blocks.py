@@ -1,7 +1,7 @@
 """What frames of HTTP/2 bring to a stream: header blocks, in one or more pieces, and DATA (RFC 9113).
 
-The functions share `books` (rows, index, events, text), which have room for what a frame may bring, and
-`tools` (HPACK's table and state, scratch rows, bytes and state of the block that is being put together).
+The functions share `books` (rows, index, events, text, notes), which have room for what a frame may bring,
+and `tools` (HPACK's table and state, scratch rows, bytes and state of the block that is being put together).
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from stratokit.kernels import routine
 from stratokit.protocols import hpack
 from stratokit.protocols import http2_frames as h2
 from stratokit.protocols import http2_rows as row_of
+from stratokit.protocols.http2_notes import FIELD, MESSAGE, note
 from stratokit.protocols.http_lines import HEAD_LIMIT_BYTES
 
 # Of one group of conversations; an opened stream takes 10 bytes of traffic, and half a kilobyte here.
 STREAMS_LIMIT = 1 << 20
 
 # How much of the growing arrays is used, and the streams above the limit.
-ROWS, EVENTS, TEXT, DROPPED = range(4)
+ROWS, EVENTS, TEXT, DROPPED, NOTES = range(5)
 # The frame that is being read: whole where all of it is there, at the end where the capture ends in it.
-START, BODY, SIZE, KIND, FLAGS, STREAM, LAST, WHOLE, AT_THE_END = range(9)
+START, BODY, KIND, FLAGS, STREAM, SIZE, LAST, WHOLE, AT_THE_END = range(9)
 # A header block that is being put together: its stream (or the promised one) and side, the stream that its
 # frames are on, bytes so far, whether the side ends with it.
 BLOCK_STREAM, BLOCK_SIDE, BLOCK_ON, BLOCK_BYTES, BLOCK_ENDS = range(5)
 
 
 @routine
-def _text_of(data: np.ndarray, block: Any, side: int, books: Any, row: np.ndarray, t: int) -> int:
+def _text_of(data: np.ndarray, block: Any, side: int, books: Any, row: np.ndarray, t: int, noted: Any) -> int:
     """Read the fields of a header block into `row`: where the text ends, negative where it is no such block.
 
-    An interim response (1xx) leaves the row as it was.
+    An interim response (1xx) leaves the row as it was. `noted` is (notes, how many there are, last byte).
     """
     p, end = block
     text, table, state, scratch = books
+    notes, counts, last = noted
     field = np.empty(hpack.FIELD_FIELDS, np.int64)
     for k in range(row.size):
         scratch[k] = row[k]
@@ -47,6 +49,7 @@ def _text_of(data: np.ndarray, block: Any, side: int, books: Any, row: np.ndarra
         if not fine or field[hpack.NAME] == -2:
             break
         size = field[hpack.NAME + 1]
+        counts[NOTES] = note(notes, counts[NOTES], FIELD, last, field)
         column = row_of.column_of(text, field[hpack.NAME], size, side) if size > 0 else -1
         if size < 0:
             scratch[row_of.UNKNOWN] += 1
@@ -61,22 +64,28 @@ def _text_of(data: np.ndarray, block: Any, side: int, books: Any, row: np.ndarra
 
 
 @routine
-def _count_messages(data: np.ndarray, p: int, end: int, part: np.ndarray) -> None:
+def _count_messages(data: np.ndarray, p: int, end: int, part: np.ndarray, noted: Any) -> None:
     """gRPC: messages that begin in a piece of body, each with a flag and a size of four bytes before it."""
+    notes, counts, last = noted
+    said = np.zeros(hpack.FIELD_FIELDS, np.int64)
     while p < end:
         if part[row_of.LEFT] > 0:
             taken = min(part[row_of.LEFT], end - p)
             part[row_of.LEFT] -= taken
             p += taken
-            continue
-        part[row_of.PREFIX] = (part[row_of.PREFIX] << 8 | data[p]) & 0xFFFFFFFF  # the flag is shifted out
-        part[row_of.HAVE] += 1
-        p += 1
-        if part[row_of.HAVE] == 5:
-            part[row_of.LEFT], part[row_of.HAVE] = part[row_of.PREFIX], 0
+        else:
+            before = part[row_of.PREFIX] if part[row_of.HAVE] else i64(0)
+            part[row_of.PREFIX] = before << 8 | data[p]
+            part[row_of.HAVE] += 1
+            p += 1
+            if part[row_of.HAVE] < 5:
+                continue
+            part[row_of.LEFT], part[row_of.HAVE] = part[row_of.PREFIX] & 0xFFFFFFFF, 0
             part[row_of.MESSAGES] += 1
-            part[row_of.MESSAGE_BYTES] += part[row_of.PREFIX]
-            part[row_of.PREFIX] = 0
+            part[row_of.MESSAGE_BYTES] += part[row_of.LEFT]
+        if part[row_of.LEFT] == 0:
+            said[0], said[1] = part[row_of.PREFIX] >> 32, part[row_of.PREFIX] & 0xFFFFFFFF
+            counts[NOTES] = note(notes, counts[NOTES], MESSAGE, last, said)
 
 
 @routine
@@ -134,9 +143,10 @@ def lose_fields(tools: Any, conn: np.ndarray) -> None:
 
 @routine
 def take_data(
-    data: np.ndarray, frame: np.ndarray, row: np.ndarray, part: np.ndarray, text: np.ndarray
+    data: np.ndarray, frame: np.ndarray, row: np.ndarray, side: int, text: np.ndarray, noted: Any
 ) -> None:
-    """A DATA frame of a known stream."""
+    """A DATA frame of a known stream; `noted` as for its header blocks."""
+    part = row[side * row_of.SIDE_FIELDS : (side + 1) * row_of.SIDE_FIELDS]
     _seen(part, frame)
     begin, end = _payload(data, frame)
     if begin >= 0:
@@ -144,22 +154,23 @@ def take_data(
     if not frame[WHOLE] or begin < 0:
         part[row_of.MESSAGES] = -1
     elif part[row_of.MESSAGES] >= 0 and row_of.is_grpc(text, row):
-        _count_messages(data, begin, end, part)
+        _count_messages(data, begin, end, part, noted)
     if frame[FLAGS] & h2.END_STREAM and not frame[AT_THE_END]:
         part[row_of.ENDED] = 1
 
 
 @routine
 def _end_of_block(
-    source: np.ndarray, bounds: Any, books: Any, tools: Any, counts: np.ndarray, conn: np.ndarray
+    source: np.ndarray, bounds: Any, last: int, books: Any, tools: Any, counts: np.ndarray, conn: np.ndarray
 ) -> None:
-    """Read the fields of a header block that is there in full."""
-    rows, index, _, text = books
+    """Read the fields of a header block that is there in full, with the byte `last`."""
+    rows, index, _, text, notes = books
     table, state, scratch, _, block = tools
     side = block[BLOCK_SIDE]
     at = row_for(rows, index, counts, conn[row_of.NUMBER], block[BLOCK_STREAM], False)
     row = rows[at] if at >= 0 else scratch[1]  # of a stream too many, only the table is kept up
-    t = _text_of(source, bounds, side, (text, table, state, scratch[0]), row, counts[TEXT])
+    noted = (notes, counts, last)
+    t = _text_of(source, bounds, side, (text, table, state, scratch[0]), row, counts[TEXT], noted)
     if t < 0:
         t = -1 - t
         lose_fields(tools, conn)
@@ -191,7 +202,7 @@ def take_headers(
     conn: np.ndarray,
 ) -> None:
     """A frame with a header block, or a piece of one: HEADERS, PUSH_PROMISE, CONTINUATION."""
-    rows, index, _, _ = books
+    rows, index, _, _, _ = books
     _, _, _, block_bytes, block = tools
     first = frame[KIND] != h2.CONTINUATION
     if first:
@@ -213,10 +224,10 @@ def take_headers(
         lose_fields(tools, conn)
         return
     if first and frame[FLAGS] & h2.END_HEADERS:
-        _end_of_block(data, (begin, end), books, tools, counts, conn)
+        _end_of_block(data, (begin, end), frame[LAST], books, tools, counts, conn)
         return
     for k in range(end - begin):
         block_bytes[block[BLOCK_BYTES] + k] = data[begin + k]
     block[BLOCK_BYTES] += end - begin
     if frame[FLAGS] & h2.END_HEADERS:
-        _end_of_block(block_bytes, (0, block[BLOCK_BYTES]), books, tools, counts, conn)
+        _end_of_block(block_bytes, (0, block[BLOCK_BYTES]), frame[LAST], books, tools, counts, conn)

@@ -28,6 +28,7 @@ from stratokit.protocols.http2_blocks import (
     FLAGS,
     KIND,
     LAST,
+    NOTES,
     ROWS,
     SIZE,
     START,
@@ -39,6 +40,7 @@ from stratokit.protocols.http2_blocks import (
     take_data,
     take_headers,
 )
+from stratokit.protocols.http2_notes import FRAME, PREFACE, note
 from stratokit.protocols.http2_windows import stalls
 from stratokit.protocols.http_bodies import AT_END, LOST, THERE, step
 from stratokit.protocols.http_lines import HEAD_LIMIT_BYTES
@@ -98,9 +100,11 @@ def _frame(
     conn: np.ndarray,
 ) -> None:
     """Take what a frame says into the rows and events, which have room for it."""
-    rows, index, events, text = books
+    rows, index, events, text, notes = books
     kind, stream = frame[KIND], frame[STREAM]
     block = tools[4]
+    if frame[WHOLE]:
+        counts[NOTES] = note(notes, counts[NOTES], FRAME, frame[LAST], frame[KIND : KIND + 4])
     if block[BLOCK_STREAM] >= 0 and (kind != h2.CONTINUATION or stream != block[BLOCK_ON]):
         lose_fields(tools, conn)
     if kind in (h2.HEADERS, h2.PUSH_PROMISE, h2.CONTINUATION):
@@ -113,8 +117,7 @@ def _frame(
         event[row_of.KIND], event[row_of.ROW], event[row_of.AMOUNT] = row_of.SENT, at, frame[SIZE]
         counts[EVENTS] += 1
         if at >= 0:
-            begin = side * row_of.SIDE_FIELDS
-            take_data(data, frame, row, row[begin : begin + row_of.SIDE_FIELDS], text)
+            take_data(data, frame, row, side, text, (notes, counts, frame[LAST]))
     elif not frame[WHOLE]:
         return
     elif kind == h2.SETTINGS and not frame[FLAGS] & h2.ACK:
@@ -183,10 +186,10 @@ def _read_direction(
     tools: Any,
     counts: np.ndarray,
 ) -> Any:
-    """Read one direction; returns `books`, (rows, index, events, text), which may have grown."""
+    """Read one direction; returns `books`, (rows, index, events, text, notes), which may have grown."""
     data, run_start, _, _ = runs
     piece_start, piece_ready = pieces
-    rows, index, events, text = books
+    rows, index, events, text, notes = books
     r, last_run = run_range
     begin = side * row_of.CONN_SIDE_FIELDS
     mine = conn[begin : begin + row_of.CONN_SIDE_FIELDS]
@@ -195,6 +198,9 @@ def _read_direction(
     hpack.reset(tools[1], known)
     tools[4][BLOCK_STREAM] = -1
     lost = not known
+    if p > run_start[r] and notes.shape[0]:
+        notes = with_rows(notes, counts[NOTES], 1)
+        counts[NOTES] = note(notes, counts[NOTES], PREFACE, p - 1, tools[4])
     piece = np.searchsorted(piece_start, p, side="right") - 1
     frame = np.empty(9, np.int64)
     while True:
@@ -213,12 +219,16 @@ def _read_direction(
         size = max(frame[SIZE], tools[4][BLOCK_BYTES] + frame[SIZE] if frame[KIND] == h2.CONTINUATION else 0)
         if frame[WHOLE] and frame[KIND] != h2.DATA:
             text = with_room(text, counts[TEXT], hpack.decoded_bytes(size))
-        _frame(data, frame, side, (rows, index, events, text), tools, counts, conn)
+        if notes.shape[0]:
+            # The frame itself; a field takes a byte at least, a message of gRPC five, and the first ends one.
+            most = 3 + (size // 5 if frame[KIND] == h2.DATA else size)
+            notes = with_rows(notes, counts[NOTES], most)
+        _frame(data, frame, side, (rows, index, events, text, notes), tools, counts, conn)
         if lost:
             lose_fields(tools, conn)
         if frame[AT_THE_END]:
             break
-    return rows, index, events, text
+    return rows, index, events, text, notes
 
 
 @routine
@@ -233,9 +243,15 @@ def _finish(rows: np.ndarray, first: int, n: int) -> None:
 
 @kernel
 def read_connections(
-    runs: Any, run_bounds: np.ndarray, asking: np.ndarray, pieces: Any, ts_ns: np.ndarray, table: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """(streams, connections, text, streams above the limit) of all conversations, as http2_rows says.
+    runs: Any,
+    run_bounds: np.ndarray,
+    asking: np.ndarray,
+    pieces: Any,
+    ts_ns: np.ndarray,
+    table: np.ndarray,
+    notes: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """(streams, connections, text, notes, streams above the limit), as http2_rows and http2_notes say.
 
     Args:
         runs: (data, run_start, run_offset, source) of streams.byte_runs.ByteRuns.
@@ -243,6 +259,7 @@ def read_connections(
         pieces: (piece_start, row of the packet with which each piece could be read).
         ts_ns: times of these rows.
         table: of hpack.new_table().
+        notes: of http2_notes.new_notes().
     """
     conns = np.full((asking.size, row_of.CONN_FIELDS), -1, np.int64)
     books = (
@@ -250,8 +267,9 @@ def read_connections(
         np.full((256, 2), -1, np.int64),
         np.empty((256, 4), np.int64),
         hpack.new_text(),
+        notes,
     )
-    counts = np.array([0, 0, STATIC_TEXT.size, 0])
+    counts = np.array([0, 0, STATIC_TEXT.size, 0, 0])
     tools = (
         table,
         np.zeros(hpack.STATE_FIELDS, np.int64),
@@ -273,4 +291,5 @@ def read_connections(
                 turn = counts[EVENTS]
         stalls(books[2][:turn], books[2][turn : counts[EVENTS]], books[0], conn, ts_ns)
         _finish(books[0], first, counts[ROWS])
-    return books[0][: counts[ROWS]], conns, books[3][: counts[TEXT]], counts[DROPPED]
+    noted = books[4][: counts[NOTES]]
+    return books[0][: counts[ROWS]], conns, books[3][: counts[TEXT]], noted, counts[DROPPED]
