@@ -209,7 +209,7 @@ def frames(asked: bytes, answered: bytes, cuts: list[int], back: list[int]) -> p
     return found.drop("frame")
 
 
-OF_A_FRAME = ("type", "flags", "stream_id", "length")
+OF_A_FRAME = ("type", "flags", "streamid", "length")
 
 
 def test_frames_are_those_that_a_simple_walk_finds() -> None:
