@@ -114,12 +114,49 @@ static u64 (*current_task)(void) = (void *)158;
 		(into) = loaded;                                               \
 	} while (0)
 
-/* The running thread's name, 16 bytes. */
-static __always_inline void current_comm(u8 *into)
+#ifdef HAVE_CAST
+/*
+ * An address as the verifier knows `struct kind` by BTF, so that members are loaded as those of the running task are: bpf_rdonly_cast (6.2),
+ * of which nothing is left in the loaded program. It is no helper but a function of the kernel, to which bcc cannot compile a
+ * call: record/bcc.py makes one of a call to a helper with this number.
+ */
+static u64 (*cast_kernel)(u64 address, u32 type) = (void *)(KERNEL_FUNCTIONS + CAST_FUNCTION);
+#define CAST_KERNEL(address, kind) cast_kernel(address, TYPE_##kind)
+/* A member of `kind`; zero where it cannot be read. */
+#define LOAD_MEMBER(type, into, address, kind, offset) LOAD_KERNEL(type, into, CAST_KERNEL(address, kind), offset)
+#else
+#define LOAD_MEMBER(type, into, address, kind, offset)                         \
+	do {                                                                   \
+		type read = 0;                                                 \
+		READ_KERNEL(read, address, offset);                            \
+		(into) = read;                                                 \
+	} while (0)
+#endif
+
+#ifdef HAVE_BTF
+#define running_task() current_task()
+#else
+#define running_task() 0
+#endif
+
+/* Number of the process in the upper half, of the thread in the lower. */
+static __always_inline u64 thread_of(u64 task)
 {
 #ifdef HAVE_BTF
-	u64 task = current_task();
+	u32 pid, tid;
 
+	LOAD_KERNEL(u32, pid, task, OFF_task_struct_tgid);
+	LOAD_KERNEL(u32, tid, task, OFF_task_struct_pid);
+	return (u64)pid << 32 | tid;
+#else
+	return bpf_get_current_pid_tgid();
+#endif
+}
+
+/* The running thread's name, 16 bytes. */
+static __always_inline void comm_of(u64 task, u8 *into)
+{
+#ifdef HAVE_BTF
 	LOAD_KERNEL(u64, *(u64 *)into, task, OFF_task_struct_comm);
 	LOAD_KERNEL(u64, *(u64 *)(into + 8), task, OFF_task_struct_comm + 8);
 #else

@@ -23,28 +23,22 @@ struct call_registers {
 	u16 segment;
 };
 
-#ifdef HAVE_BTF
-static u64 (*task_registers)(u64 task) = (void *)175; /* bpf_task_pt_regs, as above */
-#define LOAD_REGISTER(type, into, registers, name)                             \
-	LOAD_KERNEL(type, into, registers, __builtin_offsetof(struct registers, name))
-
+/* A tracepoint of system calls hands over where the registers are. */
 static __always_inline bool read_call(struct bpf_raw_tracepoint_args *ctx, struct call_registers *call)
 {
-	u64 registers = task_registers(current_task());
+#ifdef HAVE_CAST
+	u64 registers = CAST_KERNEL(ctx->args[0], pt_regs);
 
-	LOAD_REGISTER(u32, call->nr, registers, orig_ax);
-	LOAD_REGISTER(u16, call->segment, registers, cs);
-	LOAD_REGISTER(u64, call->args[0], registers, di);
-	LOAD_REGISTER(u64, call->args[1], registers, si);
-	LOAD_REGISTER(u64, call->args[2], registers, dx);
-	LOAD_REGISTER(u64, call->args[3], registers, r10);
-	LOAD_REGISTER(u64, call->args[4], registers, r8);
-	LOAD_REGISTER(u64, call->args[5], registers, r9);
-	return true;
-}
+#define LOAD_REGISTER(type, into, name) LOAD_KERNEL(type, into, registers, __builtin_offsetof(struct registers, name))
+	LOAD_REGISTER(u32, call->nr, orig_ax);
+	LOAD_REGISTER(u16, call->segment, cs);
+	LOAD_REGISTER(u64, call->args[0], di);
+	LOAD_REGISTER(u64, call->args[1], si);
+	LOAD_REGISTER(u64, call->args[2], dx);
+	LOAD_REGISTER(u64, call->args[3], r10);
+	LOAD_REGISTER(u64, call->args[4], r8);
+	LOAD_REGISTER(u64, call->args[5], r9);
 #else
-static __always_inline bool read_call(struct bpf_raw_tracepoint_args *ctx, struct call_registers *call)
-{
 	struct registers regs;
 
 	if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)ctx->args[0]))
@@ -57,9 +51,9 @@ static __always_inline bool read_call(struct bpf_raw_tracepoint_args *ctx, struc
 	call->args[3] = regs.r10;
 	call->args[4] = regs.r8;
 	call->args[5] = regs.r9;
+#endif
 	return true;
 }
-#endif
 
 #define MODE_TYPE 0170000
 #define MODE_SOCKET 0140000
@@ -70,14 +64,21 @@ static __always_inline bool read_call(struct bpf_raw_tracepoint_args *ctx, struc
 
 #ifdef HAVE_BTF
 /*
- * Members of one structure are read at once (BLOCK_*: from the first wanted one to the last), because a read costs the same for
- * eight bytes as for eighty; one by one in kernels that have them so far apart that the stack would not hold what is between.
+ * Where members cannot be loaded those of one structure are read at once (BLOCK_*: from the first wanted one to the last), because a
+ * read costs the same for eight bytes as for eighty; one by one in kernels that have them so far apart that the stack would not
+ * hold what is between.
  */
 #define BLOCK_BYTES_MOST 96
 
 static __always_inline bool read_file_members(u64 file, u64 *inode, u64 *private)
 {
-#if BLOCK_file_BYTES <= BLOCK_BYTES_MOST
+#ifdef HAVE_CAST
+	u64 typed = CAST_KERNEL(file, file);
+
+	LOAD_KERNEL(u64, *inode, typed, OFF_file_f_inode);
+	LOAD_KERNEL(u64, *private, typed, OFF_file_private_data);
+	return true;
+#elif BLOCK_file_BYTES <= BLOCK_BYTES_MOST
 	u8 block[BLOCK_file_BYTES];
 
 	if (!READ_KERNEL(block, file, BLOCK_file))
@@ -92,7 +93,14 @@ static __always_inline bool read_file_members(u64 file, u64 *inode, u64 *private
 
 static __always_inline bool read_inode_members(u64 inode, u16 *mode, u64 *super, u64 *number)
 {
-#if BLOCK_inode_BYTES <= BLOCK_BYTES_MOST
+#ifdef HAVE_CAST
+	u64 typed = CAST_KERNEL(inode, inode);
+
+	LOAD_KERNEL(u16, *mode, typed, OFF_inode_i_mode);
+	LOAD_KERNEL(u64, *super, typed, OFF_inode_i_sb);
+	LOAD_KERNEL(u64, *number, typed, OFF_inode_i_ino);
+	return true;
+#elif BLOCK_inode_BYTES <= BLOCK_BYTES_MOST
 	u8 block[BLOCK_inode_BYTES];
 
 	if (!READ_KERNEL(block, inode, BLOCK_inode))
@@ -109,13 +117,13 @@ static __always_inline bool read_inode_members(u64 inode, u16 *mode, u64 *super,
 #endif
 
 /*
- * What the current task's fd stands for. Kernel structures are read without locks: a racing close gives stale, never unsafe,
- * values.
+ * What the fd of `task`, which runs, stands for. Kernel structures are read without locks: a racing close gives stale, never
+ * unsafe, values.
  */
-static __always_inline bool read_file(u64 fd, s64 ret, struct file_info *info)
+static __always_inline bool read_file(u64 task, u64 fd, s64 ret, struct file_info *info)
 {
 #ifdef HAVE_BTF
-	u64 task = current_task(), files, table, array, file = 0, super = 0, sock = 0, inode = 0, private = 0;
+	u64 files, table, array, file, super = 0, sock, inode = 0, private = 0;
 	u32 limit = 0;
 	u16 mode = 0;
 
@@ -132,19 +140,20 @@ static __always_inline bool read_file(u64 fd, s64 ret, struct file_info *info)
 			return false;
 	}
 	LOAD_KERNEL(u64, array, table, OFF_fdtable_fd);
-	if (!READ_KERNEL(file, array, fd * 8) || !file ||
-	    !read_file_members(file, &inode, &private))
+	LOAD_MEMBER(u64, file, array + fd * 8, timespec64, 0); /* for its first member, which is a number of 64 bits */
+	if (!file || !read_file_members(file, &inode, &private))
 		return false;
 	if (!inode || !read_inode_members(inode, &mode, &super, &info->inode))
 		return false;
 	info->identity = file;
 	info->mode = mode;
 	mode &= MODE_TYPE;
-	if (mode == MODE_SOCKET) {
-		if (private && READ_KERNEL(sock, private, OFF_socket_sk) && sock)
-			READ_KERNEL(info->cookie, sock, OFF_sock___sk_common + OFF_sock_common_skc_cookie);
+	if (mode == MODE_SOCKET && private) {
+		LOAD_MEMBER(u64, sock, private, socket, OFF_socket_sk);
+		if (sock)
+			LOAD_MEMBER(u64, info->cookie, sock, sock, OFF_sock___sk_common + OFF_sock_common_skc_cookie);
 	} else if ((mode == MODE_FILE || mode == MODE_DIRECTORY) && super) {
-		READ_KERNEL(info->device, super, OFF_super_block_s_dev);
+		LOAD_MEMBER(u32, info->device, super, super_block, OFF_super_block_s_dev);
 	}
 	return true;
 #else

@@ -4,13 +4,6 @@
  */
 
 #define NONE 255
-#define PATH_BYTES 1024
-#define ADDRESS_BYTES 128
-#define IOVECS 8
-
-#define FLAG_PATH_CUT 1
-#define FLAG_PATH2_CUT 2
-#define FLAG_READ_FAILED 4
 #define FLAG_NO_START 8
 #define FLAG_NO_RETURN 16
 
@@ -55,92 +48,9 @@ BPF_ARRAY(syscall_starts, u64, THREAD_IDS);
 
 BPF_HASH(closing_files, u32, struct file_info, 8192);
 
-struct syscall_scratch {
-	u64 args[8];
-	struct syscall_event event;
-	u8 var[VAR_MASK + 1 + VAR_TAIL];
-};
-BPF_PERCPU_ARRAY(syscall_scratches, struct syscall_scratch, 1);
-
-/* Append up to `bytes` of user memory to the record; the sum of all appended bytes stays within var. */
-static __always_inline u32 append_user(struct syscall_scratch *scratch, u32 at, u64 from, u64 bytes, u32 most)
-{
-	if (bytes > most)
-		bytes = most;
-	if (bytes == 0)
-		return 0;
-	OPAQUE(bytes);
-	if (bytes > VAR_TAIL)
-		return 0;
-	OPAQUE(at);
-	at &= VAR_MASK;
-	if (bpf_probe_read_user(&scratch->var[at], bytes, (void *)from)) {
-		scratch->event.flags |= FLAG_READ_FAILED;
-		return 0;
-	}
-	return bytes;
-}
-
-static __always_inline u32 append_path(struct syscall_scratch *scratch, u32 at, u64 from, u32 cut_flag)
-{
-	long got;
-
-	OPAQUE(at);
-	at &= VAR_MASK;
-	got = bpf_probe_read_user_str(&scratch->var[at], PATH_BYTES, (void *)from);
-	if (got <= 0 || got > PATH_BYTES) {
-		if (from)
-			scratch->event.flags |= FLAG_READ_FAILED;
-		return 0;
-	}
-	if (got == PATH_BYTES) {
-		scratch->event.flags |= cut_flag;
-		count(COUNT_SYSCALL_PATH_CUT);
-	}
-	return got;
-}
-
-/* struct msghdr, and the count that struct mmsghdr adds behind it. */
-#define MSGHDR_BYTES 56
-#define MMSGHDR_BYTES 64
-struct message {
-	u64 name;
-	u32 name_bytes;
-	u32 spare;
-	u64 iovecs;
-	u64 iovec_count;
-	u64 control, control_bytes;
-	u64 flags;
-	u32 bytes, spare2; /* in struct mmsghdr only */
-};
-
-static __always_inline u32 append_iovecs(struct syscall_scratch *scratch, u32 at, u64 iovecs, u64 iovec_count,
-					 u32 left)
-{
-	struct {
-		u64 base, bytes;
-	} iovec;
-	u32 total = 0, got;
-
-#pragma unroll
-	for (int i = 0; i < IOVECS; i++) {
-		if (i >= iovec_count || left == 0 || left > IO_BYTES)
-			break;
-		if (bpf_probe_read_user(&iovec, sizeof(iovec), (void *)(iovecs + i * sizeof(iovec)))) {
-			scratch->event.flags |= FLAG_READ_FAILED;
-			break;
-		}
-		got = append_user(scratch, at + total, iovec.base, iovec.bytes, left);
-		total += got;
-		left -= got;
-	}
-	return total;
-}
-
 #if defined(CALL_TEST) || defined(TRIGGER_CALLS)
-static __always_inline bool call_wanted(struct syscall_spec *spec, u32 nr, s64 ret, u64 start, u64 now)
+static __always_inline bool call_wanted(struct syscall_spec *spec, u64 thread, u32 nr, s64 ret, u64 start, u64 now)
 {
-	u64 thread = bpf_get_current_pid_tgid();
 	struct call_facts facts = {.ret = ret, .pid = thread >> 32, .tid = thread, .nr = nr}, *c = &facts;
 
 #ifndef TRIGGER_CALLS
@@ -164,17 +74,17 @@ static __always_inline bool call_wanted(struct syscall_spec *spec, u32 nr, s64 r
 }
 #endif
 
-static __always_inline void syscall_record(struct syscall_scratch *scratch, struct syscall_spec *spec, u32 nr,
+static __always_inline void syscall_record(struct syscall_scratch *scratch, struct syscall_spec *spec, u64 task, u32 nr,
 					   s64 ret, u64 start, u64 now)
 {
 	struct syscall_event *event = &scratch->event;
-	u64 thread = bpf_get_current_pid_tgid();
+	u64 thread = thread_of(task);
 	u32 tid = thread, at, got;
 	struct file_info file = {}, *closing;
 	bool have_file = false;
 
 #if defined(CALL_TEST) || defined(TRIGGER_CALLS)
-	if (!call_wanted(spec, nr, ret, start, now)) {
+	if (!call_wanted(spec, thread, nr, ret, start, now)) {
 		if (spec->fd_at_entry)
 			closing_files.delete(&tid);
 		return;
@@ -194,7 +104,7 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 	event->pid = thread >> 32;
 	event->tid = tid;
 	event->syscall = nr;
-	current_comm(event->comm);
+	comm_of(task, event->comm);
 
 	at = (spec->args & 7) * 8;
 	event->args_bytes = at;
@@ -208,16 +118,16 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 			closing_files.delete(&tid);
 		}
 	} else if (spec->returns_fd) {
-		have_file = ret >= 0 && read_file(ret, ret, &file);
+		have_file = ret >= 0 && read_file(task, ret, ret, &file);
 	} else if (spec->fd != NONE) {
-		have_file = read_file((u32)scratch->args[spec->fd & 7], ret, &file);
+		have_file = read_file(task, (u32)scratch->args[spec->fd & 7], ret, &file);
 	}
 	if (have_file) {
 #ifdef SCOPED
 		if (!spec->manages)
 			scope_cookie(file.cookie);
 #endif
-		__builtin_memcpy(&scratch->var[at], &file, sizeof(file));
+		*(struct file_info *)&scratch->var[at] = file; /* behind arguments of eight bytes each */
 		event->file_bytes = sizeof(file);
 		at += sizeof(file);
 	}
@@ -298,18 +208,9 @@ static __always_inline struct syscall_spec *wanted_call(u32 nr)
 	return spec && spec->wanted ? spec : NULL;
 }
 
-static __always_inline struct syscall_scratch *load_args(struct call_registers *call)
-{
-	int zero = 0;
-	struct syscall_scratch *scratch = syscall_scratches.lookup(&zero);
-
-	if (scratch)
-		__builtin_memcpy(scratch->args, call->args, sizeof(call->args));
-	return scratch;
-}
-
 /* Calls that must be looked at before they run: those that do not return, and close, whose file is gone afterwards. */
-static __always_inline void before_call(struct bpf_raw_tracepoint_args *ctx, struct syscall_spec *spec, u32 tid, u64 now)
+static __always_inline void before_call(struct bpf_raw_tracepoint_args *ctx, struct syscall_spec *spec, u64 task, u32 tid,
+					u64 now)
 {
 	struct call_registers call;
 	struct syscall_scratch *scratch;
@@ -318,18 +219,18 @@ static __always_inline void before_call(struct bpf_raw_tracepoint_args *ctx, str
 	if (!read_call(ctx, &call) || call.segment == CODE_SEGMENT_32BIT)
 		return;
 	if (spec->fd_at_entry) {
-		if (read_file((u32)call.args[0], -1, &file) && closing_files.update(&tid, &file))
+		if (read_file(task, (u32)call.args[0], -1, &file) && closing_files.update(&tid, &file))
 			count(COUNT_CLOSING_MAP_FULL);
 		return;
 	}
 	scratch = load_args(&call);
 	if (scratch)
-		syscall_record(scratch, spec, call.nr, 0, now, now);
+		syscall_record(scratch, spec, task, call.nr, 0, now, now);
 }
 
 int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 thread = bpf_get_current_pid_tgid(), now, *start;
+	u64 task = running_task(), thread = thread_of(task), now, *start;
 	u32 nr = ctx->args[1], tid = thread;
 	struct syscall_spec *spec = wanted_call(nr);
 	bool left_out;
@@ -351,13 +252,13 @@ int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 	else
 		count(COUNT_THREAD_UNTRACKED);
 	if (spec->no_return || spec->fd_at_entry)
-		before_call(ctx, spec, tid, now);
+		before_call(ctx, spec, task, tid, now);
 	return 0;
 }
 
 int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 thread = bpf_get_current_pid_tgid(), began = 0, *start;
+	u64 task = running_task(), thread = thread_of(task), began = 0, *start;
 	u32 tid = thread;
 	s64 ret = ctx->args[1];
 	struct call_registers call;
@@ -400,6 +301,6 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	}
 	scratch = load_args(&call);
 	if (scratch)
-		syscall_record(scratch, spec, call.nr, ret, began, bpf_ktime_get_ns());
+		syscall_record(scratch, spec, task, call.nr, ret, began, bpf_ktime_get_ns());
 	return 0;
 }

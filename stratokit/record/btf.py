@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 VMLINUX = pathlib.Path("/sys/kernel/btf/vmlinux")
 
-KIND_POINTER, KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_TYPEDEF, KIND_PROTOTYPE = 2, 4, 5, 6, 8, 13
+KIND_POINTER, KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_TYPEDEF, KIND_FUNCTION, KIND_PROTOTYPE = 2, 4, 5, 6, 8, 12, 13
 # Bytes that follow the 12-byte type header, for each kind: a fixed part and a part per element (vlen).
 _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}  # int, array, variable, declaration tag
 _PER_ELEMENT = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # struct, union, enum, prototype, section, enum64
@@ -34,6 +34,14 @@ class _Types:
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def named(self, name: int) -> Iterator[int]:
+        """Numbers of the types of this name."""
+        number = -1
+        with contextlib.suppress(ValueError):
+            while True:
+                number = self._names.index(name, number + 1)
+                yield number
 
     def __getitem__(self, number: int) -> tuple[int, int, int, int]:
         info = self._infos[number]
@@ -84,6 +92,19 @@ class Btf:
                 if found is not None:
                     return found // 8
         raise KeyError(f"{struct_name}.{member}")
+
+    def number(self, name: str, kind: int) -> int:
+        """Number of the first type of this name and kind.
+
+        Raises:
+            KeyError: this kernel has none.
+        """
+        at = -1
+        while (at := self._text.find(b"\0" + name.encode() + b"\0", at + 1)) >= 0:
+            for number in self._types.named(at + 1):
+                if self._types[number][1] == kind:
+                    return number
+        raise KeyError(name)
 
     def enums(self, word: str) -> dict[str, dict[str, int]]:
         """Values by name of every enum whose own name contains `word`."""
@@ -243,6 +264,10 @@ DROP_MEMBERS = (
     ("sock_common", "skc_family"),
 )
 
+# Structures whose members bpf/ loads by addresses (CAST_KERNEL): the macro TYPE_<struct> is the number of each.
+CAST_STRUCTS = ("pt_regs", "timespec64", "file", "inode", "super_block", "socket", "sock")
+CAST_FUNCTION = "bpf_rdonly_cast"
+
 # Members of these are read at once, from the first to the end of the last, where they are near.
 BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_sb")}
 
@@ -251,7 +276,8 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
     """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them.
     With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS`, `USER_MEMBERS`, `DEVICE_MEMBERS`, `TLS_MEMBERS`
     or `DROP_MEMBERS` too, these with HAVE_TCP_BTF, HAVE_USER_BTF, HAVE_DEVICE_BTF, HAVE_TLS_BTF or
-    HAVE_DROP_BTF = 1; with DROP_HAS_REASON and DROP_HAS_SOCKET = 1 where the tracepoint kfree_skb has these.
+    HAVE_DROP_BTF = 1; with DROP_HAS_REASON and DROP_HAS_SOCKET = 1 where the tracepoint kfree_skb has these;
+    with the numbers of CAST_STRUCTS and CAST_FUNCTION, and HAVE_CAST = 1, where the kernel has that function.
     """
     try:
         btf = Btf(path.read_bytes())
@@ -273,6 +299,9 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
     for name, more in further.items():
         with contextlib.suppress(KeyError):
             offsets |= {**_offsets(btf, more), name: 1}
+    with contextlib.suppress(KeyError):
+        numbers = {f"TYPE_{name}": btf.number(name, KIND_STRUCT) for name in CAST_STRUCTS}
+        offsets |= {**numbers, "CAST_FUNCTION": btf.number(CAST_FUNCTION, KIND_FUNCTION), "HAVE_CAST": 1}
     with contextlib.suppress(KeyError):
         # The reason came with 5.17, the socket that it was for with 6.11.
         arguments = btf.arguments("kfree_skb")

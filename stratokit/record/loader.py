@@ -78,6 +78,7 @@ class Kernel(Maps):
             "SELF_PID": self.pid,
             "THREAD_IDS": _thread_ids(),
             **self.offsets,
+            "KERNEL_FUNCTIONS": bcc.KERNEL_FUNCTIONS,
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
             **({"LEARN_USERS": 1} if learns else {}),
@@ -94,7 +95,6 @@ class Kernel(Maps):
         self._check_triggers(options.keep.triggers)
         first = ["limits", *(["scope"] if options.scope else [])]
         first += ["filter"] if options.filter.text else []
-        first += ["files"] if "syscalls" in self.names else []
         first += ["triggers"] if "TRIGGERS" in settings else []
         self._bpf = bcc.compiled(program_text(first + self.names, settings))
         super().__init__(self._bpf, self.names, self.syscalls, rolling=options.rolling)

@@ -89,11 +89,16 @@ EXTRA_TRACEPOINT_PROGRAMS = {
 }
 
 
+# Files of bpf/ that one of them is built on.
+_PARTS = {"syscalls": ("files", "arguments"), "tls": ("tls_files",)}
+
+
 def program_text(names: list[str], settings: dict[str, int | str]) -> str:
     """The C text of one recording: derived header, settings, common.h, and the named programs."""
     folder = load.data_dir("bpf")
     parts = [derive.c_header(), *(f"#define {key} {value}\n" for key, value in settings.items())]
-    parts += [(folder / name).read_text() for name in ("common.h", *(f"{name}.c" for name in names))]
+    files = [f"{part}.c" for name in names for part in (*_PARTS.get(name, ()), name)]
+    parts += [(folder / name).read_text() for name in ("common.h", *files)]
     return "\n".join(parts)
 
 
