@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Record without converting, and print totals: what bench_recorder.py measures.
 
-only_record.py SPOOL SYSCALLS [--calls-only] [--other-cgroup | --other-process] [--filter EXPR]
-    [--max-cpu SHARE]
+only_record.py SPOOL SYSCALLS [--calls-only | --no-packets] [--other-cgroup | --other-process] [--filter EXPR]
+    [--max-cpu SHARE] [--snaplen BYTES] [--interface NAME] [--tls]
 
 With --other-... what is recorded is something else than the load, which shows what that pays.
 """
@@ -17,7 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stratokit.record.cgroups import cgroup2_root
-from stratokit.record.options import Filter, Limits, RecordOptions, Scope
+from stratokit.record.options import (
+    FRAME_BYTES_MOST,
+    SNAPLEN_MOST,
+    Filter,
+    Limits,
+    RecordOptions,
+    Scope,
+)
 from stratokit.record.session import record
 
 
@@ -42,19 +49,27 @@ def main() -> None:
     parser.add_argument("spool", type=Path)
     parser.add_argument("syscalls")
     parser.add_argument("--calls-only", action="store_true")
+    parser.add_argument("--no-packets", action="store_true")
+    parser.add_argument("--snaplen", type=int)
+    parser.add_argument("--interface", action="append", default=[])
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("--other-cgroup", dest="other", action="store_const", const="cgroup", default="")
     parser.add_argument("--other-process", dest="other", action="store_const", const="process")
     parser.add_argument("--filter", default="")
     parser.add_argument("--max-cpu", type=float)
     chosen = parser.parse_args()
     everything = not chosen.calls_only
+    most = FRAME_BYTES_MOST if chosen.interface else SNAPLEN_MOST
     options = RecordOptions(
         output=chosen.spool,
         spool=chosen.spool,
         syscalls=chosen.syscalls,
-        packets=everything,
+        packets=everything and not chosen.no_packets,
         sockets=everything,
         limits=Limits(cpu=chosen.max_cpu),
+        snaplen=chosen.snaplen or most,
+        interfaces=tuple(chosen.interface),
+        tls=chosen.tls,
     )
     if chosen.filter:
         from stratokit.cli.plan import settings

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from loads import Load, cpu_s
 
@@ -51,6 +52,16 @@ def peak_bytes(pid: int) -> int:
     return peak - ring // 2
 
 
+@contextlib.contextmanager
+def measured(process: subprocess.Popen[Any], cost: Cost) -> Iterator[None]:
+    """What a recorder that runs uses while the load does; it is interrupted then."""
+    before = cpu_s(process.pid)
+    yield
+    cost.cpu_s = cpu_s(process.pid) - before
+    cost.peak_bytes = peak_bytes(process.pid)
+    process.send_signal(signal.SIGINT)
+
+
 def tcpdump(*options: str) -> Recorder:
     @contextlib.contextmanager
     def run(folder: Path, _: Load) -> Iterator[Cost]:
@@ -61,11 +72,8 @@ def tcpdump(*options: str) -> Recorder:
             assert process.stderr is not None
             process.stderr.readline()
             time.sleep(0.5)
-            before = cpu_s(process.pid)
-            yield cost
-            cost.cpu_s = cpu_s(process.pid) - before
-            cost.peak_bytes = peak_bytes(process.pid)
-            process.send_signal(signal.SIGINT)
+            with measured(process, cost):
+                yield cost
             said = process.communicate()[1]
         numbers = {
             line.split(" ", 1)[1]: int(line.split(" ", 1)[0])
@@ -94,10 +102,8 @@ def strace(folder: Path, load: Load) -> Iterator[Cost]:
             [*begin, *(f"-p{pid}" for pid in load.pids)], stderr=subprocess.DEVNULL
         ) as process:
             time.sleep(1)
-            before = cpu_s(process.pid)
-            yield cost
-            cost.cpu_s = cpu_s(process.pid) - before
-            process.send_signal(signal.SIGINT)
+            with measured(process, cost):
+                yield cost
     cost.events, cost.file_bytes = path.read_bytes().count(b"\n"), path.stat().st_size
     path.unlink()
 
@@ -109,10 +115,8 @@ def perf_trace(folder: Path, _: Load) -> Iterator[Cost]:
     cost = Cost(share=0.2)
     with subprocess.Popen(["perf", "trace", "-a", "-o", str(path)], stderr=subprocess.DEVNULL) as process:
         time.sleep(2)
-        before = cpu_s(process.pid)
-        yield cost
-        cost.cpu_s = cpu_s(process.pid) - before
-        process.send_signal(signal.SIGINT)
+        with measured(process, cost):
+            yield cost
     text = path.read_bytes()
     cost.events, cost.file_bytes = text.count(b"\n"), len(text)
     cost.lost = sum(int(n) for n in re.findall(rb"LOST (\d+) events", text))
@@ -131,11 +135,8 @@ def sysdig(_: Path, __: Load) -> Iterator[Cost]:
         time.sleep(4)
         if process.poll() is not None:
             sys.exit(f"{shlex.join(command)} ended: {process.communicate()[0].strip()}")
-        before = cpu_s(process.pid)
-        yield cost
-        cost.cpu_s = cpu_s(process.pid) - before
-        cost.peak_bytes = peak_bytes(process.pid)
-        process.send_signal(signal.SIGINT)
+        with measured(process, cost):
+            yield cost
         said = process.communicate()[0]
     numbers = {name: int(n) for name, n in re.findall(r"([A-Za-z ]+):\s*(\d+)", said)}
     cost.events = numbers.get("Captured Events", numbers.get("Events", 0))

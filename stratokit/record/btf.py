@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 VMLINUX = pathlib.Path("/sys/kernel/btf/vmlinux")
 
-KIND_POINTER, KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_TYPEDEF, KIND_FUNCTION, KIND_PROTOTYPE = 2, 4, 5, 6, 8, 12, 13
+KIND_POINTER, KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_TYPEDEF, KIND_FUNCTION, KIND_PROTOTYPE = (
+    2,
+    4,
+    5,
+    6,
+    8,
+    12,
+    13,
+)
 # Bytes that follow the 12-byte type header, for each kind: a fixed part and a part per element (vlen).
 _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}  # int, array, variable, declaration tag
 _PER_ELEMENT = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # struct, union, enum, prototype, section, enum64
@@ -264,7 +272,7 @@ DROP_MEMBERS = (
     ("sock_common", "skc_family"),
 )
 
-# Structures whose members bpf/ loads by addresses (CAST_KERNEL): the macro TYPE_<struct> is the number of each.
+# Structures whose members bpf/ loads by address (CAST_KERNEL): TYPE_<struct> is the number of each.
 CAST_STRUCTS = ("pt_regs", "timespec64", "file", "inode", "super_block", "socket", "sock")
 CAST_FUNCTION = "bpf_rdonly_cast"
 

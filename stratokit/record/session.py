@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
 from stratokit.formats import spool
-from stratokit.record import btf, guard, host, netns, privileges, scope
+from stratokit.record import guard, host, netns, opening, privileges, scope
 from stratokit.record.alarms import Alarms
 from stratokit.record.checks import check
 from stratokit.record.command import end_command, urgent
@@ -26,9 +26,9 @@ from stratokit.record.ring import records_within
 from stratokit.record.rotation import Rotate
 from stratokit.record.segments import Segments
 from stratokit.record.surroundings import Surroundings
+from stratokit.record.tally import Tally
 from stratokit.record.watch import Watch
 from stratokit.record.window import Window
-from stratokit.schema import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,21 +43,6 @@ RETRY_NS = 5_000_000_000
 SWITCH_INTERVAL_S = 0.0005
 # Left free for the last counters and the closing chunk when the disk is full.
 ENDING_BYTES = 64 << 10
-
-
-def layouts() -> dict[str, Any]:
-    """How the events of this version lie in memory, so that a later version reads them by what the file
-    says.
-    """
-    return {
-        event.name: {
-            "id": event.id,
-            "size": event.size,
-            "fields": [[f.name, f.type, f.offset] for f in event.fields],
-            "sections": [[s.name, s.length] for s in event.sections],
-        }
-        for event in load.events().values()
-    }
 
 
 class Session:
@@ -77,7 +62,6 @@ class Session:
         self._asked = False  # by SIGUSR1
         self._ended = False
         self._began_ns: int | None = None
-        self._recorder_counts: dict[str, int] = {}
         self._kept_bytes = 0  # of the span that did not fit on the disk
         self._roll: Rotate | Window | None = None
         self._retry_ns = 0
@@ -92,6 +76,7 @@ class Session:
             try:
                 self._unless_stopped()
                 self._guard = guard.Guard(self._wanted, self.options, self._kernel)
+                self._tally = Tally(self._kernel, self._guard)
                 self._roll = self._rolling()
                 path_of = self._roll.path_of if self._roll else lambda _: self.options.spool
                 keep = self.options.keep
@@ -188,47 +173,20 @@ class Session:
 
     def _open(self) -> None:
         """Opening chunk, attach, then the snapshots: what begins between both is in the events."""
-        options = dataclasses.asdict(self.options) | {"output": None, "spool": None}
-        self._segments.open(
-            {
-                "tool": "stratokit",
-                "host": host.facts(),
-                "options": options,
-                "programs": self._kernel.names,
-                "syscalls": sorted(self._kernel.syscalls),
-                "events": layouts(),
-                "has_btf": bool(self._kernel.offsets),
-                "drop_reasons": btf.drop_reasons() if "drops" in self._kernel.names else {},
-                "self_pid": self._kernel.pid,
-            }
-        )
+        self._segments.open(opening.facts(self.options, self._kernel))
         give_back_pages()  # everything is compiled; nothing happens yet that would wait
         self._clock_read = host.clock_pair()
         self._kernel.attach()
         self._surroundings = Surroundings(self._watch, self._kernel, self._put)
         self._openssl = OpenSsl(self._kernel) if self.options.tls else None
-        self._count(self._surroundings.begin(self._watch_openssl))
-
-    def _count(self, counts: dict[str, int]) -> None:
-        for name, amount in counts.items():
-            self._recorder_counts[name] = self._recorder_counts.get(name, 0) + amount
+        self._tally.add(self._surroundings.begin(self._watch_openssl))
 
     def _clock(self) -> None:
         self._clock_read = host.clock_pair()
         self._segments.current.write_json(spool.CLOCK, self._clock_read)
 
-    def _totals(self) -> dict[str, int]:
-        """All counters so far, by name."""
-        others = self._recorder_counts | self._guard.counts | self._kernel.devices.counts
-        return self._kernel.totals() | others
-
-    def _sample(self) -> dict[str, Any]:
-        totals = self._totals()
-        counted = {name: amount for name, amount in totals.items() if amount}
-        return {"monotonic_ns": time.monotonic_ns(), "totals": counted}
-
     def _counters(self) -> None:
-        sample = self._sample()
+        sample = self._tally.sample()
         self._segments.current.write_json(spool.COUNTERS, sample)
         if self._roll is not None:
             self._roll.sampled(sample["monotonic_ns"])
@@ -272,7 +230,7 @@ class Session:
                 next_counters = now + COUNTERS_INTERVAL_NS
                 self._within_limits(now)
                 if host.was_set(self._clock_read):
-                    self._recorder_counts["clock_set"] = self._recorder_counts.get("clock_set", 0) + 1
+                    self._tally.add({"clock_set": 1})
                     self._clock()
                 self._counters()
                 if self._status:
@@ -281,7 +239,7 @@ class Session:
                 next_clock = now + CLOCK_INTERVAL_NS
                 self._clock()
                 self._surroundings.interfaces()
-                self._count(self._surroundings.drops())
+                self._tally.add(self._surroundings.drops())
             if next_look is not None and now >= next_look:
                 next_look = now + scope.INTERVAL_NS
                 self._look_for_openssl(now, self._surroundings.follow(now))
@@ -322,12 +280,12 @@ class Session:
         if not self._segments.ready:
             return  # given up while writing, because the disk is full
         try:
-            self._count(self._surroundings.drops())
-            old, counts = self._segments.change(self._surroundings, self._sample())
+            self._tally.add(self._surroundings.drops())
+            old, counts = self._segments.change(self._surroundings, self._tally.sample())
         except Exception as error:  # noqa: BLE001 the recording goes on in the segment that there is
             self._not_changed(error)
             return
-        self._count(counts)
+        self._tally.add(counts)
         if rows := self._guard.rows_in_force():
             self._put("limits", time.monotonic_ns(), rows)
         roll.completed(old)
@@ -382,7 +340,7 @@ class Session:
         if self.options.scope.by_cgroup:
             surroundings.follow(time.monotonic_ns())
         if self._openssl:
-            self._count(self._openssl.counts)
+            self._tally.add(self._openssl.counts)
         members = surroundings.members()
         waiting = surroundings.waiting(members)
         surroundings.holders(members)
@@ -392,7 +350,7 @@ class Session:
         if self._roll is not None:
             self._roll.ending(self._stop)
         surroundings.open_calls(waiting)
-        self._count(surroundings.drops())
+        self._tally.add(surroundings.drops())
         surroundings.interfaces()
         surroundings.groups(members)
         self._counters()
@@ -408,7 +366,7 @@ class Session:
         lost = 0
         while self._kernel.ring.pending():
             lost += self._kernel.ring.discard()
-        self._recorder_counts["disk_full_bytes"] = lost - self._kept_bytes
+        self._tally.add({"disk_full_bytes": lost - self._kept_bytes})
         with contextlib.suppress(OSError):
             if self._roll is not None:
                 self._roll.ending(self._stop)
@@ -419,15 +377,7 @@ class Session:
             self._segments.current.write_json(spool.CLOSING, {"reason": self._stop})
 
     def _current(self) -> Status:
-        totals = self._totals()
-        counters = load.counters()
-        prefix = "recorded_"
-        return Status(
-            0 if self._began_ns is None else time.monotonic_ns() - self._began_ns,
-            {name.removeprefix(prefix): n for name, n in totals.items() if name.startswith(prefix)},
-            self._segments.bytes_written,
-            {name: n for name, n in totals.items() if n and name in counters and counters[name].loss},
-        )
+        return self._tally.status(self._began_ns, self._segments.bytes_written)
 
 
 def record(

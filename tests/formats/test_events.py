@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratokit.formats import events
-from stratokit.record.session import layouts
+from stratokit.record.opening import layouts
 from stratokit.schema import derive, load
 
 KNOWN = events.layouts({"events": layouts()})

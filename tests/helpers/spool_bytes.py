@@ -8,7 +8,7 @@ import numpy as np
 import stratokit as sk
 from stratokit.engine.ingest import ingest
 from stratokit.formats import spool
-from stratokit.record.session import layouts
+from stratokit.record.opening import layouts
 from stratokit.schema import derive, load
 
 NUMBERS = {call.name: number for number, call in load.syscalls("x86_64").items()}

@@ -8,8 +8,8 @@ import pytest
 
 from stratokit.formats import events
 from stratokit.record.loader import Kernel
+from stratokit.record.opening import layouts
 from stratokit.record.options import RecordOptions
-from stratokit.record.session import layouts
 
 pytestmark = pytest.mark.kernel
 KNOWN = events.layouts({"events": layouts()})
