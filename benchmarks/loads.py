@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workloads import nginx
+from workloads.certificate import certificate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def dd(count: int, prefix: tuple[str, ...]) -> tuple[int, float, float]:
 
 def wrk(site: nginx.Nginx, seconds: int, header: str) -> tuple[int, float, float]:
     """Requests for a file of 4 KB through nginx, 32 connections."""
-    url = f"http://127.0.0.1:{site.port}/bench.bin"
+    url = site.url("/bench.bin")
     cpu_before = _children_cpu_s() + sum(map(cpu_s, site.worker_pids))
     done = subprocess.run(
         ["wrk", "-t1", "-c32", f"-d{seconds}s", "-H", header, url], check=True, capture_output=True, text=True
@@ -71,11 +72,12 @@ def loads(seconds: int, count: int) -> Iterator[list[Load]]:
     if shutil.which("wrk") is None or shutil.which("nginx") is None:
         yield found
         return
-    with nginx.nginx() as site:
-        for name, header in (
-            ("nginx keep-alive", "Connection: keep-alive"),
-            ("nginx connections", "Connection: close"),
+    with certificate("bench.test") as made, nginx.nginx() as plain, nginx.nginx(certificate=made) as tls:
+        for name, site, header in (
+            ("nginx keep-alive", plain, "Connection: keep-alive"),
+            ("nginx connections", plain, "Connection: close"),
+            ("TLS keep-alive", tls, "Connection: keep-alive"),
         ):
-            run = lambda _, __, header=header: wrk(site, seconds, header)  # noqa: E731
+            run = lambda _, __, site=site, header=header: wrk(site, seconds, header)  # noqa: E731
             found.append(Load(name, run, tuple(site.worker_pids)))
         yield found
