@@ -1,14 +1,16 @@
 """From what the user named to files: a path, a folder, a pattern, a pipe, or several of these. Loads little.
 
-Captures are read from several places at once, so what comes through a pipe is first kept in a temporary file.
+Captures are read from several places at once, so what comes through a pipe is first kept in a temporary file,
+which has no name: however the program ends, nothing is left of it. It takes the place of the pipe among the
+open files, so that /dev/stdin, or /dev/fd/63 of a shell's <(...), goes on to name it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import glob
 import os
+import re
 import signal
 import stat
 import sys
@@ -16,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from stratokit.errors import FormatError, UsageError
 from stratokit.formats import spool
@@ -67,23 +69,32 @@ def seekable(path: Path) -> Path:
     return _kept(path) if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else path
 
 
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="stratokit-")
-
-
-@functools.cache
 def _kept(pipe: Path) -> Path:
-    kept = Path(_folder().name) / pipe.name
     try:
-        with pipe.open("rb", buffering=0) as source, kept.open("xb") as file, _one_interrupt():
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it stays open
+        number = _descriptor(pipe)
+        opened = pipe.open("rb", buffering=0) if number is None else os.fdopen(os.dup(number), "rb", 0)
+        with opened as source, _one_interrupt():
             while data := source.read(_COPIED_AT_ONCE):
-                file.write(data)
+                while data := data[file.write(data) :]:
+                    pass
     except OSError as error:
-        with contextlib.suppress(OSError):
-            kept.unlink()
-        raise FormatError(f"cannot keep what {pipe} brings in {kept.parent}: {error.strerror}") from error
-    return kept
+        reason = error.strerror or error
+        raise FormatError(f"cannot keep what {pipe} brings in a temporary file: {reason}") from error
+    _open.append(file)
+    if number is None:
+        return Path(f"/dev/fd/{file.fileno()}")
+    os.dup2(file.fileno(), number)
+    return pipe
+
+
+_open: list[IO[bytes]] = []
+
+
+def _descriptor(path: Path) -> int | None:
+    """Of which open file this is a name."""
+    found = re.fullmatch(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d+)", str(path))
+    return None if found is None else int(found[1] or 0)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,8 +86,53 @@ def test_interrupted_it_reads_what_still_comes(pcap, tmp_path):
         assert "554 packet" in group.communicate()[0]
 
 
-def test_an_empty_pipe_is_said():
-    done = subprocess.run([*STRATOKIT, "info", "-"], input=b"", capture_output=True, check=False)
-    assert done.returncode == 1
-    assert b"stdin is empty" in done.stderr
-    assert b"Traceback" not in done.stderr
+def failed(command, **options) -> bytes:
+    done = subprocess.run(command, capture_output=True, check=False, **options)
+    assert (done.returncode, done.stdout) == (1, b"")
+    return done.stderr
+
+
+def test_an_empty_pipe_and_what_is_no_capture_are_said():
+    assert failed([*STRATOKIT, "info", "-"], input=b"") == b"stratokit: /dev/stdin is empty\n"
+    assert b"/dev/stdin is of no known format" in failed(
+        [*STRATOKIT, "table", "packets", "-"], input=b"hello"
+    )
+
+
+def test_two_pipes_are_two_captures(pcap):
+    line = f'"{sys.executable}" -m stratokit info --json <(cat {pcap}) <(cat {pcap}) - -'
+    done = subprocess.run(["bash", "-c", line], input=pcap.read_bytes(), capture_output=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["rows"]["packet"] == 3 * 554
+    assert [path["path"].rpartition("/")[0] for path in found["files"]] == ["/dev/fd", "/dev/fd", "/dev"]
+
+
+def test_a_socket_is_read_as_a_pipe(pcap):
+    ours, theirs = socket.socketpair()
+    with (
+        ours,
+        theirs,
+        subprocess.Popen([*STRATOKIT, "info", "-"], stdin=theirs, stdout=subprocess.PIPE) as it,
+    ):
+        ours.sendall(pcap.read_bytes())
+        ours.shutdown(socket.SHUT_WR)
+        assert b"554 packet" in it.communicate()[0]
+
+
+def test_no_room_for_what_a_pipe_brings_is_said_in_a_sentence(tmp_path):
+    """Also of one who never stops writing."""
+    line = f'ulimit -f 100; yes | exec "{sys.executable}" -m stratokit convert - {tmp_path}/b.parquet'
+    said = failed(["bash", "-c", line], env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert said == b"stratokit: cannot keep what /dev/stdin brings in a temporary file: File too large\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_killed_it_leaves_nothing(pcap, tmp_path):
+    temporary = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [*STRATOKIT, "info", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=temporary, bufsize=0) as reader:
+        for _ in range(3):
+            reader.stdin.write(pcap.read_bytes())  # more than a pipe holds: it reads by now
+        reader.kill()
+        reader.wait()
+    assert not list(tmp_path.iterdir())
