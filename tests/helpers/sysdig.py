@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Collection
@@ -19,20 +20,22 @@ from stratokit.schema import scap
 EXECVEAT = 330
 
 SYSDIG = shutil.which("sysdig")
-_MARK = "\x1f"
-NUMBERS = ("evt.num", "evt.rawtime", "evt.latency", "thread.tid", "proc.pid", "fd.num", "fd.sport")
+NUMBERS = (
+    "evt.num", "evt.rawtime", "evt.latency", "thread.tid", "proc.pid", "fd.num", "fd.sport", "fd.cport",
+)  # fmt: skip
 
 
 def events(path: Path, *fields: str, program: tuple[str, ...] = ("sysdig",)) -> pl.DataFrame:
     """A row an event that sysdig shows; `<NA>` is null. Fails where sysdig reports an error."""
     names = ("evt.num", *fields)
-    form = "*" + _MARK.join(f"%{name}" for name in names) + _MARK
+    mark = f"\x1f{secrets.token_hex(4)}"  # which stands in no command line that was recorded
+    form = "*" + mark.join(f"%{name}" for name in names) + mark
     done = subprocess.run(
         [*program, "-r", str(path), "-p", form], capture_output=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr.decode()
     assert not done.stderr.strip(), done.stderr.decode()
-    cells = done.stdout.decode("utf-8", "replace").split(_MARK)
+    cells = done.stdout.decode("utf-8", "replace").split(mark)
     width = len(names)
     columns = {
         name: [cell.lstrip("\n") if n == 0 else cell for cell in cells[n : len(cells) - 1 : width]]
@@ -72,6 +75,16 @@ def amount(size: int) -> str:
     return f"{size}B"
 
 
+def lapse(time_ns: int) -> str:
+    """A time as chisels write it."""
+    for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 1000)):
+        if time_ns >= 10 * scale and unit != "s":
+            return f"{time_ns // scale}{unit}"
+        if time_ns >= scale:
+            return f"{time_ns // scale}.{time_ns % scale * 100 // scale:02d}{unit}"
+    return f"{time_ns}ns"
+
+
 def served(capture: Capture) -> set[int]:
     """Ports that somebody listened on: there the other end is the client, whom sysdig writes first."""
     listens = capture.rows("socket").filter(pl.col("new_state") == "LISTEN")
@@ -90,7 +103,8 @@ def entered(rows: pl.DataFrame, theirs: pl.DataFrame) -> pl.DataFrame:
 
 FIELDS = (
     "evt.dir", "evt.type", "evt.rawtime", "evt.latency", "evt.rawres", "evt.args", "thread.tid", "proc.pid",
-    "proc.name", "proc.cmdline", "fd.num", "fd.name", "fd.sip", "fd.sport", "fd.l4proto",
+    "proc.name", "proc.cmdline", "fd.num", "fd.name", "fd.type", "fd.typechar", "fd.cip", "fd.cport",
+    "fd.sip", "fd.sport", "fd.l4proto",
 )  # fmt: skip
 # How sysdig 0.29.3 names what it knows under an older type; it does not know the last ones.
 OLDER = {
@@ -172,6 +186,9 @@ def _names(both: pl.DataFrame, served: Collection[int]) -> None:
             connected.add(place)
         if not _is_name(row, row["fd.name"] or "", served, place in connected):
             wrong.append((row["syscall"], *place, row["fd_name"], row["fd.name"]))
+        elif not _is_kind(row):
+            kinds = row["fd_kind"], row["fd_name"], row["fd.type"], row["fd.typechar"]
+            wrong.append((row["syscall"], *place, *kinds))
     assert not wrong, wrong[:5]
 
 
@@ -193,12 +210,49 @@ def _is_name(row: dict[str, Any], theirs: str, served: Collection[int], connecte
         right = "->".join(reversed(ends)) if row["src_port"] in served else pair
         if row["fd.l4proto"] == "udp":  # whoever spoke last
             return set(theirs.split("->")) == set(ends)
-        server = f"{row['fd.sip']}:{row['fd.sport']}"
-        return theirs == right and (not connected or theirs.split("->")[1] == server)
+        client, server = (f"{row[f'fd.{end}ip']}:{row[f'fd.{end}port']}" for end in "cs")
+        return theirs == right and (not connected or theirs == f"{client}->{server}")
     if row["src_port"] is not None:
         # Datagrams to many: it shows one of them, and after recvfrom on a bound one two strangers.
         return pair in theirs.split("->") or row["syscall"] == "recvfrom"
     return theirs in ("", "NULL", ours, f"0->0 {ours}") or ours.startswith("socket:[")
+
+
+# fd.type of our kinds, and of what calls make that has no name; an epoll is an `event` to it.
+_TYPES = {"file": "file", "char": "file", "block": "file", "pipe": "pipe"}
+_NAMELESS = {"event", "signalfd", "inotify", "timerfd"}
+_MADE = {
+    "eventfd": "event", "eventfd2": "event", "signalfd": "signalfd", "signalfd4": "signalfd",
+    "inotify_init": "inotify", "inotify_init1": "inotify", "timerfd_create": "timerfd",
+}  # fmt: skip
+_CHARS = {
+    "file": "f", "directory": "d", "pipe": "p", "event": "e", "signalfd": "s", "inotify": "i",
+    "timerfd": "t", "ipv4": "4", "ipv6": "6", "unix": "u", "netlink": "n",
+}  # fmt: skip
+
+
+def _is_kind(row: dict[str, Any]) -> bool:
+    """Whether sysdig takes the descriptor for what it is; it shows no type where it knows none."""
+    ours, kind = row["fd_kind"], row["fd.type"]
+    if kind is None or ours is None:
+        return True
+    if row["fd.typechar"] != _CHARS[kind]:
+        return False
+    if ours == "directory":  # it looks for O_DIRECTORY
+        return kind in ("file", "directory")
+    by_path = (row["fd_name"] or "").startswith("/")
+    if ours == "pipe" and by_path:  # opened
+        return kind in ("file", "pipe")
+    if ours == "file" and not by_path:  # memory, of which it knows nothing
+        return kind in ("file", "event")
+    if ours == "anon":
+        return kind == _MADE.get(row["syscall"], kind) and kind in _NAMELESS
+    if ours != "socket":
+        return kind == _TYPES[ours]
+    end = row["src_ip"] or row["dst_ip"]
+    if end is None:  # not connected yet, or of another family
+        return kind in ("ipv4", "ipv6", "unix", "netlink")
+    return kind == ("ipv6" if ":" in end else "ipv4")
 
 
 def _plain(path: str) -> str:

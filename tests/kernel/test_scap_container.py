@@ -50,6 +50,8 @@ def test_sysdig_shows_the_container_of_each_event(made):
     assert set(boxed_rows["container.id"]) == {short}
     assert set(boxed_rows["container.name"]) == {_name(recorded, did) or short}
     assert set(boxed_rows["container.type"]) == {"docker"}
+    capture = Capture.open(recorded)
+    sysdig.equal(boxed_rows, capture.rows("process").collect(), sysdig.served(capture))
     elsewhere = both.filter(pl.col("container_id").is_null(), pl.col("comm").is_in(["python", "pytest"]))
     assert set(elsewhere["container.id"]) <= {"host"}
 

@@ -51,11 +51,11 @@ class Made:
     def calls(self) -> pl.DataFrame:
         return self.rows("syscall").filter(pl.col("pid").is_in(self.pids))
 
-    def chisel(self, name: str, *arguments: str) -> str:
+    def chisel(self, name: str, *arguments: str, only: str = "") -> str:
         """What it prints for our processes; netstat takes no filter."""
         ours = " or ".join(f"proc.pid={pid}" for pid in self.pids)
-        command = ["sysdig", "-r", str(self.scap), "-c", " ".join([name, *arguments])]
-        command += [ours] * (name != "netstat")
+        command = ["sysdig", "-r", str(self.scap), "-c", name, *arguments]
+        command += [f"({ours}) and {only}" if only else ours] * (name != "netstat")
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -159,6 +159,17 @@ def test_chisels_of_bytes_count_what_we_count(made, chisel, keys, kinds):
     told(made, chisel, rows.group_by(keys).agg(pl.col("ret").sum()))
 
 
+def test_chisels_by_kind_count_what_we_count(made):
+    """Bytes by kind of descriptor."""
+    rows = moved(made, "file", "char", "directory", "pipe").with_columns(
+        pl.col("fd_kind").replace({"char": "file"})
+    )
+    shown = sysdig.amounts(made.chisel("fdbytes_by", "fd.type"))
+    totals = dict(rows.group_by("fd_kind").agg(pl.col("ret").sum()).rows())
+    assert shown[("pipe",)] == sysdig.amount(totals["pipe"])
+    assert shown[("file",)] == sysdig.amount(totals["file"])
+
+
 def test_chisels_of_connections_count_what_we_count(made):
     """Bytes by connection: sysdig writes the client first."""
     both = moved(made, "socket").filter(pl.col("fd_name").str.contains("->"))
@@ -180,3 +191,39 @@ def test_chisels_of_calls_count_what_we_count(made):
     # It counts entries too.
     counts = calls.group_by(name).agg(pl.len() + pl.col("duration_ns").count())
     told(made, "topscalls", counts, write=str)
+
+
+def test_chisels_of_time_take_what_we_took(made):
+    """Time in calls by name; the calls that took longest, and all that took longer than a millisecond."""
+    calls = made.calls().filter(pl.col("ret").is_not_null(), pl.col("duration_ns").is_not_null())
+    calls = calls.with_columns(name=pl.col("syscall").replace(sysdig.OLDER), took=pl.col("duration_ns"))
+    told(made, "topscalls_time", calls.group_by("name").agg(pl.col("took").sum()), write=sysdig.lapse)
+    slow = calls.filter(pl.col("took") > 1_000_000).select("comm", "name", "took").rows()
+    lines = made.chisel("scallslower", "1 disable_color").splitlines()[2:]
+    shown = [re.split(r"\s{2,}", line.strip())[-3:] for line in lines]
+    known = [row for row in shown if row[2] != sysdig.UNKNOWN]
+    assert sorted((name.split(" ")[-1], kind, float(time)) for name, time, kind in known) == sorted(
+        (comm, kind, took / 1e6) for comm, kind, took in slow if kind in {row[2] for row in known}
+    )
+    ends = re.findall(r"^\d+\) (\d+)\.(\d{9}) .* \((\d+)\) < ", made.chisel("bottlenecks"), re.MULTILINE)
+    longest = calls.sort("took", descending=True).head(len(ends)).select("took", pl.col("tid").cast(int))
+    assert [(int(s) * 10**9 + int(ns), int(tid)) for s, ns, tid in ends] == longest.rows()
+    assert len(ends) == 10
+
+
+def test_chisels_of_errors_and_descriptors_count_what_we_count(made):
+    """Calls that failed by process, and how many files each program had open."""
+    resultless = pl.col("syscall").is_in(["getpeername", "getsockname"])
+    failed = sysdig.with_types(made.calls().filter(pl.col("ret") < 0, ~resultless), 1)
+    told(made, "topprocs_errors", failed.group_by("comm", "pid").agg(pl.len()), write=str)
+    lines = made.chisel("fdcount_by", "proc.name", only="fd.type=file").splitlines()
+    counts = {name: int(count) for name, count in (line.split("\t") for line in lines)}
+    # A directory is one to it where it was opened with O_DIRECTORY.
+    opened = (pl.col("syscall") == "openat") & (pl.col("arg2") & os.O_DIRECTORY == 0)
+    files = pl.col("fd_kind").is_in(["file", "char"]) | ((pl.col("fd_kind") == "directory") & opened)
+    rows = made.calls().filter(files, pl.col("fd") > 0, pl.col("fd_name").is_not_null())
+    ours = rows.select("comm", "fd", "fd_name").unique().group_by("comm").len()
+    # Of programs that open all of their files by one name each.
+    plain = {name: count for name, count in ours.rows() if name in ("curl", "grep", "ls", "mv", "rm")}
+    assert len(plain) == 5
+    assert {name: counts[name] for name in plain} == plain
