@@ -18,6 +18,7 @@ from stratokit.engine.capture import Capture
 from stratokit.schema import scap
 
 EXECVEAT = 330
+_TMPFILE = 0o20000000
 
 SYSDIG = shutil.which("sysdig")
 NUMBERS = (
@@ -172,6 +173,7 @@ def _names(both: pl.DataFrame, served: Collection[int]) -> None:
     copies = {"copy_file_range", "splice", "sendfile", "fcntl", "setsockopt"}
     assert set(other["syscall"]) <= copies, other["syscall"].unique()
     connected: set[tuple[int, int]] = set()
+    temporary: set[tuple[int, int]] = set()
     wrong = []
     for row in chosen.filter(
         pl.col("fd").is_null() | (pl.col("fd").cast(pl.Int64) == pl.col("fd.num"))
@@ -184,9 +186,12 @@ def _names(both: pl.DataFrame, served: Collection[int]) -> None:
             "EINPROGRESS",
         ):
             connected.add(place)
+        elif row["syscall"] == "openat":
+            # Without a name, in a directory: the flag has the bit of directories.
+            (temporary.add if row["arg2"] & _TMPFILE else temporary.discard)(place)
         if not _is_name(row, row["fd.name"] or "", served, place in connected):
             wrong.append((row["syscall"], *place, row["fd_name"], row["fd.name"]))
-        elif not _is_kind(row):
+        elif not (_is_kind(row) or (place in temporary and row["fd.type"] == "directory")):
             kinds = row["fd_kind"], row["fd_name"], row["fd.type"], row["fd.typechar"]
             wrong.append((row["syscall"], *place, *kinds))
     assert not wrong, wrong[:5]
@@ -238,13 +243,13 @@ def _is_kind(row: dict[str, Any]) -> bool:
         return True
     if row["fd.typechar"] != _CHARS[kind]:
         return False
-    if ours == "directory":  # it looks for O_DIRECTORY
-        return kind in ("file", "directory")
     by_path = (row["fd_name"] or "").startswith("/")
     if ours == "pipe" and by_path:  # opened
         return kind in ("file", "pipe")
-    if ours == "file" and not by_path:  # memory, of which it knows nothing
-        return kind in ("file", "event")
+    if ours in ("file", "directory") and not by_path:  # memory, or what nobody knows the place of
+        return kind in (ours, "file", "event")
+    if ours == "directory":  # it looks for O_DIRECTORY
+        return kind in ("file", "directory")
     if ours == "anon":
         return kind == _MADE.get(row["syscall"], kind) and kind in _NAMELESS
     if ours != "socket":

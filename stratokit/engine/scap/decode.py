@@ -97,8 +97,9 @@ def decode(
         place = i64(tables.place[type_, p])
         if place and size:
             if kind < BYTES:
-                value = convert(number(data, at, size, kind), i64(tables.flags[type_, p]), 1, tables)
-                values[place] = value
+                value = number(data, at, size, kind)
+                flags = i64(tables.flags[type_, p])
+                values[place] = convert(value, flags, 1, tables) if flags else value
                 mask |= i64(1) << place
             elif kind in (BYTES, TEXT) and NUMBERS <= place < NUMBERS + SPANS:
                 spans[place - NUMBERS, 0] = at

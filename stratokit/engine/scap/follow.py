@@ -8,7 +8,7 @@ import numpy as np
 
 from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import DATA, PATH, PATH2, SPANS, decode, decoded
-from stratokit.engine.scap.descriptors import follow_call, lookup
+from stratokit.engine.scap.descriptors import FD_LIMIT, OPEN, follow_call, key_of, lookup, open_file
 from stratokit.engine.scap.layout import ENDED, EXECUTED, FORK, OTHER, SYSCALL, UNREADABLE, Out, Scratch
 from stratokit.engine.scap.texts import text
 from stratokit.engine.scap.threads import cloned, ended, executed, met, moved, thread_of
@@ -66,10 +66,23 @@ def _whose(row: Any, thread: Any) -> None:
 
 
 @part
-def _name_fd(row: Any, state: st.State, table: int, fd: int) -> None:
+def _entry(state: st.State, index: int, fd: int) -> Any:
+    """Entry of an open descriptor of a thread, or -1: most calls work on the one of the call before."""
+    if fd < 0 or fd >= FD_LIMIT:
+        return i64(-1)
+    table, entry = i64(state.threads[index].table), i64(state.threads[index].used)
+    if state.fd_keys[entry] != key_of(table, fd) or entry >= state.counts[st.FDS]:
+        entry = i64(lookup(state, table, fd))
+        state.threads[index].used = max(entry, 0)
+        return entry
+    return entry if state.fds[entry].open else i64(-1)
+
+
+@part
+def _name_fd(row: Any, state: st.State, index: int, fd: int) -> None:
     """Say what the row's descriptor stands for."""
     row.fd = fd
-    entry = lookup(state, table, fd)
+    entry = _entry(state, index, fd)
     if entry < 0:
         return
     found = state.fds[entry]
@@ -124,9 +137,9 @@ def _report(out: Out, thread: Any, event: int, ts: int, status: int) -> None:
 
 
 @part
-def _reset(work: Scratch, values: np.ndarray) -> None:
+def _reset(work: Scratch, values: np.ndarray, spans: int) -> None:
     # Item by item: numba makes much code of assignments to slices.
-    for k in range(SPANS):
+    for k in range(spans):
         work.spans[k, 0] = -1
         work.spans[k, 1] = 0
     for k in range(len(work.facts)):
@@ -151,7 +164,7 @@ def flush_enter(
     out.used[0] += 1
     enter = state.enters[index]
     _clear(row)
-    _reset(work, values)
+    _reset(work, values, SPANS)
     row.kind = SYSCALL
     row.type = enter.type
     row.mask = decoded(data, enter, tables, values, work.spans, work.ends, work.facts)
@@ -161,7 +174,7 @@ def flush_enter(
     _texts(row, state, work.spans, data)
     place = fd_args[enter.type]
     if place > 0 and row.mask >> place & 1:
-        _name_fd(row, state, i64(state.threads[index].table), values[place])
+        _name_fd(row, state, index, values[place])
     state.threads[index].enter_number = 0
 
 
@@ -187,11 +200,8 @@ def _follow(
         if values[RET] >= 0:
             moved(state, index, effect == FCHDIR, values, work.spans, data)
     else:
-        thread = state.threads[index]
-        follow_call(
-            state, i64(thread.table), i64(thread.cwd), effect, mask, values, work.spans, data, work.ends,
-            work.facts,
-        )  # fmt: skip
+        table = i64(state.threads[index].table)
+        follow_call(state, table, effect, mask, values, work.spans, data, work.ends, work.facts)
 
 
 @inlined
@@ -208,7 +218,7 @@ def _returned(
     row, values = out.rows[n], out.values[n]
     out.used[0] += 1
     _clear(row)
-    _reset(work, values)
+    _reset(work, values, SPANS)
     # What only tells readers the state is no call that anybody made.
     row.kind = OTHER if event.flags & STATE_ONLY else SYSCALL
     row.type = event.type & ~1
@@ -231,17 +241,22 @@ def _returned(
     place = fd_args[event.type & ~1]
     fd = values[place] if place > 0 and mask >> place & 1 else i64(-1)
     effect = tables.effect[event.type]
-    table = i64(state.threads[index].table)
-    if effect and effect != CLOSE and mask >> RET & 1:
+    _texts(row, state, work.spans, data)
+    if effect == OPEN:
+        if values[RET] >= 0 and mask >> RET & 1:
+            thread = state.threads[index]
+            open_file(
+                state, i64(thread.table), i64(thread.cwd), i64(row.path), mask, values, work.spans, data
+            )
+    elif effect and effect != CLOSE and mask >> RET & 1:
         _follow(data, event.ts, effect, mask, values, state, index, work, row.kind == OTHER, out)
     if effect == CLOSE or fd >= 0:
-        _name_fd(row, state, table, fd)
+        _name_fd(row, state, index, fd)
     if effect == CLOSE and values[RET] >= 0:
-        entry = lookup(state, table, fd)
+        entry = _entry(state, index, fd)
         if entry >= 0:
             state.fds[entry].open = 0
     _whose(row, state.threads[index])
-    _texts(row, state, work.spans, data)
 
 
 @routine
@@ -260,7 +275,7 @@ def _single(
     row, values = out.rows[n], out.values[n]
     out.used[0] += 1
     _clear(row)
-    _reset(work, values)
+    _reset(work, values, SPANS)
     row.kind = OTHER if event.wrong == GOOD else UNREADABLE
     row.type = event.type & ~1
     row.ts = event.ts
@@ -296,6 +311,7 @@ def follow(
     `fd_args` has by event type the place of a call's descriptor.
     """
     counts = state.counts
+    last = i64(0)  # the thread of the event before, which most are of
     for i in range(first, events.size):
         event = events[i]
         need = ROOM_BYTES + 4 * event.size
@@ -313,7 +329,11 @@ def follow(
             index = thread_of(state, event.tid) if event.tid >= 0 else -1
             _single(data, event, number, state, index, tables, work, out)
             continue
-        index = met(state, event.tid)
+        if state.threads[last].tid == event.tid and state.threads[last].alive:
+            index = last
+        else:
+            index = i64(met(state, event.tid))
+            last = index
         if tables.single[event.type]:
             if tables.effect[event.type] == EXIT and state.threads[index].enter_number:
                 flush_enter(data, state, index, tables, fd_args, work, out)

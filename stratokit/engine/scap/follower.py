@@ -111,29 +111,28 @@ class Follower:
             for index in np.flatnonzero(threads_["alive"]):
                 threads.ended(self.known, int(index))
         elif item.name == "processes":
-            for process in sorted(item.value, key=lambda entry: entry.tid != entry.pid):
-                self._process(process)
+            self._processes(sorted(item.value, key=lambda entry: entry.tid != entry.pid))
         elif item.name == "descriptors":
             for descriptor in item.value:
                 self._descriptor(descriptor)
 
-    def _process(self, process: metadata.Process) -> None:
-        self._room(0)
-        tid, pid = _signed(process.tid), _signed(process.pid)
-        index = int(threads.thread_of(self.known, tid))
-        table = int(threads.table_of(self.known, pid)) if tid != pid else -1
-        threads.born(self.known, index, tid, pid, table)
-        numbers = {
-            "comm": self.text(process.comm),
-            "cmdline": self.text(process.exe + b"\0" + process.args) if process.exe else -1,
-            "path": self.text(process.exepath),
-            "cwd": self.text(process.cwd.rstrip(b"/") or process.cwd[:1]),
-            "cgroups": self.text(process.cgroups),
-        }
-        thread = self.known.threads[index]
-        for name, value in numbers.items():
-            thread[name] = value
-        thread["ptid"], thread["uid"], thread["gid"] = _signed(process.ptid), process.uid, process.gid
+    def _processes(self, found: list[metadata.Process]) -> None:
+        """Threads of a list, leaders first."""
+        ids = np.empty((len(found), 5), np.int64)
+        blob: list[bytes] = []
+        for row, process in zip(ids, found, strict=True):
+            tid, pid = _signed(process.tid), _signed(process.pid)
+            row[:] = tid, pid, _signed(process.ptid), process.uid, process.gid
+            cmdline = process.exe + b"\0" + process.args if process.exe else b""
+            cwd = process.cwd.rstrip(b"/") or process.cwd[:1]
+            blob += process.comm, cmdline, process.exepath, cwd, process.cgroups
+        ends = np.cumsum(np.array([0, *map(len, blob)], np.int64))
+        data = np.frombuffer(b"".join(blob) + b"\0", np.uint8).copy()
+        at = 0
+        while at < len(found):
+            at = threads.listed(self.known, at, ids, ends, data)
+            if at < len(found):
+                self._room(int(ends[5 * at + 5] - ends[5 * at]))
 
     def _descriptor(self, item: metadata.Descriptor) -> None:
         self._room(0)

@@ -11,7 +11,7 @@ from stratokit.formats.scap.params import EFFECT, PLACE, Tables, looked_at, tabl
 # Columns that are made of parameters by other names.
 _OF_COLUMN = {"errno": ("ret",), "syscall": ("call", "native")}
 # What no descriptor, thread or directory depends on.
-_DETAILS = ("data", "path2", "arg3", "arg4", "arg5", "env", "size", "source", "peer", "vtid", "vpid")
+_DETAILS = ("data", "path2", "arg4", "arg5", "env", "size", "source", "peer", "vtid", "vpid")
 _FOLLOWS_NOTHING = (EFFECT[""], EFFECT["generic"])
 
 

@@ -25,6 +25,7 @@ THREAD = np.dtype(
         ("cmdline", "<i4"),
         ("path", "<i4"),
         ("cwd", "<i4"),
+        ("used", "<i4"),  # the descriptor that was used last
         ("cgroups", "<i4"),
         ("uid", "<i8"),
         ("gid", "<i8"),
@@ -48,6 +49,7 @@ FD = np.dtype(
         ("family", "u1"),
         ("datagram", "u1"),
         ("open", "u1"),
+        ("cloexec", "u1"),  # a program that is run does not get it
         ("has_inode", "u1"),
     ],
     align=True,
@@ -61,6 +63,7 @@ THREADS, FDS, TABLES, TEXTS, HEAP, FREE_TABLES, LARGEST, UNFOLLOWED = range(8)
 # Beyond this many descriptors a forked process begins without those of its parent.
 FDS_MAX = 1 << 23
 NAME_BYTES = 1 << 20
+NO_PATH = (1 << 64) - 1
 
 
 class State(NamedTuple):
@@ -81,6 +84,8 @@ class State(NamedTuple):
     text_at: np.ndarray
     text_keys: np.ndarray
     text_slots: np.ndarray
+    path_keys: np.ndarray  # of what was asked for last: (directory + 1) << 32 | path as it was given
+    path_names: np.ndarray
     counts: np.ndarray
 
 
@@ -102,6 +107,8 @@ def empty() -> State:
         np.zeros(8193, np.int64),
         np.zeros(8192, np.uint64),
         np.zeros(32768, np.int32),
+        np.full(4096, NO_PATH, np.uint64),
+        np.zeros(4096, np.int32),
         np.zeros(8, np.int64),
     )
 

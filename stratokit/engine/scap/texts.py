@@ -7,46 +7,86 @@ from typing import Any
 import numpy as np
 
 from stratokit.dissect.addresses import DIGITS, _write_dotted, _write_groups
-from stratokit.engine.scap.hashing import put, slot_of
+from stratokit.engine.scap.hashing import slot_of
 from stratokit.engine.scap.state import HEAP, NAME_BYTES, TEXTS, State
 from stratokit.kernels import lean_kernel as kernel
+from stratokit.kernels import lean_part as part
 from stratokit.kernels import lean_routine as routine
+from stratokit.loads import load64
 
 u64: Any = np.uint64
 i64: Any = np.int64
 SLASH, DOT = 47, 46
 
 
-@kernel
-def kept(state: State, size: int) -> Any:
-    """Number of the text of `size` bytes that stands behind the heap's end."""
-    heap = state.heap
-    start = state.counts[HEAP]
-    key = u64(0xCBF29CE484222325)
-    for k in range(size):
-        key = (key ^ u64(heap[start + k])) * u64(0x100000001B3)  # FNV-1a
-    slots = state.text_slots
+@part
+def _hash(data: np.ndarray, start: int, size: int) -> Any:
+    """Of bytes, eight at a time."""
+    key = u64(0xCBF29CE484222325) ^ u64(size)
+    at, end = start, start + size
+    while at + 8 <= end:
+        key = (key ^ u64(load64(data, at))) * u64(0x9E3779B97F4A7C15)
+        key ^= key >> u64(29)
+        at += 8
+    while at < end:
+        key = (key ^ u64(data[at])) * u64(0x100000001B3)
+        at += 1
+    return key
+
+
+@part
+def _same(one: np.ndarray, begin: int, other: np.ndarray, start: int, size: int) -> Any:
+    at = i64(0)
+    while at + 8 <= size:
+        if load64(one, begin + at) != load64(other, start + at):
+            return False
+        at += 8
+    while at < size:
+        if one[begin + at] != other[start + at]:
+            return False
+        at += 1
+    return True
+
+
+@routine
+def _interned(
+    data: np.ndarray, start: int, size: int, heap: np.ndarray, text_at: np.ndarray, keys: np.ndarray,
+    slots: np.ndarray, counts: np.ndarray,
+) -> Any:  # fmt: skip
+    """As `interned`; a whole state takes longer to hand over."""
+    key = _hash(data, start, size)
     at = slot_of(key, slots.size)
     while slots[at]:
         number = i64(slots[at] - 1)
-        if state.text_keys[number] == key:
-            begin = state.text_at[number]
-            if state.text_at[number + 1] - begin == size:
-                same = True
-                for k in range(size):
-                    if heap[begin + k] != heap[start + k]:
-                        same = False
-                        break
-                if same:
-                    return number
+        if keys[number] == key:
+            begin = text_at[number]
+            if text_at[number + 1] - begin == size and _same(heap, begin, data, start, size):
+                return number
         at = (at + 1) & (slots.size - 1)
-    number = state.counts[TEXTS]
-    put(slots, key, number)
-    state.text_keys[number] = key
-    state.text_at[number + 1] = start + size
-    state.counts[TEXTS] += 1
-    state.counts[HEAP] += size
+    number = counts[TEXTS]
+    slots[at] = number + 1
+    keys[number] = key
+    begin = counts[HEAP]
+    for k in range(size):
+        heap[begin + k] = data[start + k]
+    text_at[number + 1] = begin + size
+    counts[TEXTS] += 1
+    counts[HEAP] += size
     return i64(number)
+
+
+@part
+def interned(state: State, data: np.ndarray, start: int, size: int) -> Any:
+    """Number of a text, which is kept if it is new."""
+    return _interned(
+        data, start, size, state.heap, state.text_at, state.text_keys, state.text_slots, state.counts
+    )
+
+
+@kernel
+def kept(state: State, size: int) -> Any:
+    """Number of the text of `size` bytes that stands behind the heap's end."""
+    return interned(state, state.heap, state.counts[HEAP], size)
 
 
 @kernel
@@ -58,15 +98,27 @@ def append(state: State, at: int, data: np.ndarray, start: int, size: int) -> An
     return at + size
 
 
-@kernel
+@part
+def length_of(data: np.ndarray, start: int, size: int) -> Any:
+    """Bytes of a text before its NUL, which is its last byte unless a writer is odd."""
+    length = i64(0)
+    while length + 8 <= size:
+        word = u64(load64(data, start + length))
+        if (word - u64(0x0101010101010101)) & ~word & u64(0x8080808080808080):
+            break
+        length += 8
+    while length < size and data[start + length]:
+        length += 1
+    return length
+
+
+@part
 def text(state: State, data: np.ndarray, start: int, size: int) -> Any:
     """Number of a text up to its NUL; -1 for an empty one, which writers put for what they do not know."""
     if start < 0 or size <= 0:
-        return -1
-    length = 0
-    while length < size and data[start + length]:
-        length += 1
-    return kept(state, append(state, 0, data, start, length)) if length else -1
+        return i64(-1)
+    length = length_of(data, start, size)
+    return i64(interned(state, data, start, length)) if length else i64(-1)
 
 
 @kernel
@@ -112,15 +164,13 @@ def path_from(state: State, base: int, data: np.ndarray, start: int, size: int) 
 
     Slashes are single, `.` and `..` are gone where the base is known, as sysdig shows names.
     """
-    length = 0
-    while length < size and data[start + length]:
-        length += 1
+    length = length_of(data, start, size)
     absolute = length > 0 and data[start] == SLASH
     if not absolute and base < 0:
         while length > 2 and data[start] == DOT and data[start + 1] == SLASH:
             start += 2
             length -= 2
-        return kept(state, append(state, 0, data, start, length))
+        return interned(state, data, start, length)
     heap, begin = state.heap, state.counts[HEAP]
     out = i64(0)
     if not absolute:
@@ -128,7 +178,7 @@ def path_from(state: State, base: int, data: np.ndarray, start: int, size: int) 
             heap[begin + out] = heap[k]
             out += 1
         if out and heap[begin] != SLASH:  # no path, as of a pipe
-            return kept(state, append(state, 0, data, start, length))
+            return interned(state, data, start, length)
         while out and heap[begin + out - 1] == SLASH:
             out -= 1
     out = _append_parts(state, out, data, start, length)
@@ -136,6 +186,20 @@ def path_from(state: State, base: int, data: np.ndarray, start: int, size: int) 
         heap[begin] = SLASH
         out = 1
     return kept(state, out)
+
+
+@part
+def path_named(state: State, base: int, raw: int, data: np.ndarray, start: int, size: int) -> Any:
+    """As `path_from`, of a path that is text `raw`: most are opened again and again."""
+    key = u64(base + 1) << u64(32) | u64(raw)
+    at = slot_of(key, state.path_keys.size)
+    if raw >= 0 and state.path_keys[at] == key:
+        return i64(state.path_names[at])
+    name = i64(path_from(state, base, data, start, size))
+    if raw >= 0:
+        state.path_keys[at] = key
+        state.path_names[at] = name
+    return name
 
 
 @routine

@@ -8,9 +8,9 @@ import numpy as np
 
 from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import ARGS, CGROUPS, COMM, CWD, EXE, EXEPATH, PATH
-from stratokit.engine.scap.descriptors import ARG0, closed_from, copied, lookup
+from stratokit.engine.scap.descriptors import ARG0, close_on_exec, closed_from, copied, lookup
 from stratokit.engine.scap.hashing import find, put
-from stratokit.engine.scap.texts import joined, path_from, text
+from stratokit.engine.scap.texts import interned, joined, path_from, text
 from stratokit.formats.scap.params import PLACE
 from stratokit.kernels import lean_kernel as kernel
 from stratokit.kernels import lean_part as part
@@ -47,7 +47,7 @@ def leave_table(state: st.State, table: int) -> None:
         return
     state.users[table] -= 1
     if state.users[table] == 0:
-        closed_from(state, table, 0, MOST_FD)
+        closed_from(state, table, 0, MOST_FD, False)
         state.free[state.counts[st.FREE_TABLES]] = table
         state.counts[st.FREE_TABLES] += 1
 
@@ -100,6 +100,7 @@ def born(state: st.State, index: int, tid: int, pid: int, table: int) -> None:
     thread.path = -1
     thread.cwd = -1
     thread.cgroups = -1
+    thread.used = 0
     thread.uid = -1
     thread.gid = -1
     thread.born = 0
@@ -109,6 +110,43 @@ def born(state: st.State, index: int, tid: int, pid: int, table: int) -> None:
         state.users[table] += 1
     else:
         thread.table = new_table(state)
+
+
+@routine
+def _listed_text(state: st.State, data: np.ndarray, ends: np.ndarray, n: int) -> Any:
+    size = ends[n + 1] - ends[n]
+    return i64(interned(state, data, ends[n], size)) if size else i64(-1)
+
+
+@kernel
+def listed(state: st.State, first: int, ids: np.ndarray, ends: np.ndarray, data: np.ndarray) -> Any:
+    """Threads of a process list from `first` on; returns how far there was room.
+
+    `ids` has tid, pid, ptid, uid and gid of each, `ends` where its five texts lie in `data`: name, command
+    line, program, directory, cgroups.
+    """
+    counts = state.counts
+    for i in range(first, len(ids)):
+        if (
+            counts[st.HEAP] + ends[5 * i + 5] - ends[5 * i] > state.heap.size
+            or counts[st.TEXTS] + 8 > state.text_keys.size
+            or counts[st.THREADS] + 2 > state.threads.size
+            or counts[st.TABLES] + 2 > state.heads.size
+        ):
+            return i64(i)
+        tid, pid = ids[i, 0], ids[i, 1]
+        index = thread_of(state, tid)
+        born(state, index, tid, pid, table_of(state, pid) if tid != pid else i64(-1))
+        thread = state.threads[index]
+        thread.ptid = ids[i, 2]
+        thread.uid = ids[i, 3]
+        thread.gid = ids[i, 4]
+        thread.comm = _listed_text(state, data, ends, 5 * i)
+        thread.cmdline = _listed_text(state, data, ends, 5 * i + 1)
+        thread.path = _listed_text(state, data, ends, 5 * i + 2)
+        thread.cwd = _listed_text(state, data, ends, 5 * i + 3)
+        thread.cgroups = _listed_text(state, data, ends, 5 * i + 4)
+    return i64(len(ids))
 
 
 @routine
@@ -216,6 +254,8 @@ def executed(
     """An execve has succeeded."""
     describe(state, index, mask, values, spans, data)
     thread = state.threads[index]
+    if state.users[thread.table] == 1:  # or it is another process's, too, from which this one has parted
+        close_on_exec(state, i64(thread.table))
     if spans[CWD, 1] > 1 and thread.cwd < 0:
         thread.cwd = path_from(state, i64(-1), data, spans[CWD, 0], spans[CWD, 1])
     path = text(state, data, spans[EXEPATH, 0], spans[EXEPATH, 1])

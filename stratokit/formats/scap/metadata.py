@@ -16,6 +16,12 @@ UNSUPPORTED, SIGNALFD, EVENTPOLL, INOTIFY, TIMERFD, NETLINK, FILE_V2 = 10, 11, 1
 L4_NAMES = {2: "tcp", 3: "udp", 4: "icmp", 5: "raw"}
 
 
+_NUMBERS = {code: struct.Struct("<" + code) for code in "BHIQq"}
+_IDS = struct.Struct("<QQQ")
+_LIMITS = struct.Struct("<QIII")  # of descriptors; then flags, uid and gid
+_PLACE = struct.Struct("<qq")
+
+
 class CutError(ValueError):
     """A list ends in the middle of an entry."""
 
@@ -41,8 +47,15 @@ class Cursor:
 
     def number(self, code: str) -> int:
         """The next number, by its code of `struct`."""
-        value: int = struct.unpack("<" + code, self.raw(struct.calcsize("<" + code)))[0]
+        value: int = self.numbers(_NUMBERS[code])[0]
         return value
+
+    def numbers(self, form: struct.Struct) -> tuple[Any, ...]:
+        """The next numbers."""
+        if form.size > self.left:
+            raise CutError(f"a list ends {form.size - self.left} bytes too early")
+        self.at += form.size
+        return form.unpack_from(self.data, self.at - form.size)
 
     def sized(self) -> bytes:
         """Bytes behind their length of 2."""
@@ -137,7 +150,7 @@ def machine(body: bytes) -> Machine:
 
 
 def _process(cursor: Cursor, version: int) -> Process:
-    found = Process(tid=cursor.number("Q"), pid=cursor.number("Q"), ptid=cursor.number("Q"))
+    found = Process(*cursor.numbers(_IDS))
     if version >= 6:
         found.sid = cursor.number("q")
     if version >= 8:
@@ -146,14 +159,14 @@ def _process(cursor: Cursor, version: int) -> Process:
     if version >= 7:
         found.exepath = cursor.sized()
     found.args, found.cwd = cursor.sized(), cursor.sized()
-    cursor.number("Q")  # limit of descriptors
-    found.flags, found.uid, found.gid = cursor.number("I"), cursor.number("I"), cursor.number("I")
+    _, found.flags, found.uid, found.gid = cursor.numbers(_LIMITS)
     if version >= 2:
         cursor.raw(28)  # three sizes of memory, two counts of page faults
     if version >= 3:
         found.env = cursor.sized()
     if version >= 4:
-        found.vtid, found.vpid, found.cgroups = cursor.number("q"), cursor.number("q"), cursor.sized()
+        found.vtid, found.vpid = cursor.numbers(_PLACE)
+        found.cgroups = cursor.sized()
     if version >= 5:
         found.root = cursor.sized()
     return found
