@@ -9,7 +9,7 @@ import numpy as np
 from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import AF_UNIX, BOTH, FAMILY, GIVEN, PATH, SOURCE_PORT, TARGET_PORT
 from stratokit.engine.scap.hashing import find, put
-from stratokit.engine.scap.texts import address_text, path_named, text
+from stratokit.engine.scap.texts import address_text, path_named, text_number
 from stratokit.formats.scap.params import EFFECT, PLACE
 from stratokit.kernels import lean_kernel as kernel
 from stratokit.kernels import lean_part as part
@@ -159,7 +159,7 @@ def _socket_call(
         return  # of a connection both ends are known already
     found.family = facts[FAMILY]
     if facts[FAMILY] == AF_UNIX:
-        name = text(state, data, spans[PATH, 0], spans[PATH, 1])
+        name = text_number(state, data, spans[PATH, 0], spans[PATH, 1])
         if name >= 0:
             state.fds[entry].name = name
         return

@@ -10,7 +10,7 @@ from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import DATA, PATH, PATH2, SPANS, decode, decoded
 from stratokit.engine.scap.descriptors import FD_LIMIT, OPEN, follow_call, key_of, lookup, open_file
 from stratokit.engine.scap.layout import ENDED, EXECUTED, FORK, OTHER, SYSCALL, UNREADABLE, Out, Scratch
-from stratokit.engine.scap.texts import text
+from stratokit.engine.scap.texts import text_number
 from stratokit.engine.scap.threads import cloned, ended, executed, met, moved, thread_of
 from stratokit.formats.scap.blocks import STATE_ONLY
 from stratokit.formats.scap.params import EFFECT, NUMBERS, PLACE, Tables
@@ -101,8 +101,8 @@ def _name_fd(row: Any, state: st.State, index: int, fd: int) -> None:
 
 @part
 def _texts(row: Any, state: st.State, spans: np.ndarray, data: np.ndarray) -> None:
-    row.path = text(state, data, spans[PATH, 0], spans[PATH, 1])
-    row.path2 = text(state, data, spans[PATH2, 0], spans[PATH2, 1])
+    row.path = text_number(state, data, spans[PATH, 0], spans[PATH, 1])
+    row.path2 = text_number(state, data, spans[PATH2, 0], spans[PATH2, 1])
     if spans[DATA, 0] >= 0:
         row.data_at = spans[DATA, 0]
         row.data_size = spans[DATA, 1]

@@ -113,7 +113,7 @@ def length_of(data: np.ndarray, start: int, size: int) -> Any:
 
 
 @part
-def text(state: State, data: np.ndarray, start: int, size: int) -> Any:
+def text_number(state: State, data: np.ndarray, start: int, size: int) -> Any:
     """Number of a text up to its NUL; -1 for an empty one, which writers put for what they do not know."""
     if start < 0 or size <= 0:
         return i64(-1)

@@ -10,7 +10,7 @@ from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import ARGS, CGROUPS, COMM, CWD, EXE, EXEPATH, PATH
 from stratokit.engine.scap.descriptors import ARG0, close_on_exec, closed_from, copied, lookup
 from stratokit.engine.scap.hashing import find, put
-from stratokit.engine.scap.texts import interned, joined, path_from, text
+from stratokit.engine.scap.texts import interned, joined, path_from, text_number
 from stratokit.formats.scap.params import PLACE
 from stratokit.kernels import lean_kernel as kernel
 from stratokit.kernels import lean_part as part
@@ -181,13 +181,13 @@ def describe(
 ) -> None:
     """Take what a clone or execve says about the thread it is about."""
     thread = state.threads[index]
-    comm = text(state, data, spans[COMM, 0], spans[COMM, 1])
+    comm = text_number(state, data, spans[COMM, 0], spans[COMM, 1])
     cmdline = joined(state, data, spans[EXE, 0], spans[EXE, 1], spans[ARGS, 0], spans[ARGS, 1])
     cgroups = joined(state, data, spans[CGROUPS, 0], spans[CGROUPS, 1], -1, 0)
     if comm >= 0:
         thread.comm = comm
     elif cmdline >= 0 and thread.comm < 0:  # oldest versions have no comm
-        thread.comm = text(state, data, spans[EXE, 0], spans[EXE, 1])
+        thread.comm = text_number(state, data, spans[EXE, 0], spans[EXE, 1])
     if cmdline >= 0:
         thread.cmdline = cmdline
     if cgroups >= 0 and spans[CGROUPS, 1] > 1:
@@ -258,7 +258,7 @@ def executed(
         close_on_exec(state, i64(thread.table))
     if spans[CWD, 1] > 1 and thread.cwd < 0:
         thread.cwd = path_from(state, i64(-1), data, spans[CWD, 0], spans[CWD, 1])
-    path = text(state, data, spans[EXEPATH, 0], spans[EXEPATH, 1])
+    path = text_number(state, data, spans[EXEPATH, 0], spans[EXEPATH, 1])
     if path < 0:
         path = (
             path_from(state, i64(thread.cwd), data, spans[PATH, 0], spans[PATH, 1])
