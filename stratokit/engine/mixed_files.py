@@ -17,6 +17,7 @@ from stratokit.engine.scap import carried
 from stratokit.engine.scap.source import ScapSource
 from stratokit.errors import FormatError
 from stratokit.formats import registry
+from stratokit.formats.mixed import holds_both
 from stratokit.formats.scap import blocks, lists
 from stratokit.schema import load
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from stratokit.engine.capture import Capture
     from stratokit.formats.packet_rows import Run
+    from stratokit.formats.registry import Format
 
 Progress = Callable[[int, int], None]
 _SKIPPED = "block_skipped"
@@ -119,6 +121,37 @@ class MixedSource:
         if kind == "loss":
             one = packets or events
         return one.rows(kind) if one is not None else conform(pl.LazyFrame(), load.capture().of_kind(kind))
+
+
+class UndecidedSource:
+    """A file that begins as a scap file does. Calls and events are the same whether packets come behind them,
+    so that nobody looks for packets before they matter.
+    """
+
+    def __init__(self, path: Path, form: Format) -> None:
+        self._events = ScapSource(path, form)
+
+    @functools.cached_property
+    def _known(self) -> MixedSource | ScapSource:
+        return MixedSource(self._events.path) if holds_both(self._events.path) else self._events
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._events.path
+
+    @property
+    def facts(self) -> FileFacts:
+        """See `Source`."""
+        return self._known.facts
+
+    def rows(self, kind: str) -> pl.LazyFrame:
+        """See `Source`."""
+        return self._events.rows(kind) if kind in ("syscall", "event") else self._known.rows(kind)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is that of the source which it turns out to be."""
+        return getattr(self._known, name)
 
 
 def with_events(

@@ -67,17 +67,17 @@ def open_source(path: Path) -> Source:
         return ParquetSource(path)
     if form.open_reader is None:
         raise FormatError(f"{path} is a {form.name} file, which cannot be read yet")
-    if form.name in ("scap", "pcapng"):
+    if form.name == "scap":
+        from stratokit.engine.mixed_files import UndecidedSource
+
+        return UndecidedSource(path, form)
+    if form.name == "pcapng":
         from stratokit.formats.mixed import holds_both
 
         if holds_both(path):
             from stratokit.engine.mixed_files import MixedSource
 
             return MixedSource(path)
-    if form.name == "scap":
-        from stratokit.engine.scap.source import ScapSource
-
-        return ScapSource(path, form)
     from stratokit.engine.packet_files import PacketSource
 
     return PacketSource(path, form)

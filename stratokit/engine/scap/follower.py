@@ -83,11 +83,11 @@ class Follower:
         """`columns` are those that are made of its rows, None for all."""
         self.known = state.empty()
         self.events_before = 0
-        self._fd_args = fd_places()
-        self._tables = narrowed(columns, self._fd_args)
-        self._work = layout.scratch()
+        self.fd_args = fd_places()
+        self.tables = narrowed(columns, self.fd_args)
+        self.work = layout.scratch()
         self._window: np.ndarray | None = None
-        self._prefix_bytes = 0
+        self.prefix_bytes = 0
         self._buffer = np.empty(0, np.uint8)  # memory that was used is had faster than new memory
         self._out = layout.room(0)
         self.data = np.zeros(1, np.uint8)
@@ -157,12 +157,12 @@ class Follower:
 
     def events(self, batch: Events) -> layout.Out:
         """Rows that this batch completes; positions in them count in `data`. Both hold until the next one."""
-        self._enter_window(batch.data)
+        self.enter_window(batch.data)
         rows = batch.rows
-        if self._prefix_bytes:
+        if self.prefix_bytes:
             rows = rows.copy()
             for name in ("at", "lens", "params"):
-                rows[name] += self._prefix_bytes
+                rows[name] += self.prefix_bytes
         if self._out.rows.size < 2 * rows.size:
             self._out = layout.room(max(rows.size, BATCH_EVENTS))
         out = self._out
@@ -175,15 +175,19 @@ class Follower:
                 at,
                 self.events_before + 1,
                 self.known,
-                self._tables,
-                self._fd_args,
-                self._work,
+                self.tables,
+                self.fd_args,
+                self.work,
                 out,
             )
             if at < rows.size:
-                self.known = state.grown(self.known, need, fds)
+                self.grow(need, fds)
         self.events_before += rows.size
         return out
+
+    def grow(self, need: int, fds: int) -> None:
+        """Make room for the texts and descriptors that an event may need."""
+        self.known = state.grown(self.known, need, fds)
 
     def end(self) -> layout.Out:
         """Rows of the calls that never returned."""
@@ -192,7 +196,7 @@ class Follower:
         self._room(256 * waiting + (1 << 16))
         while self.known.counts[state.TEXTS] + 4 * waiting > self.known.text_keys.size:
             self._grow_texts()
-        _flush_all(self.data, self.known, self._tables, self._fd_args, self._work, out)
+        _flush_all(self.data, self.known, self.tables, self.fd_args, self.work, out)
         return out
 
     def _grow_texts(self) -> None:
@@ -202,7 +206,7 @@ class Follower:
         grown.counts[state.TEXTS] = full
         self.known = grown
 
-    def _enter_window(self, window: np.ndarray) -> None:
+    def enter_window(self, window: np.ndarray) -> None:
         """Put what calls that have not returned said in front of the new window."""
         if self._window is window:
             return
@@ -215,7 +219,7 @@ class Follower:
         self._buffer[:size] = prefix
         self._buffer[size:whole] = window
         self.data = self._buffer[:whole]
-        self._prefix_bytes, self._window = size, window
+        self.prefix_bytes, self._window = size, window
 
 
 def _signed(value: int) -> int:

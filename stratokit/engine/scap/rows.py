@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from stratokit.engine.scap.follower import Follower
 
+Fields = Any  # an array of `layout.ROW`, or of numbers by place, or what gives those that are asked for
 # What makes each column: only those that are asked for are made.
 Makers = dict[str, "Callable[[], Any]"]
 TIME = pa.timestamp("ns", "UTC")
@@ -139,12 +140,13 @@ def _whose(rows: np.ndarray, texts: Texts) -> Makers:
 def _fd_names(rows: np.ndarray, texts: Texts) -> pa.Array:
     """Path of a file, both ends of a socket, or the kernel's own name for a pipe."""
     ends = ["local", "local_port", "remote", "remote_port"]
-    sockets = np.flatnonzero(rows["local"] >= 0)
-    names = texts.column(rows["fd_name"])
-    pipes = np.flatnonzero((rows["fd_kind"] == state.PIPE) & (rows["fd_name"] < 0) & (rows["has_inode"] > 0))
+    both, own, inode = {name: rows[name] for name in ends}, rows["fd_name"], rows["inode"]
+    sockets = np.flatnonzero(both["local"] >= 0)
+    names = texts.column(own)
+    pipes = np.flatnonzero((rows["fd_kind"] == state.PIPE) & (own < 0) & (rows["has_inode"] > 0))
     if not sockets.size and not pipes.size:
         return names
-    some = pl.DataFrame({name: rows[name][sockets] for name in ends})
+    some = pl.DataFrame({name: column[sockets] for name, column in both.items()})
     distinct = some.unique()
     local, remote = (texts.column(distinct[name].to_numpy()) for name in ("local", "remote"))
     spelled = distinct.with_columns(
@@ -160,7 +162,7 @@ def _fd_names(rows: np.ndarray, texts: Texts) -> pa.Array:
     spelled = spelled.select(*ends, name=pl.coalesce(pair, pl.format("{}:{}", "l", "local_port")))
     found = some.join(spelled, on=ends, how="left", maintain_order="left")["name"]
     plain = pl.Series("n", names.dictionary_decode())
-    inodes = pl.select(pl.format("pipe:[{}]", pl.Series(rows["inode"][pipes]))).to_series()
+    inodes = pl.select(pl.format("pipe:[{}]", pl.Series(inode[pipes]))).to_series()
     return plain.scatter(sockets, found).scatter(pipes, inodes).to_arrow()
 
 
@@ -178,20 +180,38 @@ def syscalls(follower: Follower, out: layout.Out, kind: int, names: Collection[s
     if not wanted.all():
         chosen = np.flatnonzero(wanted)
         rows, values = rows[chosen], values[chosen]
-    texts, data = Texts(follower.known), follower.data
+    return table(rows, values, Texts(follower.known), follower.data, kind, names)
+
+
+def table(
+    rows: Fields, values: Fields, texts: Texts, data: np.ndarray, kind: int, names: Collection[str]
+) -> pa.Table:
+    """Rows of one kind, as `syscalls`. Of `rows` and `values` nothing is asked for but fields and places."""
     makers = _whose(rows, texts)
     makers |= {f"arg{n}": functools.partial(_argument, rows, values, n) for n in range(6)}
-    makers |= {name: functools.partial(texts.column, rows[name]) for name in ("path", "path2")}
+    makers |= {name: functools.partial(_text, rows, texts, name) for name in ("path", "path2")}
     for name, place in (("data", "data"), ("scap_enter", "enter"), ("scap_exit", "exit")):
-        size = rows[f"{place}_size"]
-        makers[name] = functools.partial(_bytes, data, rows[f"{place}_at"], size, size > 0)
+        makers[name] = functools.partial(_blobs, rows, data, place)
     for part in ("enter", "exit"):
-        number = rows[f"{part}_number"]
-        makers[f"scap_{part}_number"] = functools.partial(_masked, number.astype(np.uint64), number > 0)
+        makers[f"scap_{part}_number"] = functools.partial(_event_number, rows, f"{part}_number")
     makers |= (
         _call_columns(rows, values, texts) if kind == layout.SYSCALL else {"event": lambda: _event(rows)}
     )
     return pa.table({name: make() for name, make in makers.items() if name in names})
+
+
+def _text(rows: Fields, texts: Texts, name: str) -> pa.DictionaryArray:
+    return texts.column(rows[name])
+
+
+def _blobs(rows: Fields, data: np.ndarray, place: str) -> pa.Array:
+    size = rows[f"{place}_size"]
+    return _bytes(data, rows[f"{place}_at"], size, size > 0)
+
+
+def _event_number(rows: Fields, name: str) -> pa.Array:
+    number = rows[name]
+    return _masked(number.astype(np.uint64), number > 0)
 
 
 def _event(rows: np.ndarray) -> pa.DictionaryArray:
@@ -230,25 +250,34 @@ def _fd_kinds(rows: np.ndarray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(indices, pa.array([kind or "" for kind in state.KINDS]))
 
 
-def _call_columns(rows: np.ndarray, values: np.ndarray, texts: Texts) -> Makers:
-    returned = rows["mask"] >> PLACE["ret"] & 1 == 1
-    ret = values[:, PLACE["ret"]]
-    socket = rows["fd_kind"] == state.SOCKET
+def _call_columns(rows: Fields, values: Fields, texts: Texts) -> Makers:
+    def returned() -> np.ndarray:
+        found: np.ndarray = rows["mask"] >> PLACE["ret"] & 1 == 1
+        return found
+
+    def ret() -> np.ndarray:
+        found: np.ndarray = values[:, PLACE["ret"]]
+        return found
+
+    def socket() -> np.ndarray:
+        found: np.ndarray = rows["fd_kind"] == state.SOCKET
+        return found
+
     return {
-        "ip_proto": lambda: _transport(rows, socket),
+        "ip_proto": lambda: _transport(rows, socket()),
         "syscall": lambda: _call_names(rows, values),
         "duration_ns": lambda: _masked(rows["duration"].astype(np.uint64), rows["duration"] >= 0),
-        "ret": lambda: _masked(ret, returned),
-        "errno": lambda: _error_names(ret, returned),
+        "ret": lambda: _masked(ret(), returned()),
+        "errno": lambda: _error_names(ret(), returned()),
         "fd": lambda: _masked(rows["fd"].astype(np.int32), rows["fd"] >= 0),
         "fd_kind": lambda: _fd_kinds(rows),
         "fd_name": lambda: _fd_names(rows, texts),
         "inode": lambda: _masked(rows["inode"], rows["has_inode"] > 0),
         "device": lambda: _device(rows),
-        "src_ip": lambda: texts.column(np.where(socket, rows["local"], -1)),
-        "dst_ip": lambda: texts.column(np.where(socket, rows["remote"], -1)),
-        "src_port": lambda: _masked(rows["local_port"], socket & (rows["local"] >= 0)),
-        "dst_port": lambda: _masked(rows["remote_port"], socket & (rows["remote"] >= 0)),
+        "src_ip": lambda: texts.column(np.where(socket(), rows["local"], -1)),
+        "dst_ip": lambda: texts.column(np.where(socket(), rows["remote"], -1)),
+        "src_port": lambda: _masked(rows["local_port"], socket() & (rows["local"] >= 0)),
+        "dst_port": lambda: _masked(rows["remote_port"], socket() & (rows["remote"] >= 0)),
     }
 
 

@@ -15,9 +15,10 @@ from polars.io.plugins import register_io_source
 
 from stratokit.engine.facts import FileFacts
 from stratokit.engine.frames import conform, polars_schema
-from stratokit.engine.scap import boxes, carried, layout, rows, state
+from stratokit.engine.scap import boxes, carried, layout, rows, state, stream
 from stratokit.engine.scap.follower import Follower, all_rows
 from stratokit.errors import FormatError
+from stratokit.formats.mixed import holds_both
 from stratokit.formats.registry import Format
 from stratokit.formats.scap import metadata, walk
 from stratokit.formats.scap.reader import Events, Listed
@@ -245,14 +246,17 @@ class ScapSource:
             pass
         return found
 
-    def _rows_alone(self, columns: set[str]) -> Iterator[tuple[Follower, layout.Out]]:
-        """As `_pass`, for who needs no survey and only these columns."""
+    def _tables_alone(self, kind: str, names: set[str]) -> Iterator[pa.Table]:
+        """Rows of one kind with these columns, for who needs no survey."""
         assert self.form.open_reader is not None
         with self.form.open_reader(self.path) as reader:
-            for follower, item in all_rows(reader.items(), columns):
-                if not isinstance(item, Listed):
-                    yield follower, item
-            Survey().end(reader, follower, self.path)
+            found = stream.Streamed(reader, _BULK[kind], names | {"ts"})
+            yield from found.tables()
+            try:
+                Survey().end(reader, found.follower, self.path)
+            except FormatError:
+                if not holds_both(self.path):  # there are packets, then
+                    raise
 
     def _pass(self, survey: Survey, tell: Progress | None = None) -> Iterator[tuple[Follower, layout.Out]]:
         """Events as rows, everything taken in by `survey`."""
@@ -335,8 +339,7 @@ class ScapSource:
         shown = list(schema.names()) if with_columns is None else with_columns
         names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
         given = 0
-        for follower, out in self._rows_alone(names):
-            table = rows.syscalls(follower, out, _BULK[kind], names | {"ts"})
+        for table in self._tables_alone(kind, names):
             frame = _frame(table, kind, names, schema)
             if predicate is not None:
                 frame = frame.filter(predicate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -38,6 +38,43 @@ class Listed:
     block: bytes
 
 
+class Taker(Protocol):
+    """Takes the event blocks of a window: what a reader goes through a file with."""
+
+    window_bytes: int
+
+    def take(self, window: np.ndarray, at: int, passed: np.ndarray) -> tuple[int, int]:
+        """Go on from block `at`; returns where the next one begins and why it ended there, as `walk.walk`."""
+        ...
+
+    def taken(self) -> Any | None:
+        """What was made of blocks since the last time, if anything is due."""
+        ...
+
+
+class _Walked:
+    """Makes `Events`."""
+
+    window_bytes = WINDOW_BYTES
+
+    def __init__(self) -> None:
+        self._tables = tables()
+        self._window = np.zeros(0, np.uint8)
+        self._rows, self._count = np.empty(BATCH_EVENTS, walk.EVENT), 0
+
+    def take(self, window: np.ndarray, at: int, passed: np.ndarray) -> tuple[int, int]:
+        self._window = window
+        self._count, at, why = walk.walk(window, at, self._tables, self._rows, self._count, passed)
+        return at, why
+
+    def taken(self) -> Events | None:
+        if not self._count:
+            return None
+        found = Events(self._window, self._rows[: self._count])
+        self._rows, self._count = np.empty(BATCH_EVENTS, walk.EVENT), 0
+        return found
+
+
 class ScapReader(SourceReader):
     """A scap file, packed or not. `damage` says where reading had to end, when `items` is through.
 
@@ -56,31 +93,27 @@ class ScapReader(SourceReader):
             self._source.close()
             raise FormatError(f"{self._source.path} is no scap file of a little-endian machine")
 
-    def items(self) -> Iterator[Events | Listed]:
-        """Lists and events in the order of the file."""
-        known = tables()
-        start, at, size = 0, 0, WINDOW_BYTES
+    def items(self, taker: Taker | None = None) -> Iterator[Any]:
+        """Lists and events, or what `taker` makes of them, in the order of the file."""
+        taker = taker or _Walked()
+        start, at, size = 0, 0, taker.window_bytes
         window = self._source.window(start, size)
-        rows, count = np.empty(BATCH_EVENTS, walk.EVENT), 0
         while True:
-            count, at, state = walk.walk(window, at, known, rows, count, self._packets)
+            at, state = taker.take(window, at, self._packets)
+            problem = "a block contradicts itself"
             if state == walk.COLD:
                 found, end, problem = self._cold(window, at)
                 if end:
                     # Events belong to what was said before them.
-                    if count and found is not None:
-                        yield Events(window, rows[:count])
-                        rows, count = np.empty(BATCH_EVENTS, walk.EVENT), 0
                     if found is not None:
+                        if (made := taker.taken()) is not None:
+                            yield made
                         yield found
                     at = end
                     continue
                 state = walk.BAD if problem else walk.MORE
-            else:
-                problem = "a block contradicts itself"
-            if count:
-                yield Events(window, rows[:count])
-                rows, count = np.empty(BATCH_EVENTS, walk.EVENT), 0
+            if (made := taker.taken()) is not None:
+                yield made
             if state == walk.BAD:
                 self.damage = Damage("file_damaged", start + at, problem)
                 return
@@ -91,7 +124,7 @@ class ScapReader(SourceReader):
                         self.damage = Damage("file_cut", start, reason)
                     return
                 # A block that does not fit the window gets a larger one.
-                size = WINDOW_BYTES if at else 2 * size
+                size = taker.window_bytes if at else 2 * size
                 start, at = start + at, 0
                 window = self._source.window(start, size)
 
