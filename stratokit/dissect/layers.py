@@ -40,8 +40,12 @@ STOP_DEPTH = -6  # more tunnels inside each other than MAX_TUNNELS
 MAX_TUNNELS = 4
 
 # Codes of the column `tunnel`; 0 is null.
-TUNNEL_NAMES = ("", "ipip", "4in6", "6in4", "6in6", "gre", "erspan", "vxlan", "geneve", "gtpu")
+TUNNEL_NAMES = (
+    *("", "ipip", "4in6", "6in4", "6in6", "gre", "erspan", "vxlan", "geneve", "gtpu"),
+    *("mplsoudp", "mplsoip", "etherip", "ethernet"),
+)
 T_IPIP, T_4IN6, T_6IN4, T_6IN6, T_GRE, T_ERSPAN, T_VXLAN, T_GENEVE, T_GTPU = range(1, 10)
+T_MPLS_UDP, T_MPLS_IP, T_ETHERIP, T_ETHERNET = range(10, 14)
 
 # --- validity: bits of the column `layers` ------------------------------------------------------------------
 

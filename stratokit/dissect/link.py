@@ -1,5 +1,5 @@
 """Link layers: Ethernet II and IEEE 802.3 with LLC/SNAP, 802.1Q and 802.1ad tags, Linux cooked v1 and v2,
-BSD null and loop, raw IP, PPP, Cisco HDLC. Not here: Wi-Fi, frame relay.
+BSD null and loop, raw IP, PPP, Cisco HDLC, IP over InfiniBand. Not here: Wi-Fi, frame relay.
 
 Link types are LINKTYPE_ numbers (https://www.tcpdump.org/linktypes.html); each kernel returns an EtherType.
 """
@@ -20,12 +20,15 @@ from stratokit.kernels import kernel, routine
 NULL, ETHERNET, COOKED, LOOP, COOKED2 = 0, 1, 113, 108, 276
 PPP_TYPES = (9, 50)  # with and without HDLC framing; in framing of HDLC
 CISCO_HDLC = 104
+IPOIB = 242
 # DLT_RAW is 12 or 14 in files of some systems, LINKTYPE_RAW everywhere else; the last two fix the IP version.
 RAW_TYPES = (12, 14, 101, 228, 229)
 
 TYPE_IPV4, TYPE_IPV6, TYPE_ARP, TYPE_RARP = 0x0800, 0x86DD, 0x0806, 0x8035
 TYPE_MPLS, TYPE_MPLS_UPSTREAM, TYPE_PPPOE, TYPE_PPP = 0x8847, 0x8848, 0x8864, 0x880B
 TYPE_BRIDGED = 0x6558  # an Ethernet frame within something
+TYPE_FABRICPATH, TYPE_ARISTA, TYPE_NSH = 0x8903, 0xD28B, 0x894F
+TYPE_SLARP = 0x8035  # in Cisco HDLC, where Ethernet has RARP
 VLAN_TYPES = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, what QinQ used before it was a standard
 # Up to here the field behind the addresses is a length (IEEE 802.3), from 0x0600 a type.
 LENGTH_MAX = 1500
@@ -102,7 +105,17 @@ def cisco(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     stop = lacking(4, at, cap, wire)
     if stop:
         return stop, at
-    return be16(data, at + 2, cap), at + 4
+    ether_type = be16(data, at + 2, cap)
+    return (STOP_UNKNOWN if ether_type == TYPE_SLARP else ether_type), at + 4
+
+
+@routine
+def infiniband(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """IPOIB: global routing header 40, EtherType 2, reserved 2 (RFC 4391 section 6)."""
+    stop = lacking(44, at, cap, wire)
+    if stop:
+        return stop, at
+    return be16(data, at + 40, cap), at + 44
 
 
 @kernel
@@ -137,4 +150,6 @@ def link(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -> tupl
         return cisco(data, at, cap, wire) if u8(data, at, cap) in (0x0F, 0x8F) else (TYPE_PPP, at)
     if link_type == CISCO_HDLC:
         return cisco(data, at, cap, wire)
+    if link_type == IPOIB:
+        return infiniband(data, at, cap, wire)
     return STOP_UNKNOWN, at

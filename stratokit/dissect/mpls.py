@@ -8,6 +8,8 @@ from stratokit.dissect.layers import HAS_MPLS, STOP_UNKNOWN, Row, be32, lacking,
 from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6
 from stratokit.kernels import routine
 
+PORT = 6635  # MPLS in UDP (RFC 7510)
+
 
 @routine
 def mpls(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int, int]:

@@ -118,7 +118,7 @@ def _above(
         cap = min(cap, wire)
         tunnel, ether_type, at = tunnels.of_udp(data, at + 8, cap, wire, row)
         return (tunnel if ether_type else layers.UDP), ether_type, at, cap, wire
-    if proto in (tunnels.PROTO_IPV4, tunnels.PROTO_IPV6, tunnels.PROTO_GRE):
+    if proto in tunnels.PROTOCOLS:
         if row.layers & IS_FRAGMENT:
             return layer, STOP_FRAGMENT, at, cap, wire
         tunnel, ether_type, at = tunnels.of_ip(data, at, cap, wire, proto, row)

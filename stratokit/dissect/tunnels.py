@@ -19,20 +19,32 @@ from stratokit.dissect.layers import (
     IPV4,
     IPV6,
     IS_FRAGMENT,
+    MPLS,
+    STOP_UNKNOWN,
     T_4IN6,
     T_6IN4,
     T_6IN6,
+    T_ETHERIP,
+    T_ETHERNET,
     T_IPIP,
+    T_MPLS_IP,
+    T_MPLS_UDP,
     VXLAN,
     Row,
+    be16,
+    lacking,
 )
-from stratokit.dissect.link import TYPE_IPV4, TYPE_IPV6
+from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6, TYPE_MPLS
+from stratokit.dissect.mpls import PORT as MPLS_PORT
+from stratokit.dissect.mpls import mpls
 from stratokit.dissect.vxlan import GPE_PORT as VXLAN_GPE_PORT
 from stratokit.dissect.vxlan import PORTS as VXLAN_PORTS
 from stratokit.dissect.vxlan import gpe, vxlan
 from stratokit.kernels import routine
 
 PROTO_IPV4, PROTO_IPV6, PROTO_GRE = 4, 41, 47  # RFC 2003, RFC 4213 and RFC 2473, RFC 2784
+PROTO_ETHERIP, PROTO_MPLS, PROTO_ETHERNET = 97, 137, 143  # RFC 3378, RFC 4023, RFC 8986
+PROTOCOLS = (PROTO_IPV4, PROTO_IPV6, PROTO_GRE, PROTO_ETHERIP, PROTO_MPLS, PROTO_ETHERNET)
 
 
 @routine
@@ -46,8 +58,21 @@ def of_ip(data: np.ndarray, at: int, cap: int, wire: int, proto: int, row: Row) 
     if proto == PROTO_IPV6:
         row.tunnel = T_6IN4 if four else T_6IN6
         return IPV4 if four else IPV6, TYPE_IPV6, at
-    kind, at = gre(data, at, cap, wire, row)
-    return GRE, kind, at
+    if proto == PROTO_GRE:
+        kind, at = gre(data, at, cap, wire, row)
+        return GRE, kind, at
+    layer = IPV4 if four else IPV6
+    if proto == PROTO_MPLS:
+        row.tunnel = T_MPLS_IP
+        return layer, TYPE_MPLS, at
+    if proto == PROTO_ETHERNET:
+        row.tunnel = T_ETHERNET
+        return layer, TYPE_BRIDGED, at
+    row.tunnel = T_ETHERIP
+    stop = lacking(2, at, cap, wire)
+    if not stop and be16(data, at, cap) >> 12 != 3:  # version 4 bits, reserved 12
+        stop = STOP_UNKNOWN
+    return layer, stop or TYPE_BRIDGED, at + 2
 
 
 @routine
@@ -74,6 +99,11 @@ def of_udp(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[in
     elif GTPU_PORT in (port, row.src_port):
         layer = GTPU
         kind, at = gtpu(data, at, cap, wire, row)
+    elif port == MPLS_PORT:
+        layer = MPLS
+        row.tunnel = T_MPLS_UDP
+        kind, at = mpls(data, at, cap, wire, row)
+        kind = max(kind, 0)  # labels above something else: the port is anyone's
     if kind == 0:
         row.layers = kept
     return layer, kind, at

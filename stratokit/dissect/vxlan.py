@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stratokit.dissect.layers import HAS_TUNNEL_ID, STOP_UNKNOWN, T_VXLAN, Row, be32, u8
-from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6, TYPE_MPLS
+from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6, TYPE_MPLS, TYPE_NSH
 from stratokit.kernels import kernel
 
 # The port of the standard, and the one that Linux used before there was one.
@@ -41,4 +41,6 @@ def gpe(data: np.ndarray, at: int, cap: int, row: Row) -> tuple[int, int]:
         return TYPE_IPV6, following
     if protocol == 3:
         return TYPE_BRIDGED, following
+    if protocol == 4:
+        return TYPE_NSH, following
     return (TYPE_MPLS if protocol == 5 else STOP_UNKNOWN), following

@@ -26,11 +26,13 @@ _TCP_FLAGS = {
     "cwr": (128, "Congestion window reduced."),
     "ae": (256, "Accurate ECN."),
 }
-_UDP_TUNNELS = ("vxlan", "geneve", "gtpu")
+_UDP_TUNNELS = ("vxlan", "geneve", "gtpu", "mplsoudp")
 # What the IP packet around a tunnelled one says that it carries.
-_TUNNEL_PROTO = {"ipip": 4, "4in6": 4, "6in4": 41, "6in6": 41, "gre": 47, "erspan": 47} | dict.fromkeys(
-    _UDP_TUNNELS, _UDP
-)
+_TUNNEL_PROTO = {
+    **{"ipip": 4, "4in6": 4, "6in4": 41, "6in6": 41, "gre": 47, "erspan": 47},
+    **{"etherip": 97, "mplsoip": 137, "ethernet": 143},
+    **dict.fromkeys(_UDP_TUNNELS, _UDP),
+}
 _UDP_HEADER_BYTES = 8
 # A tunnel's own UDP header: nobody keeps its ports.
 _UDP_AROUND = _c("tunnel").is_in(_UDP_TUNNELS).fill_null(value=False).cast(pl.Int64)

@@ -34,6 +34,9 @@ from stratokit.streams.tcp_sums import count, fill_holes, open_hole, sum_up
 
 FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within this
 OUT_OF_ORDER_NS = 3_000_000  # a segment out of order is at most this late where no round trip is known
+# What a direction awaits before its first segment, and after one that ends at the number 0, as the RST does with
+# which a closed port answers a SYN: what comes next is judged as if it were the first.
+UNSET = 0
 RTO_MIN_NS = 200_000_000  # Linux waits no less before it sends again by its timer
 
 
@@ -100,7 +103,7 @@ def _retransmission(
     """
     next_seq, last_ack = i64(fwd.next_seq), i64(rev.last_ack)
     end = (seq + length) & WRAP
-    behind = fwd.began and after(next_seq, seq)
+    behind = next_seq != UNSET and after(next_seq, seq)
     if length > 1 and (next_seq - 1) & WRAP == seq:  # brings new bytes after a probe
         behind = False
     if length > 0 and last_ack and not after(end, last_ack):
@@ -168,7 +171,7 @@ def _begin(seq: int, ack: int, flags: int, ts: int, conn: Any, fwd: Any, rev: An
 @lean_routine
 def _windows_and_holes(seq: int, ack: int, length: int, flags: int, window: int, fwd: Any, rev: Any) -> int:
     found = 0
-    beyond = fwd.began and after(seq, i64(fwd.next_seq))
+    beyond = i64(fwd.next_seq) != UNSET and after(seq, i64(fwd.next_seq))
     if beyond:
         fwd.hole_untold = True
     if _is_probe(seq, length, fwd, rev):
@@ -191,7 +194,7 @@ def _acknowledgment(seq: int, ack: int, flags: int, found: int, fwd: Any, rev: A
     if ack != i64(fwd.last_ack):
         fwd.dup_acks = 0
         fwd.unseen_told = False
-    if rev.began and flags & ACK and after(ack, i64(rev.contiguous)):
+    if i64(rev.contiguous) != UNSET and flags & ACK and after(ack, i64(rev.contiguous)):
         return found | _acked_unseen(seq, ack, fwd, rev)
     return found
 
@@ -199,10 +202,10 @@ def _acknowledgment(seq: int, ack: int, flags: int, found: int, fwd: Any, rev: A
 @lean_routine
 def _advance(seq: int, ack: int, end: int, ts: int, window: int, found: int, fwd: Any) -> None:
     if not found & ZERO_WINDOW_PROBE:
-        if not fwd.began or after(end, i64(fwd.next_seq)):
+        if i64(fwd.next_seq) == UNSET or after(end, i64(fwd.next_seq)):
             fwd.next_seq = end
             fwd.next_seq_ns = ts
-        if not fwd.began or seq == i64(fwd.contiguous):
+        if i64(fwd.contiguous) == UNSET or seq == i64(fwd.contiguous):
             fwd.contiguous = fwd.next_seq
     fwd.began = True
     fwd.window = window

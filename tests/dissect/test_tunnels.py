@@ -15,6 +15,7 @@ INNER = frames.ipv4(frames.tcp(b"abcd"), source="192.168.0.1", destination="192.
 INNER6 = frames.ipv6(frames.tcp(b"abcd"), source="fd00::1", destination="fd00::2")
 FRAME = frames.eth(INNER)
 FRAME6 = frames.eth(INNER6, 0x86DD)
+LABELS = bytes.fromhex("00064040 00065140")
 QINQ = frames.eth(frames.vlan(frames.vlan(INNER, vlan_id=9), 0x8100), 0x88A8)
 
 
@@ -89,6 +90,15 @@ TUNNELS = [
     ("gtpu", 42, frames.ipv4(frames.gtpu(INNER6), 17)),
     ("gtpu", 42, frames.ipv4(frames.gtpu(INNER, flags=0x32, more=bytes(4)), 17)),
     ("gtpu", 42, frames.ipv4(frames.gtpu(INNER, flags=0x34, more=b"\0\0\0\x85\1\0\0\x85\1\0\0\0"), 17)),
+    ("mplsoudp", None, frames.ipv4(frames.udp(LABELS + INNER, destination=6635), 17)),
+    ("mplsoudp", None, frames.ipv4(frames.udp(LABELS + bytes(4) + FRAME, destination=6635), 17)),
+    ("mplsoip", None, frames.ipv6(LABELS + INNER6, 137)),
+    ("etherip", None, frames.ipv4(b"\x30\0" + FRAME, 97)),
+    ("ethernet", None, frames.ipv6(FRAME6, 143)),
+    ("vxlan", 42, frames.ipv4(frames.gpe(frames.nsh(INNER, 1), 4), 17)),
+    ("vxlan", 42, frames.ipv4(frames.gpe(frames.nsh(frames.nsh(FRAME, 3), 4), 4), 17)),
+    ("gre", None, frames.ipv4(frames.gre(frames.nsh(INNER6, 2, metadata=bytes(16)), 0x894F), 47)),
+    ("gre", None, frames.ipv4(frames.gre(frames.nsh(LABELS + INNER, 5), 0x894F), 47)),
 ]
 
 
@@ -151,7 +161,12 @@ NO_PACKETS = [
     (frames.ipv4(frames.udp(b"\x08", destination=4789), 17), None, None),
     (frames.ipv4(frames.udp(b"\xff" * 60, destination=6081), 17), None, None),
     (frames.ipv4(frames.udp(b"\0\1\1\0\0\1\0\0" + bytes(20), source=6081), 17), None, None),
-    (frames.ipv4(frames.gpe(b"", 4), 17), ("vxlan", "unknown"), "vxlan"),
+    (frames.ipv4(frames.gpe(b"", 6), 17), ("vxlan", "unknown"), "vxlan"),
+    (frames.ipv4(frames.gpe(b"", 4), 17), ("vxlan", "length"), "vxlan"),
+    (frames.ipv4(frames.gpe(frames.nsh(b"", 9), 4), 17), ("vxlan", "unknown"), "vxlan"),
+    (frames.ipv4(frames.gpe(b"\0\1" + bytes(20), 4), 17), ("vxlan", "length"), "vxlan"),
+    (frames.ipv4(frames.udp(LABELS + b"\xff" * 20, destination=6635), 17), None, None),
+    (frames.ipv4(frames.udp(b"\0\1", destination=6635), 17), None, None),
     (frames.ipv4(frames.geneve(b"", 0x88CC), 17), ("geneve", "unknown"), "geneve"),
     (frames.ipv4(frames.udp(b"\x32\1\0\4" + bytes(8), destination=2152), 17), None, None),  # echo request
     (frames.ipv4(frames.gtpu(b"\x90"), 17), ("gtpu", "unknown"), "gtpu"),

@@ -27,6 +27,10 @@ def sll2(payload: bytes, ether_type: int = 0x0800) -> bytes:
     return struct.pack(">HHIHBB8s", ether_type, 0, 3, 1, 4, 6, bytes(8)) + payload
 
 
+def nsh(payload: bytes, following: int, metadata: bytes = b"") -> bytes:
+    return struct.pack(">HBBI", 0x0FC0 | 2 + len(metadata) // 4, 2, following, 0x123FF) + metadata + payload
+
+
 def checksum(data: bytes) -> int:
     data += b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f">{len(data) // 2}H", data))

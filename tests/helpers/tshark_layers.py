@@ -35,11 +35,28 @@ NETWORKS = {"ip", "ipv6"}
 # Between the layers that are compared these are ours to pass.
 PASSED = {
     *("eth", "sll", "raw", "null", "loop", "chdlc", "ppp", "pppoes", "mpls", "llc", "ethertype", "vlan"),
-    *("ieee8021ad", "pwethheuristic", "pwethcw", "pkt_comment", "frame", "ethtrailer"),
+    *(
+        "cfp",
+        "avsp",
+        "ipoib",
+        "nsh",
+        "ieee8021ad",
+        "pwethheuristic",
+        "pwethcw",
+        "pkt_comment",
+        "frame",
+        "ethtrailer",
+    ),
     *("ipv6.hopopts", "ipv6.routing", "ipv6.fraghdr", "ipv6.dstopts", "ah", "mipv6", "hip", "shim6"),
 }
 TUNNELS = {"gre": "gre", "erspan": "erspan", "vxlan": "vxlan", "geneve": "geneve", "gtp": "gtpu"}
 TRANSPORTS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
+# Layers that are a tunnel right within these.
+IN_IP = {
+    "mpls": {"udp": "mplsoudp", "ip": "mplsoip", "ipv6": "mplsoip"},
+    "etherip": {"ip": "etherip", "ipv6": "etherip"},
+    "eth": {"ip": "ethernet", "ipv6": "ethernet"},
+}
 PLAIN = {("ip", "ip"): "ipip", ("ip", "ipv6"): "6in4", ("ipv6", "ip"): "4in6", ("ipv6", "ipv6"): "6in6"}
 
 Values = dict[str, list[str]]
@@ -111,6 +128,10 @@ def layers(values: Values) -> Frame:
         elif proto in TUNNELS and last in ("ip", "ipv6", "udp", "gre"):
             # The key of GRE is that of ERSPAN's, too, but for ERSPAN the session counts.
             tunnel, last = place, proto
+        elif proto == "nsh" and last == "udp":  # it has no name for the extension of VXLAN that this is in
+            tunnel, last = Place("vxlan", 0), proto
+        elif proto in IN_IP and last in IN_IP[proto]:
+            tunnel, last = Place(IN_IP[proto][last], 0), proto
         elif proto not in PASSED:
             frame.more = bool(NETWORKS & set(names[at:]))
             break
