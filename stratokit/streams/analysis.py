@@ -83,11 +83,9 @@ def _acked_unseen(seq: int, ack: int, fwd: Any, rev: Any) -> int:
         rev.contiguous = (i64(rev.contiguous) + 1) & WRAP
         return WINDOW_UPDATE
     rev.dup_acks = 0
-    if rev.hole_untold:
-        rev.hole_untold = False
-    elif rev.unseen_told:
-        return 0
-    else:
+    if rev.contiguous == rev.next_seq:  # no hole: the unseen bytes come after everything that was sent
+        if rev.unseen_told:
+            return 0
         rev.unseen_told = True
     rev.contiguous = rev.next_seq
     return ACK_LOST_SEGMENT
@@ -172,8 +170,6 @@ def _begin(seq: int, ack: int, flags: int, ts: int, conn: Any, fwd: Any, rev: An
 def _windows_and_holes(seq: int, ack: int, length: int, flags: int, window: int, fwd: Any, rev: Any) -> int:
     found = 0
     beyond = i64(fwd.next_seq) != UNSET and after(seq, i64(fwd.next_seq))
-    if beyond:
-        fwd.hole_untold = True
     if _is_probe(seq, length, fwd, rev):
         return ZERO_WINDOW_PROBE
     control = flags & (SYN | FIN | RST)

@@ -37,7 +37,6 @@ SIDE = np.dtype(
         ("window", "i4"),  # last one, unscaled; NOWHERE before
         ("scale", "i1"),
         ("window_of_syn", "u1"),  # the last window stood in a SYN and is never scaled
-        ("hole_untold", "u1"),  # since a hole was seen, no ACK of unseen bytes was told
         ("unseen_told", "u1"),  # one was told already; once is enough until this side acknowledges more
         ("guessed", "u1"),  # first_seq was learnt from the other side's first ACK
         ("began", "u1"),  # any segment was seen
