@@ -1,5 +1,5 @@
 """Link layers: Ethernet II and IEEE 802.3 with LLC/SNAP, 802.1Q and 802.1ad tags, Linux cooked v1 and v2,
-BSD null and loop, raw IP, PPP, Cisco HDLC, IP over InfiniBand. Not here: Wi-Fi, frame relay.
+BSD null and loop, raw IP, PPP, Cisco HDLC, IP over InfiniBand, frame relay, NFLOG. Wi-Fi: `dissect.wifi`.
 
 Link types are LINKTYPE_ numbers (https://www.tcpdump.org/linktypes.html); each kernel returns an EtherType.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from stratokit.dissect.layers import (
+    STOP_LENGTH,
     STOP_UNKNOWN,
     be16,
     be32,
@@ -20,14 +21,13 @@ from stratokit.kernels import kernel, routine
 NULL, ETHERNET, COOKED, LOOP, COOKED2 = 0, 1, 113, 108, 276
 PPP_TYPES = (9, 50)  # with and without HDLC framing; in framing of HDLC
 CISCO_HDLC = 104
-IPOIB = 242
+IPOIB, FRAME_RELAY, NFLOG = 242, 107, 239
 # DLT_RAW is 12 or 14 in files of some systems, LINKTYPE_RAW everywhere else; the last two fix the IP version.
 RAW_TYPES = (12, 14, 101, 228, 229)
 
 TYPE_IPV4, TYPE_IPV6, TYPE_ARP, TYPE_RARP = 0x0800, 0x86DD, 0x0806, 0x8035
 TYPE_MPLS, TYPE_MPLS_UPSTREAM, TYPE_PPPOE, TYPE_PPP = 0x8847, 0x8848, 0x8864, 0x880B
 TYPE_BRIDGED = 0x6558  # an Ethernet frame within something
-TYPE_FABRICPATH, TYPE_ARISTA, TYPE_NSH = 0x8903, 0xD28B, 0x894F
 TYPE_SLARP = 0x8035  # in Cisco HDLC, where Ethernet has RARP
 VLAN_TYPES = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, what QinQ used before it was a standard
 # Up to here the field behind the addresses is a length (IEEE 802.3), from 0x0600 a type.
@@ -118,6 +118,62 @@ def infiniband(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int
     return be16(data, at + 40, cap), at + 44
 
 
+@routine
+def frame_relay(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """Q.922 address, whose last byte is odd, then RFC 2427: control 03, perhaps a pad, a protocol id of OSI
+    (NLPID); or, as Cisco has it, an EtherType at once.
+    """
+    size = 2
+    while size < 4 and not u8(data, at + size - 1, cap) & 1:
+        size += 1
+    at += size
+    stop = lacking(2, at, cap, wire)
+    if stop:
+        return stop, at
+    if u8(data, at, cap) != 3:
+        return be16(data, at, cap), at + 2
+    at += 1 if u8(data, at + 1, cap) else 2
+    kind = u8(data, at, cap)
+    if kind == 0xCC:
+        return TYPE_IPV4, at + 1
+    if kind == 0x8E:
+        return TYPE_IPV6, at + 1
+    if kind != 0x80:
+        return STOP_UNKNOWN, at
+    stop = lacking(6, at, cap, wire)
+    if stop or be16(data, at, cap) != 0x8000 or u8(data, at + 2, cap):
+        return stop or STOP_UNKNOWN, at
+    return be16(data, at + 4, cap), at + 6  # SNAP: OUI 24, which is 0 before an EtherType
+
+
+@routine
+def nflog(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
+    """Family 8, version 8, resource 16; attributes of length 16, type 16, value, padded to 4 bytes: 9 is the
+    packet. Their byte order is that of the capturing host: the first length tells.
+    """
+    stop = lacking(8, at, cap, wire)
+    if stop:
+        return stop, at
+    family = u8(data, at, cap)
+    at += 4
+    network_order = be16(data, at, cap) < 256
+    while True:
+        stop = lacking(4, at, cap, wire)
+        if stop:
+            return stop, at
+        size, kind = be16(data, at, cap), be16(data, at + 2, cap)
+        if not network_order:
+            size, kind = (size & 0xFF) << 8 | size >> 8, (kind & 0xFF) << 8 | kind >> 8
+        if size < 4:
+            return STOP_LENGTH, at
+        if kind == 9:
+            break
+        at += (size + 3) & ~3
+    if family == AF_INET:
+        return TYPE_IPV4, at + 4
+    return (TYPE_IPV6 if family in AF_INET6 else STOP_UNKNOWN), at + 4
+
+
 @kernel
 def raw(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """RAW, IPV4, IPV6: no header; the first half byte is the IP version."""
@@ -152,4 +208,8 @@ def link(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -> tupl
         return cisco(data, at, cap, wire)
     if link_type == IPOIB:
         return infiniband(data, at, cap, wire)
+    if link_type == FRAME_RELAY:
+        return frame_relay(data, at, cap, wire)
+    if link_type == NFLOG:
+        return nflog(data, at, cap, wire)
     return STOP_UNKNOWN, at

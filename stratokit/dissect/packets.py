@@ -50,6 +50,7 @@ from stratokit.dissect.transport import (
     sctp,
 )
 from stratokit.dissect.udp import udp, udplite
+from stratokit.dissect.wifi import WIFI_TYPES, wifi
 from stratokit.kernels import kernel, read_only, routine
 
 # UDP ports below have no tunnels.
@@ -128,9 +129,17 @@ def _above(
 
 
 @routine
+def _outermost(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -> tuple[int, int]:
+    """What the link layer says that follows, and where."""
+    if link_type in WIFI_TYPES:
+        return wifi(data, at, cap, wire, link_type)
+    return link(data, at, cap, wire, link_type)
+
+
+@routine
 def _packet(data: np.ndarray, start: int, cap: int, wire: int, link_type: int, row: Row) -> tuple[int, int]:
     """Decode one frame; returns the layer at which decoding ended and 0 or the stop reason."""
-    ether_type, at = link(data, start, cap, wire, link_type)
+    ether_type, at = _outermost(data, start, cap, wire, link_type)
     layer, depth = layers.LINK, 0
     while True:
         if ether_type not in (TYPE_IPV4, TYPE_IPV6):

@@ -1,5 +1,5 @@
 """What may stand between the link layer and the network layer: 802.1Q and 802.1ad tags, LLC, MPLS, PPPoE,
-PPP, service headers (NSH), tags of Cisco's and Arista's switches, another Ethernet header.
+PPP, tags (`dissect.tags`), another Ethernet header.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ from stratokit.dissect import layers
 from stratokit.dissect.layers import HAS_VLAN, HAS_VLAN_INNER, STOP_LENGTH, Row, be16, lacking
 from stratokit.dissect.link import (
     LENGTH_MAX,
-    TYPE_ARISTA,
     TYPE_BRIDGED,
-    TYPE_FABRICPATH,
     TYPE_MPLS,
     TYPE_MPLS_UPSTREAM,
-    TYPE_NSH,
     TYPE_PPP,
     TYPE_PPPOE,
     VLAN_TYPES,
@@ -23,8 +20,8 @@ from stratokit.dissect.link import (
     llc,
 )
 from stratokit.dissect.mpls import mpls
-from stratokit.dissect.nsh import nsh
 from stratokit.dissect.ppp import ppp, pppoe
+from stratokit.dissect.tags import TAG_TYPES, tag
 from stratokit.kernels import routine
 
 
@@ -42,26 +39,6 @@ def vlan(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int,
         row.layers |= HAS_VLAN_INNER
         row.vlan_inner = number
     return be16(data, at + 2, cap), at + 4
-
-
-@routine
-def fabricpath(at: int, cap: int, wire: int) -> tuple[int, int]:
-    """Cisco FabricPath: the outer addresses, its type, forwarding tag 10 bits and TTL 6; the frame follows."""
-    return lacking(2, at, cap, wire) or TYPE_BRIDGED, at + 2
-
-
-@routine
-def arista(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
-    """Subtype 16, of which 1 is a timestamp, version 16, whose lower byte says how long that is; EtherType."""
-    stop = lacking(4, at, cap, wire)
-    if stop:
-        return stop, at
-    version = be16(data, at + 2, cap) & 0xFF
-    if be16(data, at, cap) != 1 or version not in (0x10, 0x20):
-        return layers.STOP_UNKNOWN, at
-    size = 12 if version == 0x10 else 10
-    stop = lacking(size + 2, at, cap, wire)
-    return stop or be16(data, at + size, cap), at + size + 2
 
 
 @routine
@@ -99,11 +76,8 @@ def shims(
         elif ether_type == TYPE_BRIDGED:
             layer = layers.LINK
             ether_type, at = ethernet(data, at, cap, wire)
-        elif ether_type == TYPE_NSH:
-            ether_type, at = nsh(data, at, cap, wire)
-        elif ether_type == TYPE_FABRICPATH:
-            ether_type, at = fabricpath(at, cap, wire)
-        elif ether_type == TYPE_ARISTA:
-            ether_type, at = arista(data, at, cap, wire)
+        elif ether_type in TAG_TYPES:
+            ether_type, at, wire = tag(data, at, cap, wire, ether_type)
+            cap = min(cap, wire)
         else:
             return layer, ether_type, at, cap, wire

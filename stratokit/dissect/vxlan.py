@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from stratokit.dissect.layers import HAS_TUNNEL_ID, STOP_UNKNOWN, T_VXLAN, Row, be32, u8
-from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6, TYPE_MPLS, TYPE_NSH
+from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6, TYPE_MPLS
+from stratokit.dissect.tags import TYPE_NSH
 from stratokit.kernels import kernel
 
 # The port of the standard, and the one that Linux used before there was one.

@@ -28,9 +28,10 @@ _TCP_FLAGS = {
 }
 _UDP_TUNNELS = ("vxlan", "geneve", "gtpu", "mplsoudp")
 # What the IP packet around a tunnelled one says that it carries.
-_TUNNEL_PROTO = {
-    **{"ipip": 4, "4in6": 4, "6in4": 41, "6in6": 41, "gre": 47, "erspan": 47},
-    **{"etherip": 97, "mplsoip": 137, "ethernet": 143},
+_TUNNEL_PROTO = {"ipip": 4, "4in6": 4, "6in4": 41, "6in6": 41, "gre": 47, "erspan": 47} | {
+    "etherip": 97,
+    "mplsoip": 137,
+    "ethernet": 143,
     **dict.fromkeys(_UDP_TUNNELS, _UDP),
 }
 _UDP_HEADER_BYTES = 8

@@ -34,8 +34,8 @@ from stratokit.streams.tcp_sums import count, fill_holes, open_hole, sum_up
 
 FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within this
 OUT_OF_ORDER_NS = 3_000_000  # a segment out of order is at most this late where no round trip is known
-# What a direction awaits before its first segment, and after one that ends at the number 0, as the RST does with
-# which a closed port answers a SYN: what comes next is judged as if it were the first.
+# What a direction awaits before its first segment, and after one that ends at the number 0, as the RST does
+# with which a closed port answers a SYN: what comes next is judged as if it were the first.
 UNSET = 0
 RTO_MIN_NS = 200_000_000  # Linux waits no less before it sends again by its timer
 

@@ -81,6 +81,23 @@ LINKS = [
     (50, "ff0321", 3, {}),
     (50, "0f000800", 4, {}),
     (104, "8f000800", 4, {}),
+    (107, "1841 03 cc", 4, {}),
+    (107, "18400041 03 cc", 6, {}),
+    (107, "1841 03 00 80 000000 0800", 10, {}),
+    (107, "1841 0800", 4, {}),
+    (239, "02000001 0800 0100 08000300 2c00 0900", 16, {}),
+    (239, "02000001 0005 000a 61000000 002c 0009", 16, {}),
+    (105, "0801 0000" + "02" * 18 + "1000 aaaa03000000 0800", 32, {}),
+    (105, "8803 0000" + "02" * 18 + "1000" + "02" * 6 + "0000 aaaa03000000 0800", 40, {}),
+    (105, "8881 0000" + "02" * 18 + "1000 0000 00000000 aaaa03000000 0800", 38, {}),
+    (127, "0000 0800 00000000 0802 0000" + "02" * 18 + "1000 aaaa03000000 0800", 40, {}),
+    (
+        127,  # a time, then the flag that says that the header of 26 bytes is padded
+        "0000 1900 030000a0 00000000" + "00" * 4 + "00" * 8 + "20" + "8802 0000" + "02" * 18 + "1000 0000"
+        "0000 aaaa03000000 0800",
+        61,
+        {},
+    ),
     (242, "00" * 40 + "0800 0000", 44, {}),
     (1, ETH + "8903 0c20" + ETH + "8100 0007 0800", 34, {"vlan": 7}),
     (1, ETH + "d28b 0001 0010 0000000000000000 0800", 28, {}),
@@ -182,6 +199,13 @@ def test_icmp_and_sctp() -> None:
     assert (found["ip_proto"], found["src_port"], found["payload_len"]) == (136, 40000, 20)
 
 
+@pytest.mark.parametrize("tag", ["0000 00000001", "2000 00000001 0202020202020001", "0030 00000001"])
+def test_macsec_that_only_signs(tag: str) -> None:
+    found = row(ETH + "88e5" + tag + "0800" + IP4 + TCP + "ee" * 16 + ("00" * 9 if "0030" in tag else ""))
+    assert (found["src_ip"], found["dst_port"], found["payload_len"]) == ("10.0.0.1", 80, 4)
+    assert row(ETH + "88e5" + tag + "0800" + "ee" * 15)["stop_reason"] == "length"
+
+
 STOPS = [
     (frames.eth(b"", 0x88CC), 1, "link", "unknown"),
     (frames.eth(frames.vlan(b"", 0x88CC), 0x8100), 1, "vlan", "unknown"),
@@ -192,6 +216,18 @@ STOPS = [
     (b"\x00" * 40, 101, "link", "unknown"),
     (b"\x00" * 40, 0, "link", "unknown"),
     (b"\x00" * 40, 147, "link", "unknown"),
+    (b"\x18\x41\x03\x81", 107, "link", "unknown"),
+    (b"\x18", 107, "link", "length"),
+    (b"\2\0\0\1" + bytes(8), 239, "link", "length"),
+    (b"\2\0\0\1\x08\0\1\0" + bytes(4), 239, "link", "length"),
+    (bytes.fromhex("0841") + bytes(40), 105, "link", "encrypted"),
+    (bytes.fromhex("0805") + bytes(40), 105, "link", "fragment"),
+    (bytes.fromhex("8801") + bytes(22) + b"\x80" + bytes(20), 105, "link", "unknown"),
+    (bytes.fromhex("8000") + bytes(40), 105, "link", "unknown"),
+    (b"\0\0\x07\0" + bytes(40), 127, "link", "length"),
+    (b"\0\0\xff\0" + bytes(40), 127, "link", "length"),
+    (frames.eth(b"\x0c" + bytes(40), 0x88E5), 1, "link", "encrypted"),
+    (frames.eth(bytes(20), 0x88E5), 1, "link", "length"),
     (b"\x00" * 43, 242, "link", "length"),
     (bytes.fromhex("8f008035") + bytes(18), 104, "link", "unknown"),  # SLARP, no RARP
     (frames.eth(b"\0", 0x8903), 1, "link", "length"),

@@ -35,18 +35,8 @@ NETWORKS = {"ip", "ipv6"}
 # Between the layers that are compared these are ours to pass.
 PASSED = {
     *("eth", "sll", "raw", "null", "loop", "chdlc", "ppp", "pppoes", "mpls", "llc", "ethertype", "vlan"),
-    *(
-        "cfp",
-        "avsp",
-        "ipoib",
-        "nsh",
-        "ieee8021ad",
-        "pwethheuristic",
-        "pwethcw",
-        "pkt_comment",
-        "frame",
-        "ethtrailer",
-    ),
+    *("cfp", "avsp", "ipoib", "nsh", "fr", "nflog", "macsec", "radiotap", "wlan_radio", "wlan"),
+    *("ieee8021ad", "pwethheuristic", "pwethcw", "pkt_comment", "frame", "ethtrailer"),
     *("ipv6.hopopts", "ipv6.routing", "ipv6.fraghdr", "ipv6.dstopts", "ah", "mipv6", "hip", "shim6"),
 }
 TUNNELS = {"gre": "gre", "erspan": "erspan", "vxlan": "vxlan", "geneve": "geneve", "gtp": "gtpu"}
