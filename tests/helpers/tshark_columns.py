@@ -119,7 +119,7 @@ def _tunnel(say: Said, frame: Frame) -> None:
 def _fragment(say: Said, six: bool) -> None:
     """Of packets that are in no tunnel: of others the fields could be those of any IP header."""
     values = say.values
-    field, unit = ("ipv6.fraghdr.offset", 1) if six else ("ip.frag_offset", 8)
+    field, unit = ("ipv6.fraghdr.offset", 8) if six else ("ip.frag_offset", 8)
     offset = unit * number(values[field][0]) if values[field] else 0
     more = (values["ipv6.fraghdr.more"] if six else values["ip.flags.mf"]) or ["0"]
     if not offset and more[0] in ("0", "False"):

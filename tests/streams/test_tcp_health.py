@@ -73,6 +73,37 @@ def test_a_syn_again_lets_forget_what_came_behind_a_hole() -> None:
     assert row(packets)["lost_segments"] == 2
 
 
+def test_after_a_refused_syn_the_one_that_is_accepted_begins_anew() -> None:
+    """A closed port answers with an RST whose number is 0; the SYN comes again, and now somebody listens."""
+    packets = Packets()
+    connection = Connection(packets, handshake=False)
+    connection.send(CLIENT, b"", SYN)
+    packets.segment(SERVER, CLIENT, 0, b"", RST | ACK, tcp_ack=connection.next[CLIENT])
+    connection.next[CLIENT] -= 1
+    packets.now += 500 * MS
+    connection.send(CLIENT, b"", SYN)
+    connection.next[SERVER] = 2**31 + 5  # behind 0, as numbers that wrap are compared
+    connection.send(SERVER, b"", SYN | ACK)
+    connection.send(CLIENT, b"", ACK)
+    connection.answer(b"hello")
+    found = row(packets)
+    assert (found["retransmissions_c2s"], found["retransmissions_s2c"], found["out_of_order"]) == (1, 0, 0)
+
+
+def test_acks_of_unseen_bytes_are_told_once_where_all_holes_were_filled() -> None:
+    packets = Packets()
+    connection = Connection(packets)
+    start = connection.next[SERVER]
+    connection.lose(SERVER, 10)
+    connection.answer(b"y" * 10)
+    packets.segment(SERVER, CLIENT, start, b"x" * 10, tcp_ack=connection.next[CLIENT])
+    for _ in range(2):  # what they acknowledge comes behind everything that was seen
+        connection.lose(SERVER, 1000)
+        connection.ask(b"more")
+    found = row(packets)
+    assert (found["acked_unseen"], found["lost_segments"]) == (1, 1)
+
+
 def test_of_many_holes_the_oldest_stays_missing() -> None:
     packets = Packets()
     connection = Connection(packets)
