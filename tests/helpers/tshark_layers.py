@@ -122,7 +122,7 @@ def layers(values: Values) -> Frame:
             tunnel, last = Place("vxlan", 0), proto
         elif proto in IN_IP and last in IN_IP[proto]:
             tunnel, last = Place(IN_IP[proto][last], 0), proto
-        elif proto not in PASSED:
+        elif proto not in PASSED or (proto == "wlan" and frame.ip):  # Wi-Fi in GRE is not ours
             frame.more = bool(NETWORKS & set(names[at:]))
             break
     return frame
