@@ -148,8 +148,9 @@ def sysdig(_: Path, __: Load) -> Iterator[Cost]:
 
 
 def _modern_probe() -> bool:
-    done = subprocess.run([*SYSDIG, "--help"], capture_output=True, text=True, check=False)
-    return "--modern-bpf" in done.stdout
+    """Some distributions build sysdig without it, and only its use tells."""
+    done = subprocess.run([*SYSDIG, "--modern-bpf", "-n", "1"], capture_output=True, check=False, timeout=60)
+    return done.returncode == 0
 
 
 OTHERS: dict[str, Recorder] = {}

@@ -118,7 +118,7 @@ static u64 (*current_task)(void) = (void *)158;
 /*
  * An address as the verifier knows `struct kind` by BTF, so that members are loaded as those of the running task are: bpf_rdonly_cast (6.2),
  * of which nothing is left in the loaded program. It is no helper but a function of the kernel, to which bcc cannot compile a
- * call: record/bcc.py makes one of a call to a helper with this number.
+ * call: record/kernel_functions.py makes one of a call to a helper with this number.
  */
 static u64 (*cast_kernel)(u64 address, u32 type) = (void *)(KERNEL_FUNCTIONS + CAST_FUNCTION);
 #define CAST_KERNEL(address, kind) cast_kernel(address, TYPE_##kind)

@@ -14,13 +14,13 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from stratokit.schema import load
+from stratokit.schema.load import syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _UPROBE = pathlib.Path("/sys/bus/event_source/devices/uprobe")
-_BPF_RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 17, 28
+_BPF_PROG_LOAD, _BPF_RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 5, 17, 28
 _ATTR_BYTES = 112
 _PERF_FLAG_FD_CLOEXEC = 8
 _SET_BPF, _ENABLE = 0x40042408, 0x2400  # PERF_EVENT_IOC_* (include/uapi/linux/perf_event.h)
@@ -29,12 +29,24 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(name: str, *args: object) -> int:
-    number = next(call.number for call in load.syscalls().values() if call.name == name)
+    number = next(call.number for call in syscalls().values() if call.name == name)
     fd = _libc.syscall(number, *args)
     if fd < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return int(fd)
+
+
+def load(program: bytes, program_type: int) -> int:
+    """Load instructions as a program; returns the descriptor that holds it.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    text, license_ = ctypes.create_string_buffer(program, len(program)), ctypes.create_string_buffer(b"GPL")
+    head = (program_type, len(program) // 8, ctypes.addressof(text), ctypes.addressof(license_))
+    attr = ctypes.create_string_buffer(struct.pack("<IIQQ", *head), 128)
+    return _call("bpf", _BPF_PROG_LOAD, attr, ctypes.sizeof(attr))
 
 
 def raw_tracepoint(program_fd: int, name: str) -> int:

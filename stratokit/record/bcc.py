@@ -7,17 +7,16 @@ environment it is loaded from the system's dist-packages without opening the res
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import pathlib
-import struct
 import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
+from stratokit.record import kernel_functions
 from stratokit.schema import load
 
 if TYPE_CHECKING:
@@ -36,10 +35,6 @@ _TYPES = {
     "RAW_TRACEPOINT": 17,
     "CGROUP_SOCK_ADDR": 18,
 }
-# A call to a helper of such a number is meant for a function of the kernel: the rest is its number in BTF.
-KERNEL_FUNCTIONS = 1 << 30
-_CALL, _OF_KERNEL = 0x85, 2  # BPF_JMP | BPF_CALL, BPF_PSEUDO_KFUNC_CALL
-_INSTRUCTION = struct.Struct("<BBhi")
 
 
 def import_bcc() -> Any:
@@ -140,27 +135,16 @@ def loaded(module: Any, program: Program) -> int:
         RecordError: the kernel refuses it.
     """
     lines: list[str] = []
-    _call_kernel_functions(module, program.function.encode())
+    name = program.function.encode()
+    start = import_bcc().lib.bpf_function_start(module.module, name)
+    # Where bcc keeps it, and has put in the numbers of maps.
+    kernel_functions.make_calls(module.dump_func(name), start)
     try:
         with compiler_output() as lines:
-            made = module.load_func(
-                program.function.encode(), _TYPES[program.program_type], attach_type=program.attach_type
-            )
+            made = module.load_func(name, _TYPES[program.program_type], attach_type=program.attach_type)
     except Exception as error:
         raise RecordError(_load_message(program, lines, error)) from error
     return int(made.fd)
-
-
-def _call_kernel_functions(module: Any, function: bytes) -> None:
-    """Let a compiled program call functions of the kernel (KERNEL_FUNCTIONS): changed where bcc keeps it, and
-    puts in the numbers of maps.
-    """
-    start = import_bcc().lib.bpf_function_start(module.module, function)
-    code = _INSTRUCTION.iter_unpack(module.dump_func(function))
-    for index, (what, registers, _, number) in enumerate(code):
-        if what == _CALL and registers == 0 and number > KERNEL_FUNCTIONS:
-            call = _INSTRUCTION.pack(_CALL, _OF_KERNEL << 4, 0, number - KERNEL_FUNCTIONS)
-            ctypes.memmove(start + index * len(call), call, len(call))
 
 
 _NOT_PERMITTED = (

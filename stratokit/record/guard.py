@@ -74,7 +74,9 @@ class Guard:
         self._kernel = kernel
         self._disk = Disk(options.spool.parent, self._limits.disk_bytes, self._limits.free_bytes)
         if self._disk.room(0) <= 0:
-            free = f"less than {self._disk.floor >> 20} MB" if self._disk.floor else "no bytes"
+            floor = self._disk.floor
+            least = f"{floor >> 20} MB" if floor >> 20 else f"{floor} bytes"
+            free = f"less than {least}" if floor else "no bytes"
             raise RecordError(
                 f"{free} of the disk of {options.spool.parent} are free; "
                 "write to another with -o, or say with --min-free what shall stay free"

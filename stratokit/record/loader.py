@@ -10,7 +10,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from stratokit.errors import RecordError, UsageError
-from stratokit.record import attach, bcc, btf, cgroups, pidns, specs
+from stratokit.record import attach, bcc, btf, cgroups, kernel_functions, pidns, specs
 from stratokit.record.devices import Devices
 from stratokit.record.maps import Maps
 from stratokit.record.programs import (
@@ -55,6 +55,8 @@ class Kernel(Maps):
         self._scope = options.scope
         self._groups = dict(groups or {})
         self.offsets = btf.kernel_offsets()
+        if not kernel_functions.casts(self.offsets):
+            self.offsets.pop("HAVE_CAST", None)
         self.devices = Devices(options.interfaces, options.netns)
         self.syscalls = specs.select(options.syscalls)
         if options.filter.text:
@@ -78,7 +80,7 @@ class Kernel(Maps):
             "SELF_PID": self.pid,
             "THREAD_IDS": _thread_ids(),
             **self.offsets,
-            "KERNEL_FUNCTIONS": bcc.KERNEL_FUNCTIONS,
+            "KERNEL_FUNCTIONS": kernel_functions.KERNEL_FUNCTIONS,
             **({"WITH_SYSCALLS": 1} if "syscalls" in self.names else {}),
             **({} if self.syscalls else {"ONLY_EXITS": 1}),
             **({"LEARN_USERS": 1} if learns else {}),

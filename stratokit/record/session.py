@@ -37,7 +37,7 @@ DRAIN_INTERVAL_S = 0.05
 COUNTERS_INTERVAL_NS = 1_000_000_000
 CLOCK_INTERVAL_NS = 10_000_000_000
 # A ring this full is drained again at once instead of after the interval.
-BUSY_SHARE = 8
+BUSY_SHARE = 64
 RETRY_NS = 5_000_000_000
 # A thread that looks around the host gives way to the one that drains.
 SWITCH_INTERVAL_S = 0.0005

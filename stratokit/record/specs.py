@@ -58,7 +58,7 @@ def select(text: str) -> frozenset[int]:
             chosen.add(by_name[word])
         elif word != "none":
             near = difflib.get_close_matches(word, [*by_name, *groups, "all", "default", "none"], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else "."
             raise UsageError(
                 f"--syscalls: unknown name {word!r}{hint} "
                 f"Groups are {', '.join(groups)}; also all, default, none."
