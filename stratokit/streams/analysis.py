@@ -108,11 +108,11 @@ def _retransmission(
         return RETRANSMISSION | SPURIOUS_RETRANSMISSION
     if not behind:
         return 0
-    if rev.dup_acks >= 2 and last_ack == seq and ts - i64(rev.last_ack_ns) < FAST_NS:
+    if rev.dup_acks >= 2 and last_ack == seq and 0 <= ts - i64(rev.last_ack_ns) < FAST_NS:
         return RETRANSMISSION | FAST_RETRANSMISSION
     late = i64(conn.initial_rtt_ns) if conn.initial_rtt_ns else OUT_OF_ORDER_NS
     last = (end + (1 if flags & (SYN | FIN) else 0)) & WRAP
-    if not own and ts - i64(fwd.next_seq_ns) < late and next_seq != last:
+    if not own and 0 <= ts - i64(fwd.next_seq_ns) < late and next_seq != last:
         return OUT_OF_ORDER
     if ts - sent_ns(seq, fwd, pool) >= RTO_MIN_NS:
         return RETRANSMISSION | RTO_RETRANSMISSION

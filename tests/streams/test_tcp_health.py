@@ -104,6 +104,19 @@ def test_acks_of_unseen_bytes_are_told_once_where_all_holes_were_filled() -> Non
     assert (found["acked_unseen"], found["lost_segments"]) == (1, 1)
 
 
+def test_what_comes_late_by_a_clock_that_went_back_is_a_retransmission() -> None:
+    for step, expected in ((-50 * MS, (1, 0)), (0, (0, 1))):
+        packets = Packets()
+        connection = Connection(packets)
+        start = connection.next[SERVER]
+        connection.lose(SERVER, 100)
+        connection.answer(b"x" * 50)
+        packets.now += step
+        packets.segment(SERVER, CLIENT, start, b"x" * 100)
+        found = row(packets)
+        assert (found["retransmissions"], found["out_of_order"]) == expected
+
+
 def test_of_many_holes_the_oldest_stays_missing() -> None:
     packets = Packets()
     connection = Connection(packets)
