@@ -23,10 +23,10 @@ u64: Any = np.uint64
 
 LAYER_NAMES = (
     *("", "link", "vlan", "ipv4", "ipv6", "tcp", "udp", "icmp", "icmpv6", "sctp"),
-    *("arp", "mpls", "pppoe", "ppp", "gre", "vxlan", "geneve", "gtpu", "esp", "udplite"),
+    *("arp", "mpls", "pppoe", "ppp", "gre", "vxlan", "geneve", "gtpu", "esp", "udplite", "l2tp"),
 )
 LINK, VLAN, IPV4, IPV6, TCP, UDP, ICMP, ICMPV6, SCTP = range(1, 10)
-ARP, MPLS, PPPOE, PPP, GRE, VXLAN, GENEVE, GTPU, ESP, UDPLITE = range(10, 20)
+ARP, MPLS, PPPOE, PPP, GRE, VXLAN, GENEVE, GTPU, ESP, UDPLITE, L2TP = range(10, 21)
 
 REASON_NAMES = ("", "snaplen", "length", "unknown", "fragment", "encrypted", "depth")
 STOP_SNAPLEN = -1  # the header goes on after the captured bytes
@@ -42,10 +42,10 @@ MAX_TUNNELS = 4
 # Codes of the column `tunnel`; 0 is null.
 TUNNEL_NAMES = (
     *("", "ipip", "4in6", "6in4", "6in6", "gre", "erspan", "vxlan", "geneve", "gtpu"),
-    *("mplsoudp", "mplsoip", "etherip", "ethernet"),
+    *("mplsoudp", "mplsoip", "etherip", "ethernet", "l2tp"),
 )
 T_IPIP, T_4IN6, T_6IN4, T_6IN6, T_GRE, T_ERSPAN, T_VXLAN, T_GENEVE, T_GTPU = range(1, 10)
-T_MPLS_UDP, T_MPLS_IP, T_ETHERIP, T_ETHERNET = range(10, 14)
+T_MPLS_UDP, T_MPLS_IP, T_ETHERIP, T_ETHERNET, T_L2TP = range(10, 15)
 
 # --- validity: bits of the column `layers` ------------------------------------------------------------------
 

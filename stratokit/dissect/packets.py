@@ -13,9 +13,9 @@ import numpy as np
 from stratokit.dissect import layers, tunnels
 from stratokit.dissect.arp import arp
 from stratokit.dissect.emit import IS_RARE, clean, empty_columns, finished
-from stratokit.dissect.gtpu import PORT as GTPU_PORT
 from stratokit.dissect.icmp import icmp
 from stratokit.dissect.ip import NO_NEXT, ipv4, ipv6
+from stratokit.dissect.l2tp import PORT as L2TP_PORT
 from stratokit.dissect.layers import (
     HAS_ETHER_TYPE,
     HAS_IP,
@@ -54,7 +54,7 @@ from stratokit.dissect.wifi import WIFI_TYPES, wifi
 from stratokit.kernels import kernel, read_only, routine
 
 # UDP ports below have no tunnels.
-LOWEST_TUNNEL_PORT = GTPU_PORT
+LOWEST_TUNNEL_PORT = L2TP_PORT
 
 
 @routine

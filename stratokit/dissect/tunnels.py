@@ -10,6 +10,8 @@ from stratokit.dissect.gre import PORT as GRE_PORT
 from stratokit.dissect.gre import gre
 from stratokit.dissect.gtpu import PORT as GTPU_PORT
 from stratokit.dissect.gtpu import gtpu
+from stratokit.dissect.l2tp import PORT as L2TP_PORT
+from stratokit.dissect.l2tp import l2tp
 from stratokit.dissect.layers import (
     GENEVE,
     GRE,
@@ -19,6 +21,7 @@ from stratokit.dissect.layers import (
     IPV4,
     IPV6,
     IS_FRAGMENT,
+    L2TP,
     MPLS,
     STOP_UNKNOWN,
     T_4IN6,
@@ -99,6 +102,9 @@ def of_udp(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[in
     elif GTPU_PORT in (port, row.src_port):
         layer = GTPU
         kind, at = gtpu(data, at, cap, wire, row)
+    elif L2TP_PORT in (port, row.src_port):
+        layer = L2TP
+        kind, at = l2tp(data, at, cap, wire, row)
     elif port == MPLS_PORT:
         layer = MPLS
         row.tunnel = T_MPLS_UDP

@@ -26,7 +26,7 @@ _TCP_FLAGS = {
     "cwr": (128, "Congestion window reduced."),
     "ae": (256, "Accurate ECN."),
 }
-_UDP_TUNNELS = ("vxlan", "geneve", "gtpu", "mplsoudp")
+_UDP_TUNNELS = ("vxlan", "geneve", "gtpu", "mplsoudp", "l2tp")
 # What the IP packet around a tunnelled one says that it carries.
 _TUNNEL_PROTO = {"ipip": 4, "4in6": 4, "6in4": 41, "6in6": 41, "gre": 47, "erspan": 47} | {
     "etherip": 97,
@@ -249,6 +249,7 @@ _NETWORK = (
     *_tunnel("vxlan", "VXLAN", ("vxlan",), "vni"),
     *_tunnel("geneve", "GENEVE", ("geneve",), "vni"),
     *_tunnel("gtp", "GTP-U", ("gtpu",), "teid"),
+    *_tunnel("l2tp", "L2TP", ("l2tp",)),
 )
 _TCP_FIELDS = (
     FieldSpec("tcp.flags", "number", (_of(_TCP, "tcp_flags"),), "All TCP flags as a number."),

@@ -93,6 +93,17 @@ TUNNELS = [
     ("mplsoudp", None, frames.ipv4(frames.udp(LABELS + INNER, destination=6635), 17)),
     ("mplsoudp", None, frames.ipv4(frames.udp(LABELS + bytes(4) + FRAME, destination=6635), 17)),
     ("mplsoip", None, frames.ipv6(LABELS + INNER6, 137)),
+    ("l2tp", 42, frames.ipv4(frames.udp(bytes.fromhex("0002 0000 002a 0021") + INNER, destination=1701), 17)),
+    (
+        "l2tp",
+        1 << 16 | 42,
+        frames.ipv4(
+            frames.udp(
+                bytes.fromhex("4a02 0040 0001 002a 0007 0008 0002 eeee ff03 0057") + INNER6, source=1701
+            ),
+            17,
+        ),
+    ),
     ("etherip", None, frames.ipv4(b"\x30\0" + FRAME, 97)),
     ("ethernet", None, frames.ipv6(FRAME6, 143)),
     ("vxlan", 42, frames.ipv4(frames.gpe(frames.nsh(INNER, 1), 4), 17)),
@@ -167,6 +178,13 @@ NO_PACKETS = [
     (frames.ipv4(frames.gpe(b"\0\1" + bytes(20), 4), 17), ("vxlan", "length"), "vxlan"),
     (frames.ipv4(frames.udp(LABELS + b"\xff" * 20, destination=6635), 17), None, None),
     (frames.ipv4(frames.udp(b"\0\1", destination=6635), 17), None, None),
+    (frames.ipv4(frames.udp(bytes.fromhex("c802") + bytes(20), destination=1701), 17), None, None),  # control
+    (frames.ipv4(frames.udp(bytes.fromhex("0003") + bytes(20), destination=1701), 17), None, None),
+    (
+        frames.ipv4(frames.udp(bytes.fromhex("0002") + bytes(4), destination=1701), 17),
+        ("l2tp", "length"),
+        "l2tp",
+    ),
     (frames.ipv4(frames.geneve(b"", 0x88CC), 17), ("geneve", "unknown"), "geneve"),
     (frames.ipv4(frames.udp(b"\x32\1\0\4" + bytes(8), destination=2152), 17), None, None),  # echo request
     (frames.ipv4(frames.gtpu(b"\x90"), 17), ("gtpu", "unknown"), "gtpu"),

@@ -39,7 +39,14 @@ PASSED = {
     *("ieee8021ad", "pwethheuristic", "pwethcw", "pkt_comment", "frame", "ethtrailer"),
     *("ipv6.hopopts", "ipv6.routing", "ipv6.fraghdr", "ipv6.dstopts", "ah", "mipv6", "hip", "shim6"),
 }
-TUNNELS = {"gre": "gre", "erspan": "erspan", "vxlan": "vxlan", "geneve": "geneve", "gtp": "gtpu"}
+TUNNELS = {
+    "gre": "gre",
+    "erspan": "erspan",
+    "vxlan": "vxlan",
+    "geneve": "geneve",
+    "gtp": "gtpu",
+    "l2tp": "l2tp",
+}
 TRANSPORTS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
 # Layers that are a tunnel right within these.
 IN_IP = {
