@@ -32,6 +32,11 @@ def test_sysdig_shows_of_a_recording_what_our_tables_say(tmp_path, name):
     sysdig.equal(both, capture.rows("process").collect(), sysdig.served(capture))
 
 
+def test_current_readers_take_a_recording(tmp_path):
+    convert.convert_files([SAMPLES / "mixed.parquet"], tmp_path / "x.scap")
+    sysdig.current_readers_take(tmp_path / "x.scap")
+
+
 @needs_sysdig
 def test_sysdig_opens_the_modern_profile(tmp_path):
     source = SAMPLES / "mixed.parquet"

@@ -15,10 +15,13 @@ import polars as pl
 from helpers.sysdig_args import differences
 
 from stratokit.engine.capture import Capture
+from stratokit.formats.scap.blocks import STATE_ONLY
+from stratokit.formats.scap.reader import Listed, ScapReader
 from stratokit.schema import scap
 
 EXECVEAT = 330
 _TMPFILE = 0o20000000
+_EXECVE, _PROCEXIT, _CLONED = 292, 186, (223, 335)
 
 SYSDIG = shutil.which("sysdig")
 NUMBERS = (
@@ -201,12 +204,12 @@ def _is_name(row: dict[str, Any], theirs: str, served: Collection[int], connecte
     """Whether sysdig means the descriptor that we do."""
     ours = row["fd_name"]
     if ours is None:  # of what could not be opened it shows what was to be
-        return theirs in ("", "NULL") or (row["ret"] < 0 and theirs == _plain(row["path"] or ""))
+        return theirs in ("", "NULL") or (row["ret"] < 0 and theirs == plain(row["path"] or ""))
     if not ours.startswith("/") and row["fd_kind"] != "socket":
         # It has names of pipes and the like only where a list has them, and knows no memfd_create.
-        return theirs in ("", ours) or theirs.endswith("/" + _plain(ours))
+        return theirs in ("", ours) or theirs.endswith("/" + plain(ours))
     if row["fd_kind"] != "socket":
-        return theirs == _plain(ours)
+        return theirs == plain(ours)
     if theirs == "" and not connected:
         return True  # its ends came later
     pair = ours.replace("[", "").replace("]", "")
@@ -260,6 +263,35 @@ def _is_kind(row: dict[str, Any]) -> bool:
     return kind == ("ipv6" if ":" in end else "ipv4")
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """sysdig resolves names and writes single slashes."""
     return posixpath.normpath(path.removeprefix("./")).replace("//", "/")
+
+
+def current_readers_take(path: Path) -> int:
+    """Without what libs since 0.22, or Stratoshark, give up a file at: an execve whose entry is not the last
+    one of its thread, and the end of a thread that nothing was heard of. Returns how many ends are not shown.
+    """
+    known: set[int] = set()
+    entered: dict[int, int] = {}
+    runs = hidden = 0
+    with ScapReader(path) as reader:
+        for item in reader.items():
+            if isinstance(item, Listed):
+                known |= {entry.tid for entry in item.value} if item.name == "processes" else set()
+                continue
+            for row in item.rows:
+                tid, type_ = int(row["tid"]), int(row["type"])
+                if type_ == _EXECVE + 1:
+                    assert entered[tid] == _EXECVE
+                    runs += 1
+                elif type_ == _PROCEXIT:
+                    assert tid in known
+                    hidden += int(row["flags"]) & STATE_ONLY
+                elif type_ in _CLONED:
+                    known.add(int(item.data[row["params"] : row["params"] + 8].view("<i8")[0]))
+                known.add(tid)
+                if type_ & 1 == 0 and not scap.events()[type_].single:
+                    entered[tid] = type_
+    assert runs
+    return hidden

@@ -92,6 +92,38 @@ def test_every_event_is_what_our_tables_say(made):
     sysdig.equal(both, made.rows("process"), sysdig.served(Capture.open(made.path)))
 
 
+def test_current_readers_take_it(made):
+    sysdig.current_readers_take(made.scap)
+
+
+@pytest.mark.skipif("STRATOKIT_SID" not in os.environ, reason="STRATOKIT_SID names no folder with Debian sid")
+def test_current_readers_show_every_event(made):
+    """sysdig 0.41: processes, results and names of files; Stratoshark: a line an event."""
+    folder = Path(os.environ["STRATOKIT_SID"])
+    inside = folder / "stratokit-recorded.scap"
+    there = ("chroot", str(folder))
+    try:
+        inside.write_bytes(made.scap.read_bytes())
+        shown = sysdig.events(Path("/", inside.name), *sysdig.FIELDS, program=(*there, "sysdig"))
+        command = [*there, "strato", "-r", f"/{inside.name}"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    finally:
+        inside.unlink(missing_ok=True)
+    both = sysdig.compared(made.rows("syscall"), shown).filter(pl.col("pid").is_in(made.pids))
+    for ours, theirs in (("comm", "proc.name"), ("ret", "evt.rawres")):
+        same = pl.col(ours).cast(pl.String) == pl.col(theirs).cast(pl.String)
+        assert both.filter(~same).is_empty(), ours
+    same = both.filter(pl.col("fd").cast(pl.Int64) == pl.col("fd.num"), fd_kind="file")
+    files = same.filter(pl.col("fd_name").str.starts_with("/"), pl.col("syscall") != "fstat")
+    assert files.height > 100
+    assert not [row for row in files.iter_rows(named=True) if row["fd.name"] != sysdig.plain(row["fd_name"])]
+    wrong = [line for line in lines if "Malformed" in line or "Dissector bug" in line]
+    # Ends of threads that begin again under another name.
+    assert len(wrong) == sysdig.current_readers_take(made.scap)
+    assert all("procexit" in line for line in wrong)
+    assert int(lines[-1].split()[0]) == shown["evt.num"][-1]
+
+
 def test_arguments_are_those_of_the_calls(made):
     """Of entries too: of exits `equal` has looked at every parameter."""
     both = sysdig.entered(made.calls(), made.shown)

@@ -250,8 +250,10 @@ class Layout:
     def _enters(self, frame: pl.DataFrame) -> np.ndarray:
         if self._profile == "modern":
             return np.zeros(0, EVENT_OUT)
+        runs = pl.col("syscall") == RUNS
         wanted = frame.select(
-            ~pl.col("entered")
+            runs
+            | ~pl.col("entered")
             & ~pl.col("syscall").str.starts_with("@")
             & (pl.col("duration_ns").is_not_null() | pl.col("ret").is_null())
         ).to_series()
@@ -259,6 +261,10 @@ class Layout:
         out = self._of(frame, chosen, frame["type"].to_numpy()[chosen], frame["ts"].to_numpy()[chosen])
         numbered = np.isin(out["type"], NUMBERED_ENTERS) & (self._profile != AMONG_PACKETS)
         out["block"] = np.where(numbered, blocks.EVENT, blocks.EVENT_V1_ALIAS)
+        # Current readers compare an execve with the entry before it, even if that call has returned.
+        hidden = frame.select(runs).to_series().to_numpy()[chosen]
+        out["block"][hidden] = blocks.EVENT_FLAGS
+        out["flags"] = np.where(hidden, blocks.STATE_ONLY, 0)
         return out
 
     def _exits(self, frame: pl.DataFrame) -> np.ndarray:

@@ -38,9 +38,10 @@ _KINDS = {
 @dataclasses.dataclass(frozen=True)
 class Sightings:
     """`threads`: the process of each thread. `names`: (ts, tid, pid, comm) where a thread has another name
-    than before. `untold`: uses of descriptors that no call accounts for.
-    `execs`: spans (pid, ts, end) of the calls that ran a program. `listening`: sockets (pid, fd, src_ip,
-    src_port) that waited for connections when the recording began. `served`: ports that anybody listened on.
+    than before, with whether it is `unknown` to us, and `heard` of by readers. `untold`: uses of descriptors
+    that no call accounts for. `execs`: spans (pid, ts, end) of the calls that ran a program. `listening`:
+    sockets (pid, fd, src_ip, src_port) that waited for connections when the recording began. `served`: ports
+    that anybody listened on.
     """
 
     threads: dict[int, int]
@@ -76,6 +77,11 @@ def first_sightings(capture: Capture, profile: str) -> Sightings:
     names = both.with_columns(unknown=before.is_null(), changed=before.ne_missing(pl.col("comm")))
     names = names.filter("changed", ~pl.col("told")).select("ts", "tid", "pid", "comm", "unknown")
     end = pl.col("ts") + pl.col("duration_ns").cast(pl.Int64)
+    made = calls.filter(pl.col("syscall").is_in(["clone", "clone3"]), pl.col("ret") > 0)
+    cloned = collect(made.group_by(tid=pl.col("ret").cast(pl.UInt32)).agg(cloned=end.min()))
+    names = names.join(cloned, on="tid", how="left", maintain_order="left").with_columns(
+        heard=~pl.col("unknown") | (pl.col("cloned") <= pl.col("ts")).fill_null(value=False)
+    )
     execs = collect(calls.filter(executed).select("pid", "ts", end=end)).sort("ts")
     listens = capture.rows("socket").filter(pl.col("new_state") == "LISTEN", pl.col("src_port") > 0)
     served = frozenset(collect(listens.select("src_port").unique())["src_port"])
@@ -182,7 +188,8 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
         told(processes.filter(event == "fork"), eo.BORN),
         told(processes.filter(event == "exit"), eo.ENDED, arg0=code * 256, arg1=code),
         # A thread that has another name now: readers take it only of one that begins.
-        told(threads.filter(~leader), eo.GONE),
+        # Stratoshark gives up where one ends that it does not know.
+        told(threads.filter(~leader, "heard"), eo.GONE),
         told(threads, eo.BORN),
         # Of a process they take it as if it had run its program anew.
         told(sightings.names.filter(~pl.col("unknown") & leader), eo.RUNS),
