@@ -21,6 +21,7 @@ from stratokit.engine.scap import carried
 from stratokit.engine.writing import metadata_of
 from stratokit.formats.parquet import CaptureWriter
 from stratokit.formats.pcapng import cold
+from stratokit.protocols import dns
 from stratokit.schema import load
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ def _packets(capture: Capture, part: Part | None) -> pl.LazyFrame:
 
 
 def _dns_errors(capture: Capture) -> pl.LazyFrame:
-    failed = pl.col("ts_response").is_null() | (pl.col("rcode") != 0).fill_null(value=True)
-    return capture.table("dns").filter(failed).select("flow_id").unique()
+    return capture.table("dns").filter(dns.FAILED).select("flow_id").unique()
 
 
 def _calls(capture: Capture, wanted: Plan, cookies: pl.DataFrame) -> pl.LazyFrame:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 MDNS_WAIT_NS = 2_000_000_000
 # What resolv.conf(5) gives a server before the query is sent again.
 TIMEOUT_NS = 5_000_000_000
+# Questions to a group: whoever has the name answers, and nobody where nobody has it.
+TO_GROUP = pl.col("transport").is_in(["mdns", "llmnr"]).fill_null(value=False)
+# Whether a row is a question in vain.
+FAILED = (pl.col("rcode") != 0).fill_null(~TO_GROUP)
 _MADE = "dns, rows"  # beside what protocols over TCP found
 
 TABLE = Table(

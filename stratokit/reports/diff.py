@@ -14,6 +14,7 @@ import polars as pl
 
 from stratokit.engine.frames import conform, polars_schema
 from stratokit.engine.losses import loss_totals
+from stratokit.protocols import dns
 from stratokit.reports import tcp
 from stratokit.reports.base import Options, Report
 from stratokit.reports.findings.base import endpoint
@@ -91,7 +92,7 @@ def _observed(capture: Capture) -> pl.LazyFrame:
             _table(capture, "dns"),
             server,
             pl.col("latency_ns"),
-            (~pl.col("rcode").is_in([0, 3])).fill_null(value=True),
+            dns.FAILED & ~(pl.col("rcode") == 3).fill_null(value=False),
         ),
         "tls": (
             _table(capture, "tls"),

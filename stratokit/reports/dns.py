@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.protocols import dns
 from stratokit.reports.base import SPREAD, Options, Report, count, spread
 from stratokit.schema.model import Column
 
@@ -16,13 +17,12 @@ if TYPE_CHECKING:
 def build(capture: Capture, _: Options) -> pl.LazyFrame:
     """One row a name and type, those that failed most first."""
     unanswered = pl.col("ts_response").is_null()
-    failed = unanswered | (pl.col("rcode") != 0).fill_null(value=True)
     return (
         capture.table("dns")
         .group_by("qname", pl.col("qtype_name").alias("qtype"))
         .agg(
             pl.len().cast(pl.UInt64).alias("count"),
-            count(failed).alias("errors"),
+            count(dns.FAILED).alias("errors"),
             count(unanswered).alias("unanswered"),
             pl.col("rcode_name").drop_nulls().unique().sort().str.join(" ").alias("rcodes"),
             *spread(pl.col("latency_ns")),
@@ -34,7 +34,8 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
 REPORT = Report(
     name="dns",
     title="DNS",
-    doc="By name, those that failed first. Errors are answers other than NOERROR, and no answer.",
+    doc="By name, those that failed first. Errors are answers other than NOERROR, and no answer; but a group "
+    "(multicast DNS, LLMNR) may keep silent.",
     place=40,
     needs=("dns",),
     columns=(

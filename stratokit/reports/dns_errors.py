@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.protocols import dns
 from stratokit.reports.base import SPREAD, Options, Report, spread
 from stratokit.schema.model import Column
 
@@ -18,7 +19,7 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
     error = pl.when(pl.col("ts_response").is_null()).then(pl.lit("no answer")).otherwise("rcode_name")
     return (
         capture.table("dns")
-        .filter(pl.col("ts_response").is_null() | (pl.col("rcode") != 0).fill_null(value=True))
+        .filter(dns.FAILED)
         .group_by(
             "server_ip", "server_port", "qname", pl.col("qtype_name").alias("qtype"), error.alias("error")
         )

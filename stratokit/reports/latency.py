@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.protocols import dns
 from stratokit.reports import tcp
 from stratokit.reports.base import Options, Report, count
 from stratokit.schema.model import Column
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 # What is waited for, the table, its duration, and what counts as failed. Order of a request's own steps.
 STEPS = (
-    ("DNS answer", "dns", "latency_ns", (pl.col("rcode") != 0).fill_null(value=True)),
+    ("DNS answer", "dns", "latency_ns", dns.FAILED),
     ("TCP handshake", "tcp", "handshake_rtt_ns", tcp.failed()),
     ("TLS handshake", "tls", "handshake_ns", pl.col("alert").is_not_null()),
     ("HTTP response", "http", "latency_ns", (pl.col("status") >= 400).fill_null(value=True)),

@@ -245,6 +245,14 @@ def test_a_rule_speaks_when_it_should_and_only_then(rule):
     assert found(rule, **nearly) == []
 
 
+def test_a_group_that_is_asked_in_vain_or_waits_is_no_resolver():
+    asked = {"transport": "mdns", "server_ip": "224.0.0.251", "server_port": 5353}
+    silent = questions(9, rcode=None, latency_ns=None, **asked)
+    assert found("resolver-failing", dns=silent) == []
+    assert found("resolver-slow", dns=questions(9, latency_ns=400_000_000, **asked)) == []
+    assert found("resolver-failing", dns=[row | {"transport": "udp"} for row in silent])
+
+
 def test_clients_with_the_same_trouble_are_one_finding():
     rows = [*requests(20), *requests(30, client_ip="10.0.0.3"), *requests(5, client_ip="10.0.0.4")]
     rows = [row | {"flow_id": number} for number, row in enumerate(rows)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.protocols import dns
 from stratokit.streams.ends import END_COLUMNS
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _dns(capture: Capture) -> pl.LazyFrame:
         pl.col("ts_query").alias("ts"),
         pl.lit(None, pl.Int64).alias("end"),
         pl.format("{} {}", "qname", "qtype_name").alias("what"),
-        (pl.col("rcode") != 0).fill_null(value=True).alias("failed"),
+        dns.FAILED.alias("failed"),
         request_frame="query_frame", request_last_frame="query_frame",
         response_frame="response_frame", response_last_frame="response_frame",
     )  # fmt: skip

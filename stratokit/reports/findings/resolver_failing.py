@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.protocols import dns
 from stratokit.reports.findings.base import Rule, address, endpoint, evidence, finding
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def find(capture: Capture) -> pl.LazyFrame:
     failed = (errors | pl.col("rcode").is_null()).fill_null(value=True)
     return (
         capture.table("dns")
-        .filter(pl.col("query_frame").is_not_null(), pl.col("server_ip").is_not_null())
+        .filter(pl.col("query_frame").is_not_null(), pl.col("server_ip").is_not_null(), ~dns.TO_GROUP)
         .group_by("server_ip", "server_port")
         .agg(
             *evidence(failed, "ts_query", "query_frame"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stratokit.protocols import dns
 from stratokit.reports.findings.base import Rule, address, endpoint, evidence, finding
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def find(capture: Capture) -> pl.LazyFrame:
     slow = (pl.col("latency_ns") >= _SLOW_NS).fill_null(value=False)
     return (
         capture.table("dns")
-        .filter(pl.col("latency_ns").is_not_null(), pl.col("server_ip").is_not_null())
+        .filter(pl.col("latency_ns").is_not_null(), pl.col("server_ip").is_not_null(), ~dns.TO_GROUP)
         .group_by("server_ip", "server_port")
         .agg(*evidence(slow, "ts_query", "query_frame"), worst=pl.col("latency_ns").max() // 1_000_000)
         .filter(pl.col("count") >= _LEAST, pl.col("count") >= _SHARE * pl.col("of"))
