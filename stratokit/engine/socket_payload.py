@@ -15,6 +15,7 @@ import polars as pl
 
 from stratokit.engine.frames import conform
 from stratokit.engine.scap.events_out import with_ends
+from stratokit.protocols.base import Passes
 from stratokit.schema import load
 from stratokit.streams.source import with_room
 
@@ -50,6 +51,7 @@ class SocketPayload:
         self._capture = capture
         self._packets: pl.LazyFrame | None = None
         self.has_plaintext = capture.has_plaintext
+        self.passes = Passes()  # remembers by whom messages were seen that no call tells
 
     def rows(self, kind: str) -> pl.LazyFrame:
         """See `streams.source.PacketSource`."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -46,3 +49,20 @@ def test_each_has_its_time_and_processes(closed):
     out = packets.filter(pl.col("direction") == "out")
     asked = rows.join(out, left_on="request_frame", right_on="frame")
     assert asked["ts"].to_list() == rows["ts_request"].to_list()
+
+
+def test_without_packets_it_is_known_whose_requests_they_are(closed, tmp_path):
+    """As recorded with --no-packets: where there are calls, parsers read what they moved, and it beside."""
+    rows = pq.read_table(closed).filter(pc.field("kind") != "packet")
+    place = rows.schema.get_field_index("kind")
+    call = rows.filter(pc.field("kind") == "plaintext").slice(0, 1)
+    call = call.set_column(
+        place, rows.schema.field(place), pa.array(["syscall"]).cast(rows.schema.types[place])
+    )
+    path = tmp_path / "calls.parquet"
+    pq.write_table(pa.concat_tables([call, rows]), path)
+    assert Capture.open(path).rows("syscall").collect().height == 1
+    found = Capture.open(path).table("http").collect()
+    assert found.select("method", "status").rows() == [("GET", 200)] * 3
+    known = found.select("comm", "client_ip", "client_port", "server_ip", "server_port")
+    assert_frame_equal(known, Capture.open(closed).table("http").select(known.columns).collect())
