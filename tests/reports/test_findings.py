@@ -275,6 +275,30 @@ def test_a_connection_that_nothing_answered_is_not_called_refused():
 
 
 @pytest.mark.parametrize(
+    ("spread", "sentence", "selects"),
+    [
+        (
+            lambda k: {"server_port": k + 1},
+            "12 of 12 connections to 12 ports of fd00::2 were never answered.",
+            'ipv6.addr == fd00::2 && tcp.connection.state == "S0"',
+        ),
+        (
+            lambda k: {"server_ip": f"10.0.0.{k}", "server_port": 22},
+            "12 of 12 connections to port 22 of 12 hosts were never answered.",
+            'tcp.dstport == 22 && tcp.connection.state == "S0"',
+        ),
+    ],
+)
+def test_a_scan_is_one_finding(spread, sentence, selects):
+    tables = connections(12, "S0")
+    tables["flows"] = [flow | spread(k) for k, flow in enumerate(tables["flows"])]
+    (finding,) = found("connect-failing", **tables)
+    assert (finding["finding"], finding["filter"], finding["count"]) == (sentence, selects, 12)
+    tables["flows"] = tables["flows"][:9]
+    assert found("connect-failing", **tables) == []
+
+
+@pytest.mark.parametrize(
     ("days", "words"), [(-3, "expired on 2025-12-29"), (0, "expires on 2026-01-01, in 0 days")]
 )
 def test_a_certificate_that_has_expired_is_said_to(days, words):
