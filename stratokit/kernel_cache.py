@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import hashlib
 import os
@@ -23,11 +24,16 @@ import tempfile
 import threading
 import time
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 PREFIX = "compiled"
 WEEK_S = 7 * 86400
+# So long another process, which may have been stopped, is waited for.
+_PATIENCE_S, _LOOK_AGAIN_S = 60, 0.02
 _FORMAT = b"stratokit kernel 2\n"
 _HEAD_BYTES = len(_FORMAT) + 4
 # What a module imports when it is imported itself: indented lines are for type checkers or for later.
@@ -75,6 +81,29 @@ def place(path: str) -> str:
                 if ours and time.time() - other.stat().st_mtime > WEEK_S:
                     shutil.rmtree(other.path, ignore_errors=True)
     return where
+
+
+@contextlib.contextmanager
+def alone(where: str) -> Iterator[None]:
+    """Nobody else is in here with the same directory; but who waits too long, or cannot lock it, goes on."""
+    place = None
+    with contextlib.suppress(OSError):
+        place = os.open(where, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        until = time.monotonic() + _PATIENCE_S
+        while place is not None and time.monotonic() < until:
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOOK_AGAIN_S)
+            except OSError:
+                break
+            else:
+                break
+        yield
+    finally:
+        if place is not None:
+            os.close(place)
 
 
 def load(path: str) -> Any:

@@ -13,6 +13,7 @@ of Python, numpy and numba, processor, and settings of numba. kernel_cache says 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -31,6 +32,7 @@ from stratokit import kernel_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 WORD = struct.Struct("<Q")
 OUR_OWN = ("numba_unpickle",)  # names that have a meaning here which numba does not give them
@@ -81,6 +83,13 @@ class Kept(NamedTuple):
 def can_keep(function: Any) -> bool:
     """Whether machine code of this function is kept at all."""
     return _build() is not None and kernel_cache.is_ours(function.__code__.co_filename)
+
+
+def alone(function: Any) -> AbstractContextManager[None]:
+    """Others that want to compile something of the same module wait for its end."""
+    if not kernel_cache.is_ours(function.__code__.co_filename):
+        return contextlib.nullcontext()
+    return kernel_cache.alone(kernel_cache.place(os.path.abspath(function.__code__.co_filename)))
 
 
 def load(function: Any, kinds: tuple[Any, ...]) -> Callable[..., Any] | None:

@@ -12,9 +12,14 @@ import numba
 from llvmlite import binding
 from numba.core import event
 from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.environment import lookup_environment
+from numba.core.errors import NumbaError
 from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
+from numba.core.typed_passes import AnnotateTypes
 from numba.core.types import unliteral
 
 from stratokit import kernel_cache, kernel_code, kernel_objects
@@ -23,6 +28,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 listeners: list[Callable[[Any], None]] = []  # called with each function that numba begins to compile
+
+
+class _Part(JITCodeLibrary):
+    """Code that is linked into that of others, and optimised there together with it."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)  # type: ignore[no-untyped-call]
+class _AsPart(LoweringPass):
+    """Has what follows put the code of a routine into a `_Part`."""
+
+    _name = "stratokit_as_part"
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def run_pass(self, state: Any) -> bool:
+        """See numba's passes."""
+        made = state.targetctx.codegen().create_library(state.func_id.func_qualname)
+        made.enable_object_caching()
+        made.__class__ = _Part
+        state.library = made
+        return False
+
+
+class _RoutineCompiler(CompilerBase):
+    """numba's, for functions that only kernels call."""
+
+    def define_pipelines(self) -> list[Any]:
+        """See numba's compilers."""
+        builder: Any = DefaultPassBuilder
+        passes = builder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(_AsPart, AnnotateTypes)
+        passes.finalize()
+        return [passes]
 
 
 def dispatcher(kernel: Any) -> Any:
@@ -34,7 +76,9 @@ def dispatcher(kernel: Any) -> Any:
     )
     functools.update_wrapper(copy, function)
     del copy.__dict__["__wrapped__"]
-    made: Any = numba.njit(copy, **kernel.options)
+    own = {"pipeline_class": _RoutineCompiler} if kernel.options.get("no_cpython_wrapper") else {}
+    compile_later: Any = numba.njit
+    made = compile_later(copy, **kernel.options, **own)
     if made is not copy:  # as it is with NUMBA_DISABLE_JIT
         made._cache = _Cache(copy)
         made.get_call_template = functools.partial(_of_plain_types, made.get_call_template)
@@ -45,16 +89,23 @@ def dispatcher(kernel: Any) -> Any:
     return made
 
 
-def keep(kernel: Any, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
-    """Keep the machine code that `kernel` ran with these arguments, if processes without numba can run it."""
-    overloads = getattr(kernel.compiled, "overloads", {})
-    found = overloads.get(tuple(map(numba.typeof, arguments)))
+def compiled(kernel: Any, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
+    """numba's object for a kernel, compiled for these arguments; kept where it can run without numba."""
+    made = kernel.compiled
+    try:
+        signature = tuple(map(numba.typeof, arguments))
+    except NumbaError:
+        return made  # which says what is wrong
+    if hasattr(made, "compile"):  # as it is but with NUMBA_DISABLE_JIT
+        made.compile(signature)
+    found = getattr(made, "overloads", {}).get(signature)
     if found is not None and kernel_code.can_keep(kernel.function):
         # Otherwise numba compiles it, or takes it from its own cache, every time.
         with contextlib.suppress(Exception):
             kept = _kept(found)
             if kept is not None:
                 kernel_code.save(kernel.function, kinds, kept)
+    return made
 
 
 def _kept(found: Any) -> kernel_code.Kept | None:

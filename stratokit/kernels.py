@@ -125,13 +125,15 @@ class Kernel(kernel_code.Compiled):
     def _by_numba(
         self, kinds: tuple[Any, ...] | None, arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> Any:
-        result = self.compiled(*arguments, **named)
-        if kinds is not None:
-            from stratokit.kernel_compiler import keep
+        if kinds is None:
+            return self.compiled(*arguments, **named)
+        with kernel_code.alone(self.function):
+            code = self._kept(kinds)  # by another process, which was waited for
+            if code is None:
+                from stratokit import kernel_compiler
 
-            keep(self, kinds, arguments)
-            self._codes[kinds] = self.compiled
-        return result
+                code = self._codes[kinds] = kernel_compiler.compiled(self, kinds, arguments)
+        return code(*arguments)
 
 
 def _kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -233,6 +234,26 @@ def test_a_file_is_only_what_it_was_saved_as(tmp_path: Path) -> None:
     assert kernel_cache.load(one) == 2
     kernel_cache.save(str(tmp_path / "nowhere" / "one"), pickle.dumps(2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
+
+
+def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = threading.Event()
+
+    def second() -> None:
+        with kernel_cache.alone(str(tmp_path)):
+            entered.set()
+
+    waiting = threading.Thread(target=second)
+    with kernel_cache.alone(str(tmp_path)):
+        waiting.start()
+        assert not entered.wait(0.2)
+        with kernel_cache.alone(str(tmp_path / "nowhere")):  # which cannot be locked
+            pass
+        monkeypatch.setattr(kernel_cache, "_PATIENCE_S", 0)
+        with kernel_cache.alone(str(tmp_path)):  # who waited long enough goes on
+            pass
+    assert entered.wait(30)
+    waiting.join()
 
 
 FULL = """

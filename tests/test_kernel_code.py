@@ -77,6 +77,16 @@ except ValueError as error:
 print(repr(found))
 print(numba)
 """
+# Kernels that are compiled in this process.
+TOLD = """
+import sys
+from stratokit import kernel_compiler
+compiled = kernel_compiler.compiled
+def told(kernel, *more):
+    print(kernel.__name__, file=sys.stderr)
+    return compiled(kernel, *more)
+kernel_compiler.compiled = told
+"""
 EXPECTED = repr([90, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4], (3, 5), 7, 2, 2**0.5, 18, "too many"])
 
 
@@ -240,9 +250,13 @@ def test_kernels_can_be_stepped_through(package: Path) -> None:
 
 
 def test_two_at_once_in_a_place_of_the_users(package: Path, tmp_path: Path) -> None:
-    both = [started(package, RUN, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    both = [started(package, TOLD + RUN, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    compiled = []
     for process in both:
-        assert process.communicate(timeout=300)[0].splitlines() == [EXPECTED, "True"]
+        output, errors = process.communicate(timeout=300)
+        assert output.splitlines() == [EXPECTED, "True"]
+        compiled += errors.split()
+    assert sorted(compiled) == ["both", "halves", "power", "refused", "total", "total"]  # each once
     assert len(list(tmp_path.rglob("*.code"))) == 6
     assert not list(tmp_path.rglob("*.code.*"))
     assert run(package, NUMBA_CACHE_DIR=str(tmp_path)) == (EXPECTED, False)

@@ -68,7 +68,7 @@ def console(file: TextIO | None = None) -> Console:
     )
 
 
-_FIRST_USE = "stratokit: first use after installation: compiling, which takes half a minute, once"
+_FIRST_USE = "stratokit: first use after installation: compiling, which takes some 20 seconds, once"
 # Work that ends sooner needs no bar.
 _PATIENCE_S = 0.5
 

@@ -1,8 +1,7 @@
 """The first use after installation, when kernels are compiled: the user is told, two processors share it.
 
-numba compiles one function at a time. While this process compiles what reads packets and follows TCP, others
-compile the kernels of the application protocols, by reading a small capture; each finds what the others did
-in numba's cache.
+numba compiles one function at a time. So two other processes compile the kernels of the application protocols
+beside this one, by reading a small capture. Who needs what another one compiles waits for it (kernel_cache).
 """
 
 from __future__ import annotations
@@ -21,11 +20,8 @@ from stratokit.engine.in_order import processors
 _PACKAGE = Path(__file__).parents[1]
 # In an installed stratokit, or in the repository.
 _SAMPLES = (_PACKAGE / "_samples" / "mixed.parquet", _PACKAGE.parent / "sample_captures" / "mixed.parquet")
-_SHARED = "stratokit.protocols"
-# Kernels of DNS take about as long to compile as those of all other protocols.
-_ALONE = "dns"
-# Compiling all of them takes less; whatever keeps the other processes busy longer is done here.
-_PATIENCE_S = 60
+# Kernels of these take about as long to compile as those of all other protocols.
+_HALF = ("dns", "tls")
 
 
 class _Compilation:
@@ -34,39 +30,30 @@ class _Compilation:
     def __init__(self, tell: Callable[[], None], protocols: bool) -> None:
         self._tell: Callable[[], None] | None = tell
         self._protocols = protocols
-        self._others: list[subprocess.Popen[bytes]] = []
 
-    def __call__(self, function: Any) -> None:
+    def __call__(self, _: Any) -> None:
         """numba begins to compile a function."""
         if self._tell is not None:
             self._tell()
             self._tell = None
             if self._protocols and processors() > 1:
-                self._others = [*_started(True), *_started(False)]
-        # What this function calls is in the cache when the other processes are done.
-        if self._others and function.__module__.startswith(_SHARED):
-            for other in self._others:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    other.wait(_PATIENCE_S)
-            self._others = []
+                for first_half in (True, False):
+                    _start(first_half)
 
 
-def _started(alone: bool) -> list[subprocess.Popen[bytes]]:
+def _start(first_half: bool) -> None:
     sample = next((path for path in _SAMPLES if path.exists()), None)
     if sample is None:
-        return []
-    code = f"from {__name__} import compile_protocols; compile_protocols({str(sample)!r}, {alone})"
-    try:
+        return
+    code = f"from {__name__} import compile_protocols; compile_protocols({str(sample)!r}, {first_half})"
+    with contextlib.suppress(OSError):
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-    except OSError:
-        return []
-    atexit.register(_end, process)
-    return [process]
+        atexit.register(_end, process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -74,15 +61,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def compile_protocols(sample: str, alone: bool) -> None:
-    """Read the table of one protocol of a capture, or those of all others."""
+def compile_protocols(sample: str, first_half: bool) -> None:
+    """Read the tables of some protocols of a capture, then those of all."""
     from stratokit.engine.capture import Capture
     from stratokit.protocols.registry import protocols
 
-    capture = Capture.open(sample)
-    for protocol in protocols().values():
-        if (protocol.name == _ALONE) == alone:
-            capture.table(protocol.table.name).collect()
+    tables = [protocol.table.name for protocol in protocols().values()]
+    rest = [name for name in tables if name not in _HALF]
+    for names in (*([name] for name in _HALF if first_half), rest, tables):
+        capture = Capture.open(sample)
+        capture.keep(names)
+        for name in names:
+            capture.table(name).collect()
 
 
 @contextlib.contextmanager
