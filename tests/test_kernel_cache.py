@@ -71,7 +71,7 @@ def answer(package: Path, **environment: str) -> tuple[int, Path]:
         name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "PYTHONPATH")
     }
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-B", "-c", PROGRAM],  # Python takes two edits within a second for one
         cwd=package.parent,
         env=known | environment,
         capture_output=True,

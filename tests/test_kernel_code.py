@@ -115,7 +115,7 @@ def run(package: Path, code: str = RUN, **environment: str) -> tuple[str, bool]:
 def started(package: Path, code: str, **environment: str) -> subprocess.Popen[str]:
     known = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "PYTHON"))}
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-B", "-c", code],  # Python takes two edits within a second for one
         cwd=package.parent,
         env=known | environment,
         stdin=subprocess.PIPE,

@@ -67,7 +67,7 @@ def table(
         raise UsageError("Parquet is no text; name a file with -o")
     # Rows that appear on the terminal while the file is read leave no room for a bar.
     quiet = format_ != "table" and output is None and sys.stdout.isatty()
-    with reading(found.is_derived or where is not None, quiet):
+    with reading(found.of_protocols or where is not None, quiet):
         capture = opened(inputs, keylog)
         frame = capture.table(name, where, dict.fromkeys([*chosen, *([by] if by else [])]))
         if sort:

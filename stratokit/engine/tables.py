@@ -50,6 +50,11 @@ class Entry:
         return self.table.name not in _raw()
 
     @property
+    def of_protocols(self) -> bool:
+        """Whether protocols have to be followed for it, not packets and TCP alone."""
+        return self.is_derived and (self.from_payload or self.table.costly)
+
+    @property
     def columns(self) -> dict[str, Column]:
         """Columns by name."""
         return {column.name: column for column in self.table.columns}
