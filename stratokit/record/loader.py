@@ -101,8 +101,8 @@ class Kernel(Maps):
         self._bpf = bcc.compiled(program_text(first + self.names, settings))
         super().__init__(self._bpf, self.names, self.syscalls, rolling=options.rolling)
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
-        if "syscalls" in self.names:
-            self._fill_specs()
+        self._calls = self._calls_to_see() if "syscalls" in self.names else set()
+        self._fill_specs()
 
     def _check_triggers(self, triggers: Iterable[Trigger]) -> None:
         """Refuse one that can never come true."""
@@ -150,8 +150,8 @@ class Kernel(Maps):
             names.append("tls")
         return names
 
-    def _fill_specs(self) -> None:
-        table = self._bpf[b"syscall_specs"]
+    def _calls_to_see(self) -> set[int]:
+        """Numbers of the system calls that are recorded, and of those by which others are named."""
         wanted = set(self.syscalls)
         calls = load.syscalls()
         if "owners" in self.names:
@@ -160,14 +160,18 @@ class Kernel(Maps):
             wanted |= {n for n, call in calls.items() if call.name in specs.FOLDER_CALLS}
         if self._names_files:
             wanted |= {n for n, call in calls.items() if specs.names_files(call)}
-        for number in wanted:
-            if number < 512:
-                # Of calls by which others are named all are needed, also where they are asked for themselves.
-                call = calls[number]
-                needed = number not in self.syscalls or call.name in specs.OWNER_CALLS
-                needed |= self._names_files and specs.names_files(call)
-                spec = specs.pack(call, unfiltered=needed)
-                table[ctypes.c_int(number)] = table.Leaf.from_buffer_copy(spec)
+        return {number for number in wanted if number < 512}
+
+    def _fill_specs(self) -> None:
+        calls = load.syscalls()
+        for number in self._calls:
+            table = self._bpf[b"syscall_specs"]
+            # Of calls by which others are named all are needed, also where they are asked for themselves.
+            call = calls[number]
+            needed = number not in self.syscalls or call.name in specs.OWNER_CALLS
+            needed |= self._names_files and specs.names_files(call)
+            spec = specs.pack(call, unfiltered=needed)
+            table[ctypes.c_int(number)] = table.Leaf.from_buffer_copy(spec)
 
     def attach(self) -> None:
         """Attach everything: processes first, so that no process begins between them and the rest."""
@@ -185,6 +189,8 @@ class Kernel(Maps):
         for program in TRACEPOINT_PROGRAMS.get(name, ()):
             if program.needs and program.needs not in self.offsets:
                 continue
+            if name == "syscalls" and not self._calls:
+                continue  # --tls alone has programs of its own there
             if program.function == "syscall_enter" and not self.syscalls:
                 continue  # who accepted a connection is known when accept returns
             self._attach_tracepoint(program)

@@ -60,17 +60,28 @@ def test_the_same_owners_as_with_system_calls(tmp_path):
     assert learned.rows("syscall").height == 0
 
 
-def test_no_tracepoint_of_system_calls_is_passed(tmp_path):
-    """What each call of the host would pay for."""
-    with recording(tmp_path / "a.parquet", "--syscalls", "none") as made:
+def tracepoints(tmp_path, *options):
+    """Of a recorder with these options, once for each program there."""
+    with recording(tmp_path / "a.parquet", "--syscalls", "none", *options) as made:
         links = subprocess.run(
             ["grep", "-h", "tp_name", "-r", f"/proc/{made.process.pid}/fdinfo"],
             check=False,
             capture_output=True,
             text=True,
         ).stdout
-    assert "sched_process_exec" in links
-    assert "sys_e" not in links
+    return [line.split()[1] for line in links.splitlines()]
+
+
+def test_no_tracepoint_of_system_calls_is_passed(tmp_path):
+    """What each call of the host would pay for."""
+    found = tracepoints(tmp_path)
+    assert "sched_process_exec" in found
+    assert not {"sys_enter", "sys_exit"} & set(found)
+
+
+def test_plaintext_alone_passes_those_that_it_needs(tmp_path):
+    found = tracepoints(tmp_path, "--tls", "--no-packets", "--no-sockets")
+    assert [found.count(name) for name in ("sys_enter", "sys_exit")] == [1, 1]
 
 
 def test_who_only_reads_is_known_by_closing_or_holding(tmp_path):
