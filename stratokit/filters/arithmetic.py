@@ -19,7 +19,7 @@ _TAKES = {"+": {"number", "duration"}, "-": {"number", "duration"}, "&": {"numbe
 def sliced(operand: Operand, pieces: tuple[tree.Piece, ...]) -> Operand:
     """Bytes (of a text: characters) of every value; a value that is too short has none."""
     if operand.type in ADDRESSES:
-        operand = operand.each(_packed, "bytes")
+        operand = operand.each(lambda value: pl.when(operand.there(value)).then(_packed(value)), "bytes")
     if operand.type not in {"bytes", "text"}:
         raise Unfit(f"{operand.name} is {TYPES[operand.type]}; slices are made of bytes, addresses and texts")
     binary = operand.type == "bytes"
