@@ -56,6 +56,16 @@ class CaptureReport:
 
         return "".join(fragments(self._result))
 
+    def chart(self, name: str) -> Any:
+        """An altair.Chart of the section `timeline`, `latency`, `slowest` or `heat`.
+
+        Raises:
+            UsageError: there is no such chart, nothing to draw, or the package altair is missing.
+        """
+        from stratokit.render.altair_charts import chart
+
+        return chart(name, self.sections.get(name))
+
     def save(self, path: PathLike) -> None:
         """Write it as .html, .json or text, by the name's ending."""
         from stratokit.render import html, json

@@ -6,6 +6,7 @@ import ast
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -34,5 +35,7 @@ def test_a_notebook_runs(path, monkeypatch):
     for result in shown:
         if hasattr(result, "_repr_html_"):
             assert "<" in result._repr_html_()
-    frames = [result for result in shown if hasattr(result, "height")]
+    charts = [result for result in shown if hasattr(result, "_repr_mimebundle_")]
+    assert all(chart._repr_mimebundle_() for chart in charts)
+    frames = [result for result in shown if isinstance(result, pl.DataFrame)]
     assert all(frame.height > 0 for frame in frames)
