@@ -129,7 +129,7 @@ def test_an_mtu_that_nobody_tells_of(tmp_path):
             assert server.wait(60) == 0
     found = findings(made.path)
     assert set(found) - {"slow-disk", "retransmissions"} == {"small-mtu"}
-    assert "in 1 connections with 10.213.0.2:4434" in found["small-mtu"]["finding"]
+    assert "in 1 connection with 10.213.0.2:4434" in found["small-mtu"]["finding"]
 
 
 def test_a_slow_disk_and_certificates_about_to_end(tmp_path):

@@ -143,7 +143,7 @@ CASES = {
         segments((50, 50), *STUCK),
         (
             "Segments of 1400 bytes or more from fd00::2 were sent 3 times and never arrived, in 1 "
-            "connections with [fd00::2]:443, where small ones did: the MTU is smaller on the way, and no "
+            "connection with [fd00::2]:443, where small ones did: the MTU is smaller on the way, and no "
             "ICMP says so."
         ),
         segments((50, 50), *STUCK, answered=1500),
@@ -157,7 +157,7 @@ CASES = {
         {"http": one_behind_another(21_000_000)},
         (
             "3 of 4 requests to 10.0.0.2:80 waited for earlier responses of their connection, 62 ms at most, "
-            "in 1 connections."
+            "in 1 connection."
         ),
         {"http": one_behind_another(21_000_000)[:3]},
     ),

@@ -110,6 +110,13 @@ def endpoint(ip: str, port: str) -> pl.Expr:
     return pl.when(is_v6).then(pl.format("[{}]:{}", ip, port)).otherwise(pl.format("{}:{}", ip, port))
 
 
+def counted(column: str, noun: str) -> pl.Expr:
+    """1 connection, 2 connections."""
+    return (
+        pl.when(pl.col(column) == 1).then(pl.lit(f"1 {noun}")).otherwise(pl.format(f"{{}} {noun}s", column))
+    )
+
+
 def quoted(column: str) -> pl.Expr:
     """A text as a filter writes it."""
     escaped = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.reports.findings.base import Rule, address, endpoint, evidence, finding, quoted
+from stratokit.reports.findings.base import Rule, address, counted, endpoint, evidence, finding, quoted
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -24,7 +24,7 @@ def find(capture: Capture) -> pl.LazyFrame:
         .then(pl.format("is not valid before {}", pl.col("cert_not_before").dt.strftime("%Y-%m-%d")))
         .when(pl.col("left") < pl.duration(days=0))
         .then(pl.format("expired on {}", day))
-        .otherwise(pl.format("expires on {}, in {} days", day, pl.col("left").dt.total_days()))
+        .otherwise(pl.format("expires on {}, in {}", day, counted("days_left", "day")))
     )
     return (
         capture.table("tls")
@@ -36,6 +36,7 @@ def find(capture: Capture) -> pl.LazyFrame:
             early=(pl.col("cert_not_before") > pl.col("ts")).any(),
         )
         .filter(pl.col("count") > 0)
+        .with_columns(days_left=pl.col("left").dt.total_days())
         .select(
             finding(
                 "tls",

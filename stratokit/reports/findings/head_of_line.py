@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.reports.findings.base import Rule, address, endpoint, evidence, finding
+from stratokit.reports.findings.base import Rule, address, counted, endpoint, evidence, finding
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -44,12 +44,12 @@ def find(capture: Capture) -> pl.LazyFrame:
                 endpoint("server_ip", "server_port"),
                 pl.format(
                     "{} of {} requests to {} waited for earlier responses of their connection, {} ms at "
-                    "most, in {} connections.",
+                    "most, in {}.",
                     "count",
                     "of",
                     endpoint("server_ip", "server_port"),
                     "worst",
-                    "connections",
+                    counted("connections", "connection"),
                 ),
                 pl.format("{} && tcp.dstport == {}", address("server_ip"), "server_port"),
             )

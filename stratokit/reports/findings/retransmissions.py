@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.reports.findings.base import Rule, address, endpoint, finding
+from stratokit.reports.findings.base import Rule, address, counted, endpoint, finding
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -43,11 +43,11 @@ def find(capture: Capture) -> pl.LazyFrame:
                 "flows",
                 endpoint("server_ip", "server_port"),
                 pl.format(
-                    "{} of {} packets between {} and its clients were sent again, in {} connections.",
+                    "{} of {} packets between {} and its clients were sent again, in {}.",
                     "count",
                     "of",
                     endpoint("server_ip", "server_port"),
-                    "connections",
+                    counted("connections", "connection"),
                 ),
                 pl.format("{} && tcp.dstport == {}", address("server_ip"), "server_port"),
             )

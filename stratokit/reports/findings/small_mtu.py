@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.reports.findings.base import Rule, address, endpoint, finding
+from stratokit.reports.findings.base import Rule, address, counted, endpoint, finding
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -78,12 +78,12 @@ def find(capture: Capture) -> pl.LazyFrame:
                 endpoint("server_ip", "server_port"),
                 pl.format(
                     "Segments of {} bytes or more from {} were sent {} times and never arrived, in {} "
-                    "connections with {}, where small ones did: the MTU is smaller on the way, and no "
+                    "with {}, where small ones did: the MTU is smaller on the way, and no "
                     "ICMP says so.",
                     "size",
                     "src_ip",
                     "count",
-                    "connections",
+                    counted("connections", "connection"),
                     endpoint("server_ip", "server_port"),
                 ),
                 pl.format("{} && tcp.port == {} && tcp.len >= {}", address("src_ip"), "server_port", "size"),
