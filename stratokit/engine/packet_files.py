@@ -22,7 +22,6 @@ from stratokit.engine.frames import conform, polars_schema
 from stratokit.engine.packet_survey import Survey, nothing_read
 from stratokit.engine.packet_windows import OF_FILE, STORED, Columns, windows_of
 from stratokit.engine.progress import reading
-from stratokit.formats.capture_frames import CaptureFrames
 from stratokit.formats.frames import Damage
 from stratokit.formats.merge import MergedReader, Part
 from stratokit.formats.registry import Format
@@ -156,6 +155,8 @@ class ConvertedFile(_Frames):
 
     def frames(self, names: Collection[str]) -> Any:
         """See `_Frames`."""
+        from stratokit.formats.capture_frames import CaptureFrames
+
         with_bytes = "data" in names or not OF_FILE.issuperset(names)
         return CaptureFrames(self.path, STORED & set(names), with_bytes)
 
