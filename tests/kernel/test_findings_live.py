@@ -1,5 +1,6 @@
 """Findings on what really happened: each trouble is made, beside one that is nearly it, and recorded."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,89 @@ for size in (100, 5000):
         except TimeoutError:
             pass
 """
+# Nobody has these addresses: two SYNs to the one, one to the other.
+NOBODY = """
+import socket
+for address in ("10.213.0.9", "10.213.0.9", "10.213.0.8"):
+    try:
+        socket.create_connection((address, 80), 0.2)
+    except TimeoutError:
+        pass
+"""
+# Resolvers, a server of HTTP and closed ports; what is asked of each is one more than what is nearly trouble.
+# Prints the port of each.
+REQUESTS = r"""
+import json, socket, threading, time
+
+def resolver(delay_s, rcode):
+    asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asked.bind(("127.0.0.1", 0))
+    def serve():
+        while True:
+            question, who = asked.recvfrom(512)
+            time.sleep(delay_s)
+            asked.sendto(question[:2] + bytes([0x81, 0x80 | rcode]) + question[4:], who)
+    threading.Thread(target=serve, daemon=True).start()
+    return asked.getsockname()[1]
+
+def look_up(client, port, times):
+    for k in range(times):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.bind((client, 0))
+            asking.sendto(b"\x12" + bytes([k]) + b"\1\0\0\1" + bytes(6) + b"\4shop\1" + bytes([97 + k])
+                          + b"\4test\0\0\1\0\1", ("127.0.0.1", port))
+            asking.recv(512)
+
+web = socket.create_server(("127.0.0.1", 0))
+
+def serve(peer):
+    with peer:
+        while request := peer.recv(4096):
+            path = request.split()[1]
+            time.sleep(0.06 if b"late" in path else 0)
+            status = b"503 No" if b"fail" in path else b"200 OK"
+            peer.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nok")
+
+def accept():
+    while True:
+        threading.Thread(target=serve, args=(web.accept()[0],), daemon=True).start()
+
+threading.Thread(target=accept, daemon=True).start()
+
+def ask(client, *targets):
+    with socket.create_connection(web.getsockname(), source_address=(client, 0)) as peer:
+        for host, path in targets:
+            peer.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            peer.recv(4096)
+
+def refused(times):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        for _ in range(times):
+            try:
+                socket.create_connection(("127.0.0.1", port))
+            except ConnectionRefusedError:
+                pass
+    return port
+
+slow, nearly_slow, bad, nearly_bad, nothing = (
+    resolver(*how) for how in ((0.11, 0), (0.11, 0), (0, 2), (0, 2), (0, 3)))
+look_up("127.0.0.4", slow, 3)
+look_up("127.0.0.4", nearly_slow, 2)
+look_up("127.0.0.4", bad, 3)
+look_up("127.0.0.4", nearly_bad, 2)
+look_up("127.0.0.5", nothing, 5)
+look_up("127.0.0.6", nothing, 4)
+fail = [("bad.test", "/fail")] * 3 + [("fair.test", "/fail")] * 2
+late = [("shop.test", "/late?n=1")] * 3 + [("shop.test", "/later")] * 2
+ask("127.0.0.4", *fail, *late, *[("shop.test", "/")] * 20)
+for _ in range(20):
+    ask("127.0.0.5", ("shop.test", "/"))
+for _ in range(19):
+    ask("127.0.0.6", ("shop.test", "/"))
+print(json.dumps([slow, bad, refused(2), refused(1), web.getsockname()[1]]))
+"""
 
 
 def findings(path):
@@ -125,10 +209,13 @@ def test_an_mtu_that_nobody_tells_of(tmp_path):
         command = inside(link.namespaces[1], sys.executable, "-c", SERVE)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout.readline() == "ready\n"
-            subprocess.run(inside(link.namespaces[0], sys.executable, "-c", ASK), check=True, timeout=60)
+            for program in (ASK, NOBODY):
+                command = inside(link.namespaces[0], sys.executable, "-c", program)
+                subprocess.run(command, check=True, timeout=60)
             assert server.wait(60) == 0
     found = findings(made.path)
-    assert set(found) - {"slow-disk", "retransmissions"} == {"small-mtu"}
+    assert set(found) - {"slow-disk", "retransmissions"} == {"small-mtu", "connect-failing"}
+    assert found["connect-failing"]["finding"] == "2 of 2 connections to 10.213.0.9:80 were never answered."
     assert "in 1 connection with 10.213.0.2:4434" in found["small-mtu"]["finding"]
 
 
@@ -166,3 +253,29 @@ def test_a_slow_disk_and_certificates_about_to_end(tmp_path):
     assert (written["written_bytes"], written["errors"]) == (5 * 4096, 0)
     assert written["slowest"] in ("write", "fsync")
     assert 360_000_000 <= written["total_ns"] < 2 * files["nearly", str(quick)]["total_ns"] * 3
+
+
+def test_troubles_of_names_and_requests(tmp_path):
+    with recording(tmp_path / "requests.parquet") as made:
+        said = subprocess.run(
+            [sys.executable, "-c", REQUESTS], check=True, capture_output=True, text=True, timeout=60
+        )
+    slow, bad, closed, once_closed, web = json.loads(said.stdout)
+    capture = sk.open(made.path)
+    rows = capture.report(["findings"])["findings"].to_dicts()
+    found = {(row["rule"], row["whom"]): row for row in rows if row["rule"] != "slow-disk"}
+    assert {key: row["count"] for key, row in found.items()} == {
+        ("resolver-slow", f"127.0.0.1:{slow}"): 3,
+        ("resolver-failing", f"127.0.0.1:{bad}"): 3,
+        ("names-denied", "127.0.0.5"): 5,
+        ("connect-failing", f"127.0.0.1:{closed}"): 2,
+        ("server-errors", "bad.test"): 3,
+        ("slow-endpoint", "shop.test/late"): 3,
+        ("churn", "127.0.0.5"): 20,
+    }
+    for (rule, whom), row in found.items():
+        selected = capture.table(row["table"], where=row["filter"]).collect()
+        number = selected["flow_id"].n_unique() if rule == "churn" else selected.height
+        assert number == row["count"], (rule, whom)
+    assert capture.table("flows", where=f"tcp.port == {once_closed}").collect().height == 1
+    assert f"127.0.0.1:{web}" in found["churn", "127.0.0.5"]["finding"]

@@ -31,6 +31,7 @@ def find(capture: Capture) -> pl.LazyFrame:
         .filter(
             pl.col("count") >= _LEAST, pl.col("half") >= _SLOW_NS, pl.col("half") >= _TIMES * pl.col("usual")
         )
+        .with_columns(with_query=pl.col("endpoint") + "?")
         .select(
             finding(
                 "http",
@@ -44,7 +45,12 @@ def find(capture: Capture) -> pl.LazyFrame:
                     (pl.col("usual") / 1e6).round(1),
                 ),
                 pl.format(
-                    "http.host == {} && http.request.uri contains {}", quoted("host"), quoted("endpoint")
+                    "http.time && http.host == {} && "
+                    "(http.request.uri == {} || http.request.uri[0:{}] == {})",
+                    quoted("host"),
+                    quoted("endpoint"),
+                    pl.col("with_query").str.len_chars(),
+                    quoted("with_query"),
                 ),
             )
         )
