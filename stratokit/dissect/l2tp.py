@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stratokit.dissect.layers import HAS_TUNNEL_ID, T_L2TP, Row, be16, lacking
+from stratokit.dissect.layers import HAS_TUNNEL_ID, T_L2TP, Row, be16, be32, lacking
 from stratokit.dissect.link import TYPE_PPP
 from stratokit.kernels import kernel
 
@@ -23,8 +23,9 @@ def l2tp(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int,
         return 0, at
     at += 4 if flags & LENGTH else 2
     row.tunnel = T_L2TP
-    row.tunnel_id = be16(data, at, cap) << 16 | be16(data, at + 2, cap)
-    row.layers |= HAS_TUNNEL_ID
+    if at + 4 <= cap:
+        row.tunnel_id = be32(data, at, cap)
+        row.layers |= HAS_TUNNEL_ID
     at += 8 if flags & SEQUENCE else 4
     if flags & OFFSET:
         at += 2 + be16(data, at, cap)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stratokit.dissect.layers import HAS_MPLS, STOP_UNKNOWN, Row, be32, lacking, u8
+from stratokit.dissect.layers import HAS_MPLS, STOP_UNKNOWN, Row, be16, be32, lacking, u8
 from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6
 from stratokit.kernels import routine
 
 PORT = 6635  # MPLS in UDP (RFC 7510)
+LENGTH_MAX = 0xFFFF  # what 16 bits can say
 
 
 @routine
@@ -40,3 +41,19 @@ def mpls(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[int,
     if version == 0:
         return TYPE_BRIDGED, at + 4
     return STOP_UNKNOWN, at
+
+
+@routine
+def fits(data: np.ndarray, at: int, cap: int, wire: int, ether_type: int) -> bool:
+    """Whether what `mpls` guessed to be there may be: the length of an IP packet is one that there is room
+    for, and a control word begins with twelve more bits of zero (RFC 4448 section 4.6).
+    """
+    room = wire - at
+    if ether_type == TYPE_IPV4:
+        size = be16(data, at + 2, cap)
+        # Zero: segmentation offload, as in `ip.ipv4`.
+        return at + 20 <= cap and (20 <= size <= room or (size == 0 and room > LENGTH_MAX))
+    if ether_type == TYPE_IPV6:
+        size = be16(data, at + 4, cap)
+        return at + 40 <= cap and 40 + size <= room
+    return ether_type == TYPE_BRIDGED and at + 14 <= cap and be16(data, at - 4, cap) == 0

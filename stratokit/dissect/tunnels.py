@@ -39,7 +39,7 @@ from stratokit.dissect.layers import (
 )
 from stratokit.dissect.link import TYPE_BRIDGED, TYPE_IPV4, TYPE_IPV6, TYPE_MPLS
 from stratokit.dissect.mpls import PORT as MPLS_PORT
-from stratokit.dissect.mpls import mpls
+from stratokit.dissect.mpls import fits, mpls
 from stratokit.dissect.vxlan import GPE_PORT as VXLAN_GPE_PORT
 from stratokit.dissect.vxlan import PORTS as VXLAN_PORTS
 from stratokit.dissect.vxlan import gpe, vxlan
@@ -107,9 +107,11 @@ def of_udp(data: np.ndarray, at: int, cap: int, wire: int, row: Row) -> tuple[in
         kind, at = l2tp(data, at, cap, wire, row)
     elif port == MPLS_PORT:
         layer = MPLS
-        row.tunnel = T_MPLS_UDP
         kind, at = mpls(data, at, cap, wire, row)
-        kind = max(kind, 0)  # labels above something else: the port is anyone's
+        if fits(data, at, cap, wire, kind):
+            row.tunnel = T_MPLS_UDP
+        else:  # the port is anyone's
+            kind = 0
     if kind == 0:
         row.layers = kept
     return layer, kind, at

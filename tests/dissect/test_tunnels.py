@@ -178,6 +178,17 @@ NO_PACKETS = [
     (frames.ipv4(frames.gpe(b"\0\1" + bytes(20), 4), 17), ("vxlan", "length"), "vxlan"),
     (frames.ipv4(frames.udp(LABELS + b"\xff" * 20, destination=6635), 17), None, None),
     (frames.ipv4(frames.udp(b"\0\1", destination=6635), 17), None, None),
+    *(
+        (frames.ipv4(frames.udp(payload, source=53, destination=6635), 17), None, None)
+        for payload in (
+            bytes.fromhex("1234 8180 0001 0001 00000000") + b"\7example\3com\0\0\1\0\1",  # DNS
+            LABELS + INNER[:-1],
+            LABELS + INNER6[:-1],
+            LABELS + b"E\0\0\x13" + INNER[4:],
+            LABELS + bytes(4) + FRAME[:13],
+            LABELS + b"\0\1\0\0" + FRAME,
+        )
+    ),
     (frames.ipv4(frames.udp(bytes.fromhex("c802") + bytes(20), destination=1701), 17), None, None),  # control
     (frames.ipv4(frames.udp(bytes.fromhex("0003") + bytes(20), destination=1701), 17), None, None),
     (
@@ -205,6 +216,18 @@ def test_what_carries_no_ip_packet_stays_itself(
     assert "outer_src_ip" not in found
     assert found.get("tunnel") == tunnel
     assert (found.get("stop_layer"), found.get("stop_reason")) == (stop or (None, None))
+
+
+def test_what_is_no_tunnel_leaves_the_one_around_it() -> None:
+    packet = frames.ipv4(frames.udp(b"\xff" * 60, destination=6635), 17)
+    found = row(frames.ipv4(frames.vxlan(frames.eth(packet)), 17))
+    assert (found["tunnel"], found["tunnel_id"], found["dst_port"]) == ("vxlan", 42, 6635)
+
+
+def test_numbers_that_were_not_captured_are_not_told() -> None:
+    frame = frames.ipv4(frames.udp(bytes.fromhex("4002 0040 0001 002a 0021") + INNER, destination=1701), 17)
+    assert "tunnel_id" not in row(frame[:35], orig_len=len(frame))
+    assert row(frame[:36], orig_len=len(frame))["tunnel_id"] == 1 << 16 | 42
 
 
 def test_the_first_fragment_of_a_tunnel_is_left_to_reassembly() -> None:
