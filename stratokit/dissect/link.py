@@ -133,30 +133,40 @@ def frame_relay(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, in
     if u8(data, at, cap) != 3:
         return be16(data, at, cap), at + 2
     at += 1 if u8(data, at + 1, cap) else 2
+    stop = lacking(1, at, cap, wire)
+    if stop:
+        return stop, at
     kind = u8(data, at, cap)
     if kind == 0xCC:
         return TYPE_IPV4, at + 1
     if kind == 0x8E:
         return TYPE_IPV6, at + 1
+    if kind == 0xCF:  # RFC 1973
+        return TYPE_PPP, at + 1
     if kind != 0x80:
         return STOP_UNKNOWN, at
     stop = lacking(6, at, cap, wire)
-    if stop or be16(data, at, cap) != 0x8000 or u8(data, at + 2, cap):
-        return stop or STOP_UNKNOWN, at
-    return be16(data, at + 4, cap), at + 6  # SNAP: OUI 24, which is 0 before an EtherType
+    if stop:
+        return stop, at
+    snap, following = be32(data, at, cap), be16(data, at + 4, cap)  # OUI 24, then 16 of its own
+    if snap == 0x80000000:
+        return following, at + 6
+    if snap == 0x800080C2 and following in (1, 7):  # a bridged Ethernet frame, with its check sum or without
+        return TYPE_BRIDGED, at + 6
+    return STOP_UNKNOWN, at
 
 
 @routine
 def nflog(data: np.ndarray, at: int, cap: int, wire: int) -> tuple[int, int]:
     """Family 8, version 8, resource 16; attributes of length 16, type 16, value, padded to 4 bytes: 9 is the
-    packet. Their byte order is that of the capturing host: the first length tells.
+    packet. Their byte order is that of the capturing host: the first type tells, as none needs two bytes.
     """
     stop = lacking(8, at, cap, wire)
     if stop:
         return stop, at
     family = u8(data, at, cap)
     at += 4
-    network_order = be16(data, at, cap) < 256
+    network_order = be16(data, at + 2, cap) < 256
     while True:
         stop = lacking(4, at, cap, wire)
         if stop:
