@@ -298,6 +298,15 @@ def test_a_scan_is_one_finding(spread, sentence, selects):
     assert found("connect-failing", **tables) == []
 
 
+def test_a_host_beside_scanned_ones_is_named():
+    tables = connections(120, "REJ")
+    ends = [{"server_ip": f"10.0.0.{k // 13}", "server_port": k % 13 + 1} for k in range(117)]
+    ends += [{"server_ip": "10.0.0.9", "server_port": 1}] * 3
+    tables["flows"] = [flow | end for flow, end in zip(tables["flows"], ends, strict=True)]
+    said = {row["whom"]: row["count"] for row in found("connect-failing", **tables)}
+    assert said == {f"13 ports of 10.0.0.{k}": 13 for k in range(9)} | {"10.0.0.9:1": 3}
+
+
 @pytest.mark.parametrize(
     ("days", "words"), [(-3, "expired on 2025-12-29"), (0, "expires on 2026-01-01, in 0 days")]
 )

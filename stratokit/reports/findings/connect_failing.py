@@ -19,10 +19,11 @@ _STATES = {"REJ": "refused", "S0": "never answered"}
 
 def _folded(rows: pl.LazyFrame) -> pl.LazyFrame:
     """One row where many ports of a host, or many hosts with a port, have the same trouble."""
-    of_host = pl.len().over("server_ip") >= _MANY
-    of_port = pl.len().over("server_port") >= _MANY
+    of_host, of_port = pl.col("of_host"), pl.col("of_port")
     return (
-        rows.with_columns(
+        rows.with_columns(of_host=pl.len().over("server_ip") >= _MANY)
+        .with_columns(of_port=(~of_host).sum().over("server_port") >= _MANY)
+        .with_columns(
             host=pl.when(of_host | ~of_port).then("server_ip"),
             port=pl.when(~of_host).then("server_port"),
         )
