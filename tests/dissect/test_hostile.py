@@ -37,6 +37,30 @@ SAMPLES = [
     (1, frames.eth(bytes.fromhex("1100 1234 00ff 0021") + INNER, 0x8864)),
     (9, b"\xff\3\0\x21" + INNER),
     (1, frames.eth(bytes.fromhex("0001 0800 06 04 0002") + bytes(20), 0x0806)),
+    (105, bytes.fromhex("8883 0000") + bytes(32) + bytes.fromhex("aaaa03000000 0800") + INNER),
+    (
+        127,  # two words of fields, a time, flags that say that the header of 26 bytes is padded
+        bytes.fromhex("0000 1900 030000a0 00000000 00000000")
+        + bytes.fromhex("0000000000000000 20 8802 0000")
+        + bytes(22)
+        + bytes.fromhex("0000 aaaa03000000 0800")
+        + INNER,
+    ),
+    (107, bytes.fromhex("18400041 03 00 80 000000 0800") + INNER),
+    (239, bytes.fromhex("02000001 0500 0a00 61000000 0800 0100 00000000 2400 0900") + INNER),
+    (242, bytes(40) + bytes.fromhex("86dd 0000") + frames.ipv6(frames.udp(b"abcd"), 17)),
+    (1, frames.eth(bytes.fromhex("202a 00000001 0202020202020001 0800") + INNER + bytes(20), 0x88E5)),
+    (1, frames.eth(bytes.fromhex("0c20") + frames.eth(frames.nsh(INNER, 1, bytes(8)), 0x894F), 0x8903)),
+    (1, frames.eth(bytes.fromhex("0001 0120 000000000000 0800") + INNER, 0xD28B)),
+    (101, frames.ipv4(frames.udp(bytes.fromhex("00065140 00000000") + frames.eth(INNER), 1, 6635), 17)),
+    (
+        101,
+        frames.ipv6(
+            frames.udp(bytes.fromhex("4a02 0040 0001 002a 0007 0008 0002 eeee ff03 0021") + INNER, 1, 1701),
+            17,
+        ),
+    ),
+    (101, frames.ipv4(b"\x30\0" + frames.eth(INNER), 97)),
 ]
 
 
@@ -67,7 +91,9 @@ def test_every_length_of_every_sample() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.sampled_from([0, 1, 9, 12, 14, 50, 101, 104, 108, 113, 147, 228, 229, 276, 65535]),
+    st.sampled_from(
+        [0, 1, 9, 12, 14, 50, 101, 104, 105, 107, 108, 113, 127, 147, 228, 229, 239, 242, 276, 65535]
+    ),
     st.binary(max_size=120),
     st.integers(0, 2**32 - 1),
 )
