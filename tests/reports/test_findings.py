@@ -271,7 +271,7 @@ def test_clients_with_the_same_trouble_are_one_finding():
 def test_a_connection_that_nothing_answered_is_not_called_refused():
     (finding,) = found("connect-failing", **connections(2, "S0"))
     assert finding["finding"] == "2 of 2 connections to [fd00::2]:443 were never answered."
-    assert finding["filter"] == 'ipv6.addr == fd00::2 && tcp.dstport == 443 && tcp.connection.state == "S0"'
+    assert finding["filter"] == 'ipv6.dst == fd00::2 && tcp.dstport == 443 && tcp.connection.state == "S0"'
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_connection_that_nothing_answered_is_not_called_refused():
         (
             lambda k: {"server_port": k + 1},
             "12 of 12 connections to 12 ports of fd00::2 were never answered.",
-            'ipv6.addr == fd00::2 && tcp.connection.state == "S0"',
+            'ipv6.dst == fd00::2 && tcp.connection.state == "S0"',
         ),
         (
             lambda k: {"server_ip": f"10.0.0.{k}", "server_port": 22},

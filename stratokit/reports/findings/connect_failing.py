@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stratokit.reports.findings.base import Rule, address, endpoint, evidence, finding
+from stratokit.reports.findings.base import Rule, endpoint, evidence, finding, side
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
@@ -68,7 +68,7 @@ def find(capture: Capture) -> pl.LazyFrame:
                     pl.format("{} of {} connections to {} were {}.", "count", "of", whom, pl.lit(words)),
                     pl.format(
                         '{}{}tcp.connection.state == "{}"',
-                        pl.format("{} && ", address("host")).fill_null(""),
+                        pl.format("{} == {} && ", side("dst", "host"), "host").fill_null(""),
                         ports,
                         pl.lit(state),
                     ),
