@@ -36,7 +36,7 @@ from stratokit.dissect.layers import (
     i64,
     lacking,
 )
-from stratokit.dissect.link import TYPE_ARP, TYPE_IPV4, TYPE_IPV6, TYPE_RARP, link
+from stratokit.dissect.link import ETHERNET, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, TYPE_RARP, ethernet, link
 from stratokit.dissect.shims import shims
 from stratokit.dissect.tcp import tcp
 from stratokit.dissect.transport import (
@@ -130,7 +130,7 @@ def _above(
 
 @routine
 def _outermost(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -> tuple[int, int]:
-    """What the link layer says that follows, and where."""
+    """What a link layer other than Ethernet says that follows, and where."""
     if link_type in WIFI_TYPES:
         return wifi(data, at, cap, wire, link_type)
     return link(data, at, cap, wire, link_type)
@@ -139,7 +139,11 @@ def _outermost(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -
 @routine
 def _packet(data: np.ndarray, start: int, cap: int, wire: int, link_type: int, row: Row) -> tuple[int, int]:
     """Decode one frame; returns the layer at which decoding ended and 0 or the stop reason."""
-    ether_type, at = _outermost(data, start, cap, wire, link_type)
+    # Nearly all are Ethernet, which what the other link types take would slow down.
+    is_ethernet = link_type == ETHERNET
+    ether_type, at = (
+        ethernet(data, start, cap, wire) if is_ethernet else _outermost(data, start, cap, wire, link_type)
+    )
     layer, depth = layers.LINK, 0
     while True:
         if ether_type not in (TYPE_IPV4, TYPE_IPV6):
