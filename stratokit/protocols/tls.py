@@ -204,12 +204,17 @@ def _with_secrets(parser: StreamParser, secrets: Secrets) -> StreamParser:
 
 
 @kernel
-def _read_plain(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The first hello of each stream of handshake bytes."""
+def _read_plain(data: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hellos in streams of handshake bytes, clients' and servers' by turns, and where each begins."""
     hellos = np.empty((bounds.size - 1, tr.HELLO_COLUMNS), np.int64)
+    starts = np.zeros(bounds.size - 1, np.int64)
     for s in range(bounds.size - 1):
-        tr.read_hello(data, bounds[s], bounds[s + 1], hellos[s])
-    return hellos
+        p, end = bounds[s], bounds[s + 1]
+        behind = tr.read_hello(data, p, end, hellos[s])
+        if s % 2 and behind >= 0 and tr.asks_again(data, p, end):
+            starts[s] = behind - p
+            tr.read_hello(data, behind, end, hellos[s])
+    return hellos, starts
 
 
 def _over_quic(datagrams: pl.DataFrame) -> pl.DataFrame | None:
@@ -217,19 +222,25 @@ def _over_quic(datagrams: pl.DataFrame) -> pl.DataFrame | None:
     found = list(quic.handshakes(datagrams))
     if not found:
         return None
-    texts = [stream.bytes() for handshake in found for stream in (handshake.client, handshake.server)]
+    texts = [stream.bytes() for handshake in found for stream in handshake.sides]
     plain = np.frombuffer(b"".join(texts), np.uint8)
-    hellos = _read_plain(plain, np.cumsum([0, *map(len, texts)]))
+    hellos, starts = _read_plain(plain, np.cumsum([0, *map(len, texts)]))
     columns: dict[str, Any] = {"flow_id": [handshake.flow_id for handshake in found]}
     columns["transport"] = ["quic"] * len(found)
     columns |= hello_columns(plain, hellos[::2], hellos[1::2], "q")
-    for k, name in enumerate(("client", "server")):
-        there = hellos[k::2, tr.LEGACY] >= 0
-        streams = [getattr(handshake, name) for handshake in found]
-        first = [s.first if ok else None for s, ok in zip(streams, there, strict=True)]
+    there = hellos[:, tr.LEGACY] >= 0
+    columns["retried"] = pl.select(
+        pl.when(pl.Series(there[1::2])).then(pl.Series(starts[1::2] > 0))
+    ).to_series()
+    for side, name in enumerate(("client", "server")):
+        streams = [handshake.sides[side] for handshake in found]
+        first = [
+            stream.packet_at(start) if ok else None
+            for stream, start, ok in zip(streams, starts[side::2].tolist(), there[side::2], strict=True)
+        ]
         columns[f"{name}_hello_ts"] = pl.Series([row and row["ts"] for row in first], dtype=pl.Int64)
         columns[f"{name}_hello_frame"] = pl.Series([row and row["frame"] for row in first], dtype=pl.Int64)
-        columns[f"{name}_alert"] = [-1 if s.alert is None else s.alert for s in streams]
+        columns[f"{name}_alert"] = [-1 if stream.alert is None else stream.alert for stream in streams]
     frame = pl.DataFrame(columns)
     return frame.filter(pl.any_horizontal(pl.col("client_hello_ts", "server_hello_ts").is_not_null()))
 

@@ -143,7 +143,7 @@ def ja4_in_quic(name: str) -> set[str]:
         ]
         offered, ciphers, extensions, signatures = lists
         protocol = alpn.split(";")[0] or "00"
-        head = f"q{ {0x0303: 12, 0x0304: 13}[max(offered)] }{'d' if 0 in extensions else 'i'}"
+        head = f"q{ {0x0303: '12', 0x0304: '13'}.get(max(offered), '00') }{'d' if 0 in extensions else 'i'}"
         head += f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}{protocol[0]}{protocol[-1]}"
         kinds = ",".join(f"{number:04x}" for number in sorted(extensions) if number not in (0, 16))
         parts = [
