@@ -1,7 +1,7 @@
 """TLS hellos in QUIC's Initial packets (RFC 9001 section 4), put together from their CRYPTO frames by offset.
 
-Left out: all other packets, as their keys are secret; versions before draft 22, and Google's before T050, which
-are not TLS.
+Left out: all other packets, as their keys are secret; versions before draft 22, and Google's before T050,
+which are not TLS.
 """
 
 from __future__ import annotations

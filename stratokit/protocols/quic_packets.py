@@ -1,4 +1,4 @@
-"""Initial packets of QUIC (RFC 9000, RFC 9001, RFC 9369, and versions before them): found, opened, taken apart.
+"""Initial packets of QUIC (RFC 9000, RFC 9001, RFC 9369, and versions before): found, opened, read.
 
 They are encrypted with keys that follow from the client's first connection id and a salt for each version, so
 anybody who sees them can open them. `cryptography` opens packets one by one: there are few in a conversation.
