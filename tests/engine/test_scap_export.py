@@ -7,6 +7,9 @@ import subprocess
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from helpers import scap_bytes as sb
 from helpers import sysdig
@@ -35,6 +38,23 @@ def test_sysdig_shows_of_a_recording_what_our_tables_say(tmp_path, name):
 def test_current_readers_take_a_recording(tmp_path):
     convert.convert_files([SAMPLES / "mixed.parquet"], tmp_path / "x.scap")
     sysdig.current_readers_take(tmp_path / "x.scap")
+
+
+def test_the_end_of_what_nothing_else_is_known_of_is_not_told(tmp_path):
+    """A process that ended while the recorder listed those that were there."""
+    source = pq.ParquetFile(SAMPLES / "mixed.parquet")
+    ends = source.read(columns=None).filter((pc.field("kind") == "process") & (pc.field("event") == "exit"))
+    nobody = pa.array([4_000_000], ends.schema.field("pid").type)
+    row = ends.slice(0, 1)
+    for name in ("pid", "tid"):
+        row = row.set_column(row.schema.get_field_index(name), row.schema.field(name), nobody)
+    with pq.ParquetWriter(tmp_path / "x.parquet", source.schema_arrow) as writer:
+        for group in range(source.num_row_groups):
+            writer.write_table(source.read_row_group(group))
+        writer.write_table(row)
+    convert.convert_files([tmp_path / "x.parquet"], tmp_path / "x.scap")
+    sysdig.current_readers_take(tmp_path / "x.scap")
+    assert Capture.open(tmp_path / "x.scap").rows("process").filter(pid=4_000_000).collect().is_empty()
 
 
 @needs_sysdig

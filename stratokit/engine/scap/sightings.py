@@ -184,11 +184,20 @@ def introductions(processes: pl.DataFrame, sightings: Sightings, people: People)
     code = pl.col("exit_code").cast(pl.Int64).fill_null(0)
     leader = pl.col("tid") == pl.col("pid")
     threads = sightings.names.filter(pl.col("unknown") | ~leader)
+    heard = pl.concat([processes.filter(event != "exit").select("tid", "ts"), threads.select("tid", "ts")])
+    heard = heard.group_by("tid").agg(pl.col("ts").min().alias("heard"))
+    ends = processes.filter(event == "exit").join(heard, on="tid", how="left", maintain_order="left")
     parts = [
         told(processes.filter(event == "fork"), eo.BORN),
-        told(processes.filter(event == "exit"), eo.ENDED, arg0=code * 256, arg1=code),
+        # Stratoshark gives up where one ends that it does not know: of what ended while the list was made
+        # nothing but its end was recorded.
+        told(
+            ends.filter(pl.col("listed").is_not_null() | (pl.col("heard") <= pl.col("ts"))),
+            eo.ENDED,
+            arg0=code * 256,
+            arg1=code,
+        ),
         # A thread that has another name now: readers take it only of one that begins.
-        # Stratoshark gives up where one ends that it does not know.
         told(threads.filter(~leader, "heard"), eo.GONE),
         told(threads, eo.BORN),
         # Of a process they take it as if it had run its program anew.
