@@ -219,8 +219,8 @@ def test_an_mtu_that_nobody_tells_of(tmp_path):
     assert "in 1 connection with 10.213.0.2:4434" in found["small-mtu"]["finding"]
 
 
-def test_a_slow_disk_and_certificates_about_to_end(tmp_path):
-    """Writes of 60 ms and of 20 ms; certificates that end in 5 days and in 30."""
+def test_a_slow_disk_and_certificates(tmp_path):
+    """Writes of 60 ms and of 20 ms; certificates that end in 5 days and in 30, refused twice and once."""
     nearly = shutil.copy(shutil.which("dd"), tmp_path / "nearly")  # a program of another name
     with (
         slow_disk(tmp_path / "slow", 0.06) as slow,
@@ -234,13 +234,21 @@ def test_a_slow_disk_and_certificates_about_to_end(tmp_path):
             subprocess.run([program, *options], check=True, capture_output=True, timeout=60)
         for site in (ending, lasting):
             openssl.s_client(site, "-tls1_2")
+        for site in (ending, ending, lasting):
+            openssl.s_client(site, "-tls1_2", "-verify_return_error")
     capture = sk.open(made.path)
     rows = capture.report(["findings"])["findings"].to_dicts()
-    found = {(row["rule"], row["whom"]): row for row in rows if row["rule"] in ("slow-disk", "certificate")}
+    rules = ("slow-disk", "certificate", "tls-failing")
+    found = {(row["rule"], row["whom"]): row for row in rows if row["rule"] in rules}
     assert {(rule, whom) for rule, whom in found if whom != "openssl"} == {
         ("slow-disk", "dd"),
         ("certificate", f"127.0.0.1:{ending.port}"),
+        ("tls-failing", f"127.0.0.1:{ending.port}"),
     }
+    refused = found["tls-failing", f"127.0.0.1:{ending.port}"]
+    assert refused["finding"].startswith("2 of 3 TLS handshakes")
+    assert "the client said " in refused["finding"]
+    assert capture.table("tls", where=refused["filter"]).collect().height == 2
     disk = found["slow-disk", "dd"]
     assert disk["count"] == 6  # five writes and the fsync
     assert f"most often in write on {slow}." in disk["finding"]

@@ -38,6 +38,30 @@ for _ in range({CONNECTIONS}):
         while left:
             left -= len(peer.recv(65536))
 """
+# Small transfers on another port until the kernel has sent something again, which is no burst of it.
+NEARLY_PORT = PORT + 1
+NEARLY_SERVER = f"""
+import socket
+with socket.create_server(("{ADDRESSES[1]}", {NEARLY_PORT})) as listener:
+    print("ready", flush=True)
+    while True:
+        peer, _ = listener.accept()
+        with peer:
+            while got := peer.recv(65536):
+                peer.sendall(got)
+"""
+NEARLY_CLIENT = f"""
+import socket, struct
+for _ in range(500):
+    with socket.create_connection(("{ADDRESSES[1]}", {NEARLY_PORT})) as peer:
+        peer.sendall(bytes(3000))
+        left = 3000
+        while left:
+            left -= len(peer.recv(left))
+        # tcpi_total_retrans of struct tcp_info
+        if struct.unpack_from("I", peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)[0]:
+            break
+"""
 
 
 def test_retransmissions_equal_the_kernels_count(tmp_path):
@@ -47,6 +71,13 @@ def test_retransmissions_equal_the_kernels_count(tmp_path):
             assert server.stdout.readline() == "ready\n"
             subprocess.run(inside(link.namespaces[0], sys.executable, "-c", CLIENT), check=True, timeout=120)
             assert server.wait(60) == 0
+        command = inside(link.namespaces[1], sys.executable, "-c", NEARLY_SERVER)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout.readline() == "ready\n"
+            subprocess.run(
+                inside(link.namespaces[0], sys.executable, "-c", NEARLY_CLIENT), check=True, timeout=120
+            )
+            server.terminate()
         time.sleep(1)  # the last ACKs
     assert link.lost > 20
     capture = sk.open(made.path)
@@ -58,6 +89,12 @@ def test_retransmissions_equal_the_kernels_count(tmp_path):
     # About every second packet is an ACK alone, whose loss makes nobody repeat anything.
     assert sum(map(sum, counted)) >= link.lost // 4
     assert tcp["out_of_order"].sum() == tcp["bytes_missing"].sum() == 0
+    found = capture.report(["findings"])["findings"].filter(rule="retransmissions")
+    assert found.select("whom", "count").rows() == [
+        (f"{ADDRESSES[1]}:{PORT}", sum(map(sum, counted))),
+    ]
+    nearly = capture.table("flows").filter(pl.col("server_port") == NEARLY_PORT)
+    assert nearly.join(capture.table("tcp"), on="flow_id").collect()["retransmissions"].sum() > 0
     assert set(tcp["conn_state"]) == {"SF"}
     assert tcp["payload_c2s"].min() >= SIZE
     # Both ways through the link; smoothed, so some way off.
