@@ -39,7 +39,7 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["first_ts"] is not None:
         lines.append(("from", f"{units.moment(facts['first_ts'])} UTC"))
         lines.append(("to", f"{units.moment(facts['last_ts'])} UTC, {units.duration(facts['duration_ns'])}"))
-    rows = ", ".join(f"{units.number(count)} {kind}" for kind, count in facts["rows"].items())
+    rows = ", ".join(units.counted(count, kind) for kind, count in facts["rows"].items())
     lines.append(("rows", rows or "none"))
     if facts["rows"].get("plaintext"):
         lines.append(("secrets", "holds plaintext of TLS"))

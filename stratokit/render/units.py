@@ -57,6 +57,12 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(value: int, noun: str) -> str:
+    """1 process, 2 processes; of what cannot be counted one word."""
+    plural = "" if value == 1 or noun == "plaintext" else "es" if noun.endswith("s") else "s"
+    return f"{number(value)} {noun}{plural}"
+
+
 def moment(ns: int) -> str:
     """A time in UTC, to the microsecond."""
     time = dt.datetime.fromtimestamp(ns // 1_000_000_000, tz=dt.UTC)

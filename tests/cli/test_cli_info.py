@@ -14,7 +14,7 @@ def test_info_says_what_is_in_the_file(stratokit, shop):
     assert done.err == ""
     assert "web-1, Debian 12, kernel 6.18.5, x86_64" in done.out
     assert "2026-01-01 00:00:00.281000 UTC, 281 ms" in done.out
-    assert "14 packet, 3 process, 1 socket, 4 syscall" in done.out
+    assert "14 packets, 3 processes, 1 socket, 4 syscalls" in done.out
     assert done.out.endswith("Nothing was lost.\n")
 
 
