@@ -167,8 +167,11 @@ def read(capture: PacketSource) -> Found:
     """All DNS messages of a capture. What was left out is counted once for a capture."""
     passes = getattr(capture, "passes", None) or Passes()
     if _READ not in passes.parts:
-        found, losses = _read(capture)
-        if _READ not in passes.parts:  # polars may ask in two threads at once
+        frames, packets = over_tcp.messages(capture, "dns"), over_tcp.beside(capture, "dns")
+        # polars may ask in two threads at once: what the other one has read is there before the packets go.
+        if packets is not None:
+            found, losses = _read(capture, frames, packets)
+        if packets is not None and _READ not in passes.parts:
             passes.parts[_READ] = [found.questions, found.records]
             passes.counters.update(losses)
             # Their bytes were read: nobody looks at them again.
@@ -176,9 +179,9 @@ def read(capture: PacketSource) -> Found:
     return Found(*passes.parts[_READ])
 
 
-def _read(capture: PacketSource) -> tuple[Found, dict[str, int]]:
-    frames = over_tcp.messages(capture, "dns")
-    packets = over_tcp.beside(capture, "dns")
+def _read(
+    capture: PacketSource, frames: list[pl.DataFrame], packets: pl.DataFrame
+) -> tuple[Found, dict[str, int]]:
     frame, records, losses = parse(datagrams(packets), 0)
     frames = [frame, *_over_tcp(frames, capture, packets.height)]
     questions = pl.concat(frames)

@@ -136,9 +136,13 @@ def messages(capture: PacketSource, table: str) -> list[pl.DataFrame]:
     return _passed(capture, table).parts[table]
 
 
-def beside(capture: PacketSource, table: str) -> pl.DataFrame:
-    """The packets that the parser of a table wanted besides its streams, in capture order."""
-    return pl.concat(_passed(capture, table).beside[table])
+def beside(capture: PacketSource, table: str) -> pl.DataFrame | None:
+    """The packets that the parser of a table wanted besides its streams, in capture order.
+
+    None where another thread has read them meanwhile and let them go.
+    """
+    found = _passed(capture, table).beside.get(table)
+    return None if found is None else pl.concat(found)
 
 
 def _passed(capture: PacketSource, table: str) -> Passes:

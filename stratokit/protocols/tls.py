@@ -251,7 +251,9 @@ def _named(column: str, names: dict[int, str]) -> pl.Expr:
 
 def _rows(capture: PacketSource) -> pl.DataFrame:
     parts = list(over_tcp.messages(capture, "tls"))
-    in_quic = _over_quic(over_tcp.beside(capture, "tls"))
+    datagrams = over_tcp.beside(capture, "tls")
+    assert datagrams is not None  # nobody lets these go
+    in_quic = _over_quic(datagrams)
     if in_quic is not None:
         parts.append(in_quic)
     if not parts:

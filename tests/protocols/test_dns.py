@@ -12,7 +12,7 @@ from helpers.traffic import CLIENT, LOCAL_CLIENT, LOCAL_SERVER, MS, Connection, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stratokit.protocols import dns
+from stratokit.protocols import dns, dns_frames
 from stratokit.protocols.base import Passes
 
 RESOLVER = End("10.0.0.53", 53)
@@ -85,6 +85,23 @@ def test_a_query_and_its_answer() -> None:
     assert (row["latency_ns"], row["attempts"]) == (MS, 1)
     assert (row["query_frame"], row["response_frame"], row["transport"]) == (1, 2, "udp")
     assert (row["client_ip"], row["server_ip"], row["server_port"]) == ("10.0.0.1", "10.0.0.53", 53)
+
+
+def test_two_threads_may_ask_for_a_table_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has read everything, and let go of the packets, between two steps of this one."""
+    packets = Packets()
+    packets.passes = Passes()
+    packets.datagram(CLIENT, RESOLVER, query())
+    messages = dns_frames.over_tcp.messages
+
+    def then_the_other(capture: Packets, table: str) -> list[pl.DataFrame]:
+        found = messages(capture, table)
+        monkeypatch.setattr(dns_frames.over_tcp, "messages", messages)
+        assert dns_frames.read(capture).questions.height == 1
+        return found
+
+    monkeypatch.setattr(dns_frames.over_tcp, "messages", then_the_other)
+    assert dns.build(packets).collect()["qname"].to_list() == ["www.example.com"]
 
 
 def test_failures_are_told_apart_and_silence_is_null() -> None:
