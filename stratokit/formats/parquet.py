@@ -278,8 +278,9 @@ class CaptureReader:
         try:
             table = self._parquet.read_row_group(group.index, columns=sorted(present))
         except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())  # Arrow's takes several lines
             raise FormatError(
-                f"{os.fspath(self.path)} is damaged in row group {group.index}: {error}"
+                f"{os.fspath(self.path)} is damaged in row group {group.index}: {reason}"
             ) from error
         if group.kind is None:
             import pyarrow.compute as pc  # takes long to load

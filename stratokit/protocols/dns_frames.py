@@ -171,11 +171,11 @@ def read(capture: PacketSource) -> Found:
         # polars may ask in two threads at once: what the other one has read is there before the packets go.
         if packets is not None:
             found, losses = _read(capture, frames, packets)
-        if packets is not None and _READ not in passes.parts:
-            passes.parts[_READ] = [found.questions, found.records]
-            passes.counters.update(losses)
-            # Their bytes were read: nobody looks at them again.
-            passes.beside.pop("dns", None)
+            if _READ not in passes.parts:
+                passes.parts[_READ] = [found.questions, found.records]
+                passes.counters.update(losses)
+                # Their bytes were read: nobody looks at them again.
+                passes.beside.pop("dns", None)
     return Found(*passes.parts[_READ])
 
 

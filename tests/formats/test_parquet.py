@@ -130,6 +130,18 @@ def test_row_groups_are_bounded_in_bytes(tmp_path: Path) -> None:
     assert len(sizes) <= 5
 
 
+def test_a_damaged_row_group_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "capture.parquet"
+    with CaptureWriter(path, {}) as writer:
+        writer.write("loss", losses("packet_cut", *range(100)))
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(196)
+    path.write_bytes(content)
+    with CaptureReader(path) as reader, pytest.raises(FormatError, match="damaged in row group 0: ") as told:
+        list(reader.iter_tables("loss"))
+    assert str(told.value).splitlines() == [str(told.value)]
+
+
 def test_polars_skips_row_groups_of_other_kinds(tmp_path: Path) -> None:
     """Damage in the row groups of another kind goes unnoticed when they are never read."""
     path = tmp_path / "capture.parquet"
