@@ -21,7 +21,7 @@ def build(capture: Capture, _: Options) -> pl.LazyFrame:
     by_path = [call.name for call in load.syscalls("x86_64").values() if call.group == "file"]
     on_file, names_one = (
         pl.col("fd_kind") == "file",
-        pl.col("fd_kind").is_null() & pl.col("path").is_not_null(),
+        pl.col("fd_kind").is_null() & (pl.col("path") != ""),  # empty: of a descriptor that is no file
     )
     calls = capture.table("syscalls").filter(on_file | names_one)
     # Names are looked at in what is left: in all calls that would take longer than the rest.

@@ -32,6 +32,12 @@ def test_relative_paths_are_completed(did):
     assert created["fd_name"].to_list() == facts["made"]
     closed = calls.filter(pl.col("fd_name").is_in(facts["made"]), syscall="close")
     assert closed["fd_name"].to_list() == facts["made"]
+    states = calls.filter(pl.col("pid").is_in([facts["pid"], facts["child"]]), syscall="statx")
+    assert (
+        states.filter(pl.col("ret") == 0, pl.col("path").is_in(facts["made"]))["path"].to_list()
+        == facts["made"]
+    )
+    assert states.filter(errno="EBADF")["path"].to_list() == [""]
     for name, expected in (("renameat", facts["renamed"]), ("symlinkat", facts["linked"])):
         row = calls.filter(pl.col("pid") == facts["pid"], pl.col("syscall").str.starts_with(name))
         assert row.select("path", "path2").rows() == [tuple(expected)]

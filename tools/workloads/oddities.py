@@ -5,6 +5,7 @@ As a program: `python -m workloads.oddities SCENARIO FOLDER`; it prints what it 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -29,7 +30,15 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
 
 
 def _touch(path: str, folder: int | None = None) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=folder))
+    file = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=folder)
+    _state(file, b"")
+    os.close(file)
+
+
+def _state(file: int, name: bytes) -> int:
+    """Ask for the state of an open file itself where the name is empty, as the C library's fstat does."""
+    at_empty_path, basic = 0x1000, 0x7FF  # fcntl.h, linux/stat.h
+    return int(ctypes.CDLL(None).statx(file, name, at_empty_path, basic, ctypes.create_string_buffer(256)))
 
 
 def folders(root: str) -> dict[str, Any]:
@@ -57,6 +66,7 @@ def folders(root: str) -> dict[str, Any]:
     made.append(f"{root}/five")
     os.rename("five", "six", src_dir_fd=top, dst_dir_fd=inner)
     os.symlink("six", "seven", dir_fd=inner)
+    _state(999, b"")
     return {
         "made": made,
         "child": child,

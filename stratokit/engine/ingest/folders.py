@@ -1,7 +1,8 @@
 """Relative paths completed: with the current directory of the process, or the name of the directory's fd.
 
 A process has its parent's directory until it changes it. A name is joined as it was given: `..` and links
-inside it stay, because what they led to then is not known.
+inside it stay, because what they led to then is not known. An empty name is the descriptor's own file
+(AT_EMPTY_PATH of openat(2)), which is how the C library asks for the state of an open file.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Folders:
             pl.col("name").str.replace(r"^(\./+)+", ""),
         )
         done = joined.select(
-            "row", pl.when(pl.col("name") == ".").then("folder").otherwise(full).alias("full")
+            "row", pl.when(pl.col("name").is_in(["", "."])).then("folder").otherwise(full).alias("full")
         )
         result = rows.join(done, on="row", how="left", maintain_order="left")
         return result.select(pl.coalesce("full", "name").alias("name")).to_series()
@@ -85,8 +86,8 @@ class Folders:
 
 
 def _is_relative() -> pl.Expr:
-    name = pl.col("name")
-    return (name != "") & ~name.str.starts_with("/") & (pl.col("dirfd") != NO_FOLDER)
+    name, folder = pl.col("name"), pl.col("dirfd")
+    return ((name != "") | (folder >= 0)) & ~name.str.starts_with("/") & (folder != NO_FOLDER)
 
 
 def _current(found: Survey, processes: pl.DataFrame, by_descriptor: dict[Any, str | None]) -> pl.DataFrame:

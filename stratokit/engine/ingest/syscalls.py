@@ -14,6 +14,7 @@ from stratokit.dissect.addresses import address_column, versions_of
 from stratokit.engine.ingest.call_records import (
     FILE_BYTES,
     FILE_TYPE,
+    NO_FOLDER,
     descriptor,
     fd_arguments,
     file_section,
@@ -220,11 +221,13 @@ class Syscalls:
                 texts[name] = pl.Series([None] * length.size, dtype=pl.String)
                 continue
             column = text(binary(*events.gather(batch.data, start, np.maximum(length - 1, 0))))
+            # No file's name is empty, but with flags that few calls know: who failed with one named nothing.
+            nothing = (length == 1) & (batch.fixed["ret"] < 0)
             given = pl.DataFrame(
                 {
                     "pid": batch.fixed["pid"],
                     "ts": self._clock.utc_ns(batch.fixed["ts_ns"]),
-                    "dirfd": folder_of(batch, folder_arg, args),
+                    "dirfd": np.where(nothing, NO_FOLDER, folder_of(batch, folder_arg, args)),
                     "name": pl.select(pl.when(pl.Series(length > 0)).then(column)).to_series(),
                 }
             )

@@ -66,6 +66,7 @@ def test_directories_opened_one_from_another():
     users = [(1, fd, ts, identity, inode) for fd, (identity, ts, *_, inode, _) in enumerate(opened, 3)]
     found = survey(SHELL, files=opened, users=users)
     assert completed(found, (1, 20, 5, "file")) == ["/home/top/middle/inner/file"]
+    assert completed(found, (1, 20, 5, ""), (1, 20, 5, ".")) == ["/home/top/middle/inner"] * 2
     # Another file at the same place in memory has another inode.
     other = survey(SHELL, files=opened, users=[*users[:2], (1, 5, 12, 102, 8)])
     assert completed(other, (1, 20, 5, "file")) == ["file"]
