@@ -32,8 +32,6 @@ NONE = 255
 SPEC = struct.Struct("<15B1x")  # struct syscall_spec of bpf/syscalls.c
 _DATA_KINDS = {"buffer": 1, "iovec": 2, "msghdr": 3, "mmsghdr": 4}
 _NO_RETURN = frozenset(("exit", "exit_group"))
-# Who calls these on a socket need not be the one who uses it: a server closes what it gave to its child.
-MANAGING = frozenset(("close", "dup", "dup2", "dup3", "fcntl", "fstat"))
 _CHILD_RETURNS = frozenset(("fork", "vfork", "clone", "clone3"))
 
 
@@ -99,6 +97,6 @@ def pack(call: Syscall, wanted: bool = True, unfiltered: bool = False) -> bytes:
         call.name == "close",
         call.name in _NO_RETURN,
         call.name in _CHILD_RETURNS,
-        call.name in MANAGING,
+        call.manages,
         unfiltered,
     )

@@ -171,5 +171,6 @@ def syscalls(machine: str = platform.machine()) -> dict[int, Syscall]:
             table[number] = Syscall(number, name, "other", args)
             continue
         pairs = tuple((a, k) for a, _, k in (text.partition(":") for text in spec["args"]))
-        table[number] = Syscall(number, name, spec["group"], pairs, spec.get("returns", "int"))
+        returns, manages = spec.get("returns", "int"), spec.get("manages", False)
+        table[number] = Syscall(number, name, spec["group"], pairs, returns, manages)
     return table

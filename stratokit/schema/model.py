@@ -85,3 +85,4 @@ class Syscall:
     group: str
     args: tuple[tuple[str, str], ...]
     returns: str = "int"
+    manages: bool = False  # keeps a descriptor rather than uses it

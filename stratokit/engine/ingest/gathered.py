@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from stratokit.engine.ingest.clock import Clock
     from stratokit.formats.events import Batch
 
-# Who calls these on a socket need not be the one who uses it: a server closes what it gave to its child.
-_MANAGING = ("close", "dup", "dup2", "dup3", "fcntl", "fstat")
 _AF_UNIX = 1
 _OWNER: dict[str, Any] = {
     "socket_cookie": pl.UInt64,
@@ -58,7 +56,7 @@ class Gathered:
             by_name.get(name, -1) for name in ("close", "connect", "bind", "chdir", "fchdir")
         )
         self._manages = np.zeros(1 << 16, np.bool_)
-        self._manages[[by_name[name] for name in _MANAGING if name in by_name]] = True
+        self._manages[[number for number, known in numbers.items() if known.manages]] = True
         self._fd_arg = call.fd_arguments()
         self._folder_arg = call.folder_arguments()[0]
         self._opens = np.zeros(1 << 16, np.bool_)
