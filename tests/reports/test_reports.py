@@ -65,10 +65,21 @@ def test_drops_are_counted_by_reason_process_and_ends(tmp_path):
     row |= {"src_ip": "10.0.0.1", "dst_ip": "10.0.0.2"}
     rows = [row | {"ts": T0 + i, "src_port": 5000 + i} for i in range(3)]
     rows += [row | {"ts": T0 + 9, "drop_reason": "NO_SOCKET", "pid": None, "comm": None}]
-    first, second = section(capture_of(tmp_path, drop=rows), "drops")
-    assert (first["packets"], first["proto"], first["comm"], first["dst_port"]) == (3, "udp", "named", 53)
-    assert first["src_ip"] == "10.0.0.1"
-    assert (second["packets"], second["drop_reason"], second["pid"]) == (1, "NO_SOCKET", None)
+    # Answers on their way back, to clients that are gone.
+    back = {"ip_proto": 6, "src_ip": "10.0.0.2", "src_port": 80, "dst_ip": "10.0.0.1", "comm": "curl"}
+    back["drop_reason"] = "QUEUE_PURGE"
+    rows += [back | {"ts": T0 + 20 + i, "dst_port": 40000 + i, "pid": 100 + i} for i in range(2)]
+    first, second, third = section(capture_of(tmp_path, drop=rows), "drops")
+    assert (first["packets"], first["proto"], first["comm"], first["pid"]) == (3, "udp", "named", 7)
+    assert [first[name] for name in ("src_ip", "src_port", "dst_ip", "dst_port")] == [
+        "10.0.0.1",
+        None,
+        "10.0.0.2",
+        53,
+    ]
+    assert (second["packets"], second["comm"], second["pid"]) == (2, "curl", None)
+    assert (second["src_port"], second["dst_port"]) == (80, None)
+    assert (third["packets"], third["drop_reason"], third["pid"]) == (1, "NO_SOCKET", None)
 
 
 def test_what_a_file_of_packets_alone_cannot_tell(tmp_path):
