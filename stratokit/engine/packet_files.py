@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-from polars.io.plugins import register_io_source
 
 from stratokit.engine.facts import FileFacts
-from stratokit.engine.frames import conform, polars_schema
+from stratokit.engine.frames import conform
+from stratokit.engine.io_source import Piece, lazy_rows
 from stratokit.engine.packet_survey import Survey, nothing_read
 from stratokit.engine.packet_windows import OF_FILE, STORED, Columns, windows_of
 from stratokit.engine.progress import reading
@@ -26,7 +25,6 @@ from stratokit.formats.frames import Damage
 from stratokit.formats.merge import MergedReader, Part
 from stratokit.formats.registry import Format
 from stratokit.formats.source import MappedSource, open_source
-from stratokit.formats.views import spread
 from stratokit.schema import load
 
 
@@ -120,7 +118,7 @@ class PacketSource(_Frames):
         found = [pl.DataFrame(pl.from_arrow(table)) for name, table in self.survey.tables() if name == kind]
         return conform(found[0].lazy() if found else pl.LazyFrame(), columns)
 
-    def _windows(self, names: Collection[str]) -> Iterator[Columns]:
+    def _windows(self, names: Collection[str]) -> Generator[Columns]:
         with contextlib.closing(self.windows(names)) as windows:
             for columns, _ in windows:
                 yield columns
@@ -171,7 +169,7 @@ def merged_rows(files: Sequence[PacketSource | ConvertedFile]) -> pl.LazyFrame:
 
 def _merged_windows(
     files: Sequence[PacketSource | ConvertedFile], names: Collection[str]
-) -> Iterator[Columns]:
+) -> Generator[Columns]:
     with contextlib.closing(merged_windows(files, names)) as windows:
         for columns, _ in windows:
             yield columns
@@ -190,66 +188,13 @@ def merged_windows(
         yield from windows_of(reader, names, progress=tell)
 
 
-def _scan_of(windows: Callable[[Collection[str]], Iterator[Columns]]) -> pl.LazyFrame:
+def _scan_of(windows: Callable[[Collection[str]], Generator[Columns]]) -> pl.LazyFrame:
     """Packets as a LazyFrame; `windows` gives columns of these names, window by window."""
-    schema = polars_schema(load.capture().of_kind("packet"))
 
-    def scan(
-        with_columns: list[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        batch_size: int | None,  # noqa: ARG001
-    ) -> Iterator[pl.DataFrame]:
-        """What polars calls: rows with the columns that a query needs, until it has enough of them.
+    def pieces(names: Collection[str]) -> Generator[Piece]:
+        # A window without any column would not tell how many packets it has.
+        with contextlib.closing(windows(names if set(names) != {"kind"} else {"kind", "cap_len"})) as found:
+            for columns in found:
+                yield len(next(iter(columns.values()))), columns
 
-        Only Arrow and numba run in threads of our own. polars waits for this generator in one of its
-        threads, and would wait for ever if it needed that thread to filter what another one made.
-        """
-        shown = list(schema.names()) if with_columns is None else with_columns
-        names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
-        given = 0
-        with contextlib.closing(windows(names if names != {"kind"} else {"kind", "cap_len"})) as parts:  # type: ignore[type-var]
-            for columns in parts:
-                frame = _frame(columns, names, schema)
-                if predicate is not None:
-                    frame = frame.filter(predicate)
-                if n_rows is not None:
-                    frame = frame.head(n_rows - given)
-                given += frame.height
-                yield frame.select(shown)
-                if n_rows is not None and given >= n_rows:
-                    return
-        if not given:
-            yield pl.DataFrame(schema={name: schema[name] for name in shown})
-
-    found: pl.LazyFrame = register_io_source(scan, schema=schema, is_pure=True, validate_schema=False)
-    return found
-
-
-def _frame(columns: Columns, names: Collection[str], schema: pl.Schema) -> pl.DataFrame:
-    """Arrow columns as polars has them: names as text, absent ones null."""
-    height = len(next(iter(columns.values())))
-    found = {}
-    for name in names:
-        column = columns.get(name)
-        if column is None or column.null_count == height:
-            found[name] = _filled("packet" if name == "kind" else None, schema[name], height).alias(name)
-        else:
-            text = isinstance(column, pa.DictionaryArray)
-            series = pl.Series(name, spread(column) if text else column)
-            found[name] = series if series.dtype == schema[name] else series.cast(schema[name])
-    return pl.DataFrame(found)
-
-
-# Windows are of a few sizes, and many columns of all of them are null: made once, shared by all.
-_FILLED_MAX = 64
-
-
-@functools.lru_cache(_FILLED_MAX)
-def _longest(value: str | None, dtype: pl.DataType, height: int) -> pl.Series:
-    return pl.repeat(value, height, dtype=dtype, eager=True)
-
-
-def _filled(value: str | None, dtype: pl.DataType, height: int) -> pl.Series:
-    """`value` as often as wanted."""
-    return _longest(value, dtype, 1 << max(height - 1, 0).bit_length()).head(height)
+    return lazy_rows("packet", pieces)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from polars.io.plugins import register_io_source
 
 from stratokit.engine.facts import FileFacts
-from stratokit.engine.frames import conform, polars_schema
+from stratokit.engine.frames import conform
+from stratokit.engine.io_source import Piece, lazy_rows
 from stratokit.engine.scap import boxes, carried, layout, rows, state, stream
 from stratokit.engine.scap.follower import Follower, all_rows
 from stratokit.errors import FormatError
@@ -22,7 +22,6 @@ from stratokit.formats.mixed import holds_both
 from stratokit.formats.registry import Format
 from stratokit.formats.scap import metadata, walk
 from stratokit.formats.scap.reader import Events, Listed
-from stratokit.formats.views import spread
 from stratokit.schema import load
 from stratokit.schema.cgroup_paths import container_of
 
@@ -316,54 +315,10 @@ class ScapSource:
         """See `Source`."""
         columns = load.capture().of_kind(kind)
         if kind in _BULK:
-            scan: pl.LazyFrame = register_io_source(
-                functools.partial(self._scan, kind),
-                schema=polars_schema(columns),
-                is_pure=True,
-                validate_schema=False,
-            )
-            return scan
+            return lazy_rows(kind, functools.partial(self._pieces, kind))
         found = [pl.DataFrame(pl.from_arrow(table)) for name, table in self.survey.tables() if name == kind]
         return conform(found[0].lazy() if found else pl.LazyFrame(), columns)
 
-    def _scan(
-        self,
-        kind: str,
-        with_columns: list[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        batch_size: int | None,  # noqa: ARG002
-    ) -> Iterator[pl.DataFrame]:
-        """What polars calls: rows with the columns that a query needs, until it has enough of them."""
-        schema = polars_schema(load.capture().of_kind(kind))
-        shown = list(schema.names()) if with_columns is None else with_columns
-        names = {*shown, *(predicate.meta.root_names() if predicate is not None else ())}
-        given = 0
-        for table in self._tables_alone(kind, names):
-            frame = _frame(table, kind, names, schema)
-            if predicate is not None:
-                frame = frame.filter(predicate)
-            if n_rows is not None:
-                frame = frame.head(n_rows - given)
-            given += frame.height
-            yield frame.select(shown)
-            if n_rows is not None and given >= n_rows:
-                return
-        if not given:
-            yield pl.DataFrame(schema={name: schema[name] for name in shown})
-
-
-def _frame(table: pa.Table, kind: str, names: set[str], schema: pl.Schema) -> pl.DataFrame:
-    """Arrow columns as polars has them: names as text, absent ones null."""
-    found = {}
-    for name in names:
-        if name == "kind":
-            found[name] = pl.repeat(kind, table.num_rows, dtype=schema[name], eager=True)
-        elif name not in table.schema.names:
-            found[name] = pl.Series(name, dtype=schema[name]).clear(table.num_rows)
-        else:
-            column = table[name].combine_chunks()
-            text = isinstance(column, pa.DictionaryArray)
-            series = pl.Series(name, spread(column) if text else column)
-            found[name] = series if series.dtype == schema[name] else series.cast(schema[name])
-    return pl.DataFrame(found)
+    def _pieces(self, kind: str, names: Collection[str]) -> Generator[Piece]:
+        for table in self._tables_alone(kind, {*names}):
+            yield table.num_rows, {name: table[name].combine_chunks() for name in table.schema.names}
