@@ -4,6 +4,7 @@
  */
 
 #define NONE 255
+#define NO_FDS (~0ULL)
 #define FLAG_NO_START 8
 #define FLAG_NO_RETURN 16
 
@@ -35,7 +36,7 @@ struct syscall_spec {
 	u8 child_returns; /* clone: the new task returns 0 from a call it did not make */
 	u8 manages;	/* keeps a descriptor rather than uses it: close, dup, fcntl */
 	u8 unfiltered;	/* recorded whatever the filter says, because others are named by it */
-	u8 spare[1];
+	u8 fds;		/* two descriptors that the call fills in: pipe, socketpair */
 };
 BPF_ARRAY(syscall_specs, struct syscall_spec, 512);
 
@@ -119,8 +120,23 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 		}
 	} else if (spec->returns_fd) {
 		have_file = ret >= 0 && read_file(task, ret, ret, &file);
-	} else if (spec->fd != NONE) {
-		have_file = read_file(task, (u32)scratch->args[spec->fd & 7], ret, &file);
+	} else if (spec->fd != NONE || spec->fds != NONE) {
+		u64 fds, checked = ret;
+
+		if (spec->fd != NONE) {
+			fds = (u32)scratch->args[spec->fd & 7];
+		} else if (ret) {
+			fds = NO_FDS;
+		} else if (bpf_probe_read_user(&fds, sizeof(fds), (void *)scratch->args[spec->fds & 7])) {
+			event->flags |= FLAG_READ_FAILED;
+			fds = NO_FDS;
+		} else {
+			*(u64 *)&scratch->var[at] = fds; /* behind the arguments, as one more */
+			at += sizeof(fds);
+			event->args_bytes = at;
+			checked = -1; /* another thread may have written other numbers there */
+		}
+		have_file = fds != NO_FDS && read_file(task, (u32)fds, checked, &file);
 	}
 	if (have_file) {
 #ifdef SCOPED

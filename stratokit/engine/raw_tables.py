@@ -25,8 +25,8 @@ _SOCKETS = (
     "congestion_window bytes_acked bytes_received tid process_start container_id pod namespace cgroup netns"
 )
 _SYSCALLS = (
-    "ts pid tid comm syscall args ret errno duration_ns fd fd_kind fd_name path path2 src_ip src_port dst_ip "
-    "dst_port unfinished socket_cookie inode device process_start container_id pod namespace cgroup"
+    "ts pid tid comm syscall args ret errno duration_ns fd fd2 fd_kind fd_name path path2 src_ip src_port "
+    "dst_ip dst_port unfinished socket_cookie inode device process_start container_id pod namespace cgroup"
 )
 _DROPS = (
     "ts drop_reason drop_location pid comm src_ip src_port dst_ip dst_port ip_proto tcp_flags interface "

@@ -16,7 +16,7 @@ from stratokit.schema import load
 from stratokit.schema.model import Syscall
 
 _NUMBERS = tuple(f"arg{i}" for i in range(6))
-_INPUTS = ("syscall", *_NUMBERS, "path", "path2", "dst_ip", "dst_port", "data", "ret")
+_INPUTS = ("syscall", *_NUMBERS, "path", "path2", "dst_ip", "dst_port", "data", "ret", "fd", "fd2")
 _AT_FDCWD = (1 << 32) - 100
 # A C int is 32 bits wide in its register; these arguments of kind int are off_t or size_t.
 _WIDE = frozenset(("offset", "length", "len", "count", "nbytes", "pos_l"))
@@ -57,6 +57,8 @@ def _call(part: pl.DataFrame, pairs: tuple[tuple[str, str], ...]) -> pl.Series:
             text = _path(part[next(paths, "path2")], number)
         elif kind in {"sockaddr", "sockaddr_out"}:
             text = _address(part, number)
+        elif kind == "fds_out":
+            text = _or_pointer(part.select(pl.format("[{}, {}]", "fd", "fd2")).to_series(), number)
         elif kind in _DATA_KINDS:
             length = part[_NUMBERS[index + 1]] if kind == "buffer_in" else part["ret"]
             text = _data(part["data"], number, length)

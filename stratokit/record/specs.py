@@ -29,7 +29,7 @@ def names_files(call: Syscall) -> bool:
 
 
 NONE = 255
-SPEC = struct.Struct("<15B1x")  # struct syscall_spec of bpf/syscalls.c
+SPEC = struct.Struct("<16B")  # struct syscall_spec of bpf/syscalls.c
 _DATA_KINDS = {"buffer": 1, "iovec": 2, "msghdr": 3, "mmsghdr": 4}
 _NO_RETURN = frozenset(("exit", "exit_group"))
 _CHILD_RETURNS = frozenset(("fork", "vfork", "clone", "clone3"))
@@ -71,7 +71,7 @@ def owner_calls() -> frozenset[int]:
 
 def pack(call: Syscall, wanted: bool = True, unfiltered: bool = False) -> bytes:
     """`struct syscall_spec` for one call; `unfiltered` where others are named by what it did."""
-    fd = path = path2 = address = data = NONE
+    fd = path = path2 = address = data = fds = NONE
     address_out = data_kind = 0
     for index, (_, kind) in enumerate(call.args):
         base, _, way = kind.rpartition("_") if kind.endswith(("_in", "_out")) else (kind, "", "")
@@ -83,6 +83,8 @@ def pack(call: Syscall, wanted: bool = True, unfiltered: bool = False) -> bytes:
             address, address_out = index, int(way == "out")
         elif base in _DATA_KINDS:
             data, data_kind = index, _DATA_KINDS[base]
+        elif base == "fds":
+            fds = index
     return SPEC.pack(
         wanted,
         len(call.args),
@@ -99,4 +101,5 @@ def pack(call: Syscall, wanted: bool = True, unfiltered: bool = False) -> bytes:
         call.name in _CHILD_RETURNS,
         call.manages,
         unfiltered,
+        fds,
     )

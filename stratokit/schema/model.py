@@ -86,3 +86,8 @@ class Syscall:
     args: tuple[tuple[str, str], ...]
     returns: str = "int"
     manages: bool = False  # keeps a descriptor rather than uses it
+
+    @property
+    def makes_two(self) -> bool:
+        """Whether it makes two descriptors: pipe, pipe2, socketpair."""
+        return any(kind == "fds_out" for _, kind in self.args)

@@ -16,6 +16,8 @@ SCHEMA = {
     "dst_port": pl.UInt16,
     "data": pl.Binary,
     "ret": pl.Int64,
+    "fd": pl.Int32,
+    "fd2": pl.Int32,
 }
 AT_FDCWD = 0xFFFFFF9C
 
@@ -55,6 +57,8 @@ def call(name: str, *numbers: int, **more: object) -> dict[str, object]:
             call("sendto", 3, 9, 2, 0x4000, 0, 0, data=b"hi", ret=2),
             'fd=3, buf="hi", len=2, flags=MSG_NOSIGNAL, addr=NULL, addrlen=0',
         ),
+        (call("pipe2", 0x7FF0, 0o2000000, fd=3, fd2=4), "fds=[3, 4], flags=O_RDONLY|O_CLOEXEC"),
+        (call("pipe", 0x7FF0, ret=-24), "fds=0x7ff0"),
         (call("lseek", 3, 2**64 - 5, 1), "fd=3, offset=-5, whence=1"),
         (call("lseek", 3, 3 << 30, 0), "fd=3, offset=3221225472, whence=0"),
         (call("kill", 2**32 - 1, 15), "pid=-1, sig=SIGTERM"),

@@ -169,10 +169,12 @@ def with_types(frame: pl.DataFrame, exit_: int) -> pl.DataFrame:
 def _names(both: pl.DataFrame, served: Collection[int]) -> None:
     """Descriptors of all calls on which sysdig shows one, unless it is another one than ours.
 
-    Of a call on two descriptors it shows the one that is written to or made, we the one it is from.
+    Of a call on two descriptors it shows the one that is written to or made, we the one it is from; of two
+    that are made the last one, we both.
     """
     chosen = both.filter(pl.col("fd.num").is_not_null()).sort("end")
-    other = chosen.filter(pl.col("fd").is_not_null() & (pl.col("fd").cast(pl.Int64) != pl.col("fd.num")))
+    apart = pl.coalesce("fd2", "fd").cast(pl.Int64) != pl.col("fd.num")
+    other = chosen.filter(apart.fill_null(value=False))
     copies = {"copy_file_range", "splice", "sendfile", "fcntl", "setsockopt"}
     assert set(other["syscall"]) <= copies, other["syscall"].unique()
     connected: set[tuple[int, int]] = set()

@@ -134,6 +134,18 @@ def test_arguments_are_those_of_the_calls(made):
     assert opened.filter(pl.col("evt.args").str.contains(r"flags=\d+\(.*O_CREAT")).height == opened.height > 5
 
 
+def test_both_ends_of_pipes_and_pairs_are_known(made):
+    """By number where they are made, and by the pipe's name wherever they are used."""
+    pairs = made.calls().filter(pl.col("syscall").is_in(["pipe", "pipe2", "socketpair"]), ret=0).sort("ts")
+    assert set(pairs["syscall"]) >= {"pipe2", "socketpair"}
+    shown = sysdig.compared(made.calls(), made.shown.filter(pl.col("proc.pid").is_in(made.pids)))
+    told = shown.filter(pl.col("fd2").is_not_null()).sort("ts")["evt.args"]
+    ends = told.str.extract_groups(r"fd1=(\d+)\(<(?:p|u)>.*\) fd2=(\d+)\(<(?:p|u)>").struct.unnest()
+    assert ends.cast(pl.Int32).rows() == pairs.select("fd", "fd2").rows()
+    written = made.calls().filter(syscall="write", ret=4, data=b"out\n")
+    assert written["fd_name"][0] in set(pairs["fd_name"])
+
+
 def test_both_ends_of_datagrams_are_known(made):
     """Without an event that tells them, from packets and from connect."""
     rows = made.calls().filter(syscall="sendto", fd_kind="socket", ret=2, comm="python")

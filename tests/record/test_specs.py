@@ -23,6 +23,7 @@ NAMES = [
     "child_returns",
     "manages",
     "unfiltered",
+    "fds",
 ]
 
 
@@ -30,7 +31,7 @@ def fields(name):
     values = dict(zip(NAMES, specs.SPEC.unpack(specs.pack(CALLS[name])), strict=True))
     return {
         key: value for key, value in values.items() if value not in (0, specs.NONE) and key != "wanted"
-    } | ({key: 0 for key in ("fd", "path", "data", "address") if values[key] == 0})
+    } | ({key: 0 for key in ("fd", "path", "data", "address", "fds") if values[key] == 0})
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,8 @@ def fields(name):
         ("close", {"args": 1, "fd": 0, "fd_at_entry": 1, "manages": 1}),
         ("exit_group", {"args": 1, "no_return": 1}),
         ("clone", {"args": 5, "child_returns": 1}),
+        ("pipe2", {"args": 2, "fds": 0}),
+        ("socketpair", {"args": 4, "fds": 3}),
         ("getpid", {}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,22 +43,46 @@ def raw_args(batch: Batch) -> Any:
 
 
 def descriptor(batch: Batch, fd_arg: Any, args: Any = None) -> Any:
-    """The fd that each call worked on or returned, -1 for none (i32); `fd_arg` is indexed by call number."""
+    """The fd that each call worked on or returned, or the first of two that it made, -1 for none (i32);
+    `fd_arg` is indexed by call number.
+    """
     args = raw_args(batch) if args is None else args
     which = fd_arg[batch.fixed["syscall"]]
     given = args[np.arange(which.size), np.maximum(which, 0)].astype(np.uint32).view(np.int32)
-    return np.where(which == -2, np.maximum(batch.fixed["ret"], -1), np.where(which >= 0, given, -1)).astype(
+    has = (which >= 0) & (batch.sections["args"][1] > 8 * which)
+    return np.where(which == -2, np.maximum(batch.fixed["ret"], -1), np.where(has, given, -1)).astype(
         np.int32
     )
 
 
+def second_descriptor(batch: Batch, args: Any) -> Any:
+    """The second fd that each call made, -1 for none (i32), and how many arguments the others have."""
+    which = _pair_words()[batch.fixed["syscall"]]
+    count = batch.sections["args"][1] // 8
+    pair = (which > 0) & (count > which)
+    second = args[np.arange(which.size), which].view(np.uint32).reshape(-1, 2)[:, 1]
+    return np.where(pair, second.view(np.int32), -1).astype(np.int32), count - pair
+
+
+@functools.cache
+def _pair_words() -> Any:
+    """For each call number the index of the word with two descriptors, behind all arguments; 0 for none."""
+    table = np.zeros(1 << 16, np.int64)
+    for number, call in load.syscalls().items():
+        if call.makes_two:
+            table[number] = len(call.args)
+    return table
+
+
 def fd_arguments() -> Any:
-    """For each call number the index of its fd argument, -2 when it returns one, -1 when it has none."""
+    """For each call number the index of its fd argument, or of the word with the two that it made; -2 when
+    it returns one, -1 when it has none.
+    """
     table = np.full(1 << 16, -1, np.int64)
     for number, call in load.syscalls().items():
         kinds = [kind for _, kind in call.args]
         table[number] = -2 if call.returns == "fd" else kinds.index("fd") if "fd" in kinds else -1
-    return table
+    return np.where(_pair_words() > 0, _pair_words(), table)
 
 
 # Values of `dirfd` that are no descriptor: the current directory (fcntl.h), and a name that is not relative

@@ -21,6 +21,7 @@ from stratokit.engine.ingest.call_records import (
     folder_arguments,
     folder_of,
     raw_args,
+    second_descriptor,
 )
 from stratokit.engine.ingest.texts import binary, text
 from stratokit.formats import events
@@ -128,6 +129,7 @@ class Syscalls:
         fixed = batch.fixed
         args = raw_args(batch)
         fd = descriptor(batch, self._fd_arg, args)
+        second, count = second_descriptor(batch, args)
         file = file_section(batch)
         has_file = batch.sections["file"][1] == FILE_BYTES
         frame = pl.DataFrame(
@@ -142,6 +144,7 @@ class Syscalls:
                 "duration_ns": _masked(fixed["duration_ns"], (fixed["flags"] & (NO_START | NO_RETURN)) == 0),
                 "ret": _masked(fixed["ret"], (fixed["flags"] & NO_RETURN) == 0),
                 "fd": _masked(fd, fd >= 0),
+                "fd2": _masked(second, second >= 0),
                 "socket_cookie": _masked(file["cookie"], file["cookie"] != 0),
                 "file_ts": self._file_times(fixed),
                 "identity": file["identity"],
@@ -151,7 +154,7 @@ class Syscalls:
                 "fd_kind": _masked(file["mode"] & FILE_TYPE, has_file).replace_strict(
                     _KINDS, default=None, return_dtype=pl.String
                 ),
-                **{f"arg{i}": _masked(args[:, i], batch.sections["args"][1] > 8 * i) for i in range(6)},
+                **{f"arg{i}": _masked(args[:, i], count > i) for i in range(6)},
                 **self._texts(batch, args),
                 **_endpoint(batch),
             }

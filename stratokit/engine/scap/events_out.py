@@ -26,8 +26,8 @@ _THREAD = 0x10000 | 0x400
 _O_DIRECTORY, _AF_UNIX = 0o200000, 1
 COLUMNS = (
     "ts", "pid", "tid", "comm", "syscall", "duration_ns", "ret", "arg0", "arg1", "arg2", "arg3", "arg4",
-    "arg5", "fd", "fd_kind", "fd_name", "path", "path2", "inode", "device", "src_ip", "src_port", "dst_ip",
-    "dst_port", "data",
+    "arg5", "fd", "fd2", "fd_kind", "fd_name", "path", "path2", "inode", "device", "src_ip", "src_port",
+    "dst_ip", "dst_port", "data",
 )  # fmt: skip
 # Rows that are no system calls: what readers must know before the next one, and ends of processes.
 BORN, ENDED, GONE, RUNS = "@born", "@ended", "@gone", "@runs"
@@ -178,10 +178,13 @@ class Layout:
         put("device", _device(frame["device"]))
         put("call", frame["code"])
         put("native", frame["native"])
-        # Nobody recorded both ends that a call makes.
-        ends = pl.when(pl.col("syscall").is_in([PIPE, PAIR])).then("fd").otherwise(-1)
-        for name in ("fd1", "fd2"):
-            put(name, frame.select(ends.cast(pl.Int64)).to_series())
+        # Of a pipe that came to a process unseen one end is known at a time.
+        lone = pl.when(pl.col("syscall").is_in([PIPE, PAIR])).then("fd")
+        second = pl.coalesce("fd2", lone)
+        first = pl.when(second.is_not_null()).then("fd")
+        ends = frame.select(fd1=first, fd2=second).cast(pl.Int64).fill_null(-1)
+        for name in ends.columns:
+            put(name, ends[name])
         put("how", frame.select(pl.when(pl.col("fd_kind") == "directory").then(_O_DIRECTORY)).to_series())
         put("clone_flags", self._clone_flags(frame))
         self._of_people(frame, put)

@@ -32,7 +32,9 @@ _THREAD_FLAG = 0x2000
 
 @functools.cache
 def fd_places() -> np.ndarray:
-    """By type of the enter event: the place of the descriptor that a call works on or returns, 0 for none."""
+    """By type of the enter event: the place of the descriptor that a call works on, returns or makes first, 0
+    for none.
+    """
     calls = {call.name: call for call in load.syscalls("x86_64").values()}
     found = np.zeros(max(scap.events()) + 2, np.int64)
     for type_, event in scap.events().items():
@@ -42,6 +44,8 @@ def fd_places() -> np.ndarray:
         kinds = [kind for _, kind in call.args]
         if call.returns == "fd":
             found[type_] = PLACE["ret"]
+        elif call.makes_two:
+            found[type_] = PLACE["fd1"]
         elif "fd" in kinds:
             found[type_] = PLACE[f"arg{kinds.index('fd')}"]
     return found

@@ -255,6 +255,10 @@ def _call_columns(rows: Fields, values: Fields, texts: Texts) -> Makers:
         found: np.ndarray = rows["mask"] >> PLACE["ret"] & 1 == 1
         return found
 
+    def second() -> pa.Array:
+        fd = values[:, PLACE["fd2"]]
+        return _masked(fd.astype(np.int32), (rows["mask"] >> PLACE["fd2"] & 1 == 1) & (fd >= 0))
+
     def ret() -> np.ndarray:
         found: np.ndarray = values[:, PLACE["ret"]]
         return found
@@ -270,6 +274,7 @@ def _call_columns(rows: Fields, values: Fields, texts: Texts) -> Makers:
         "ret": lambda: _masked(ret(), returned()),
         "errno": lambda: _error_names(ret(), returned()),
         "fd": lambda: _masked(rows["fd"].astype(np.int32), rows["fd"] >= 0),
+        "fd2": second,
         "fd_kind": lambda: _fd_kinds(rows),
         "fd_name": lambda: _fd_names(rows, texts),
         "inode": lambda: _masked(rows["inode"], rows["has_inode"] > 0),

@@ -106,19 +106,31 @@ def _untold(capture: Capture, calls: pl.LazyFrame, makers: Collection[str]) -> p
     nameless = pl.when((pl.col("fd_kind") == "anon") | returned).then(pl.lit(""))
     named = calls.with_columns(pl.coalesce("fd_name", nameless).alias("fd_name"))
     known = named.filter(pl.col("fd") >= 0, pl.col("fd_kind").is_not_null(), pl.col("fd_name").is_not_null())
-    made = pl.col("syscall").is_in(makers) & (pl.col("ret") == pl.col("fd"))
+    made = pl.col("syscall").is_in(makers) & (pl.col("ret") == pl.col("fd")) | pl.col("fd2").is_not_null()
     closed = (pl.col("syscall") == "close") & (pl.col("ret") == 0)
     uses = known.select(*_USED, made=made, closed=closed)
     # A copy is what the descriptor that was copied is.
     copies = known.filter(pl.col("syscall").is_in(_DUPS[:3]), pl.col("ret") >= 0).with_columns(
         fd=pl.col("arg0").cast(pl.Int32, strict=False)
     )
-    uses = pl.concat([copies.select(*_USED, made=pl.lit(value=False), closed=pl.lit(value=False)), uses])
+    # Both ends of a pipe have one name; that of a pair's second socket is not known yet.
+    other = pl.when(pl.col("fd_kind") == "pipe").then("fd_name")
+    seconds = known.filter(pl.col("fd2").is_not_null()).with_columns(fd="fd2", fd_name=other)
+    never = pl.lit(value=False)
+    uses = pl.concat(
+        [
+            copies.select(*_USED, made=never, closed=never),
+            seconds.select(*_USED, made=~never, closed=never),
+            uses,
+        ]
+    )
     same = ["pid", "fd"]
-    before = [pl.col(name).shift(1).over(same) for name in ("fd_name", "closed")]
+    name, closed = (pl.col(column).shift(1).over(same) for column in ("fd_name", "closed"))
+    unnamed = name.is_null() & pl.col("made").shift(1).over(same)
     ordered = collect(uses.sort("ts", maintain_order=True)).with_columns(
         first=pl.int_range(pl.len()).over(same) == 0,
-        changed=before[0].ne_missing(pl.col("fd_name")) | before[1].fill_null(value=True),
+        changed=(name.ne_missing(pl.col("fd_name")) & ~unnamed.fill_null(value=False))
+        | closed.fill_null(value=True),
     )
     found = ordered.filter("changed", ~pl.col("made"))
     protocols = collect(
