@@ -1,15 +1,8 @@
-"""HTTP/2 in any cuts, in any damage, and in numbers that want to do harm.
-
-The last part runs in a process of its own with numba's bounds checks on, which kernels normally lack.
-"""
+"""HTTP/2 in any cuts, in any damage, and in numbers that want to do harm."""
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -228,18 +221,3 @@ def test_any_cuts_of_damaged_frames_give_the_same_frames(seed: int, cuts: list[i
 @pytest.mark.parametrize("seed", range(40))
 def test_damaged_connections(seed: int) -> None:
     check(seed)
-
-
-@pytest.mark.slow
-def test_kernels_stay_inside_their_arrays(tmp_path: Path) -> None:
-    environment = os.environ | {
-        "NUMBA_BOUNDSCHECK": "1",
-        "NUMBA_CACHE_DIR": str(tmp_path),  # checked kernels shall not be kept for others
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
-    }
-    subprocess.run([sys.executable, __file__, "600"], env=environment, check=True, timeout=900)
-
-
-if __name__ == "__main__":
-    for number in range(1000, 1000 + int(sys.argv[1])):
-        check(number)

@@ -1,19 +1,12 @@
-"""Damaged traffic: no table raises or hangs, and no kernel reads or writes outside its arrays.
-
-The second part runs in a process of its own with numba's bounds checks on, which kernels normally lack.
-"""
+"""Damaged traffic: no table raises or hangs, or counts less than nothing."""
 
 from __future__ import annotations
 
-import os
 import random
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from helpers.traffic import ACK, CLIENT, FIN, PSH, RST, SYN, Connection, End, Packets, cut
+from helpers.traffic import ACK, FIN, PSH, RST, SYN, Connection, End, Packets, cut
 
 from stratokit.engine.tables import packet_fields
 from stratokit.protocols.registry import protocols
@@ -87,12 +80,12 @@ def say(rng: random.Random, connection: Connection) -> None:
 def traffic(seed: int) -> Packets:
     rng = random.Random(seed)
     packets = Packets()
-    for flow in range(rng.randint(1, 8)):
+    for flow in range(rng.randint(1, 40)):
         server = End("10.0.0.2", rng.choice([8080, 53]))
         connection = Connection(packets, server=server, flow=flow, handshake=rng.random() < 0.8)
         for _ in range(rng.randint(0, 6)):
             say(rng, connection)
-    for flow in range(20, 28):
+    for flow in range(100, 108):
         for _ in range(rng.randint(1, 4)):
             ports = rng.choice([53, 999, 5353]), rng.choice([53, 1000, 7, 5353, 5355])
             ends = End("10.0.0.1", ports[0]), End("10.0.0.3", ports[1])
@@ -119,19 +112,3 @@ def check(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_damaged_traffic(seed: int) -> None:
     check(seed)
-
-
-@pytest.mark.slow
-def test_kernels_stay_inside_their_arrays(tmp_path: Path) -> None:
-    environment = os.environ | {
-        "NUMBA_BOUNDSCHECK": "1",
-        "NUMBA_CACHE_DIR": str(tmp_path),  # checked kernels shall not be kept for others
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
-    }
-    subprocess.run([sys.executable, __file__, "400"], env=environment, check=True, timeout=900)
-
-
-if __name__ == "__main__":
-    for number in range(1000, 1000 + int(sys.argv[1])):
-        check(number)
-    assert CLIENT
