@@ -74,12 +74,12 @@ static __always_inline void count(int which)
 }
 
 /* Hand a record over, or count it under `lost`. */
-static __always_inline void submit(void *record, u64 bytes, int recorded, int lost)
+static __always_inline bool submit(void *record, u64 bytes, int recorded, int lost)
 {
-	if (events.ringbuf_output(record, bytes, RB_NO_WAKEUP) == 0)
-		count(recorded);
-	else
-		count(lost);
+	bool done = events.ringbuf_output(record, bytes, RB_NO_WAKEUP) == 0;
+
+	count(done ? recorded : lost);
+	return done;
 }
 
 #define FILL_HEADER(record, id, at_ns, bits)                                   \
@@ -131,6 +131,23 @@ static u64 (*cast_kernel)(u64 address, u32 type) = (void *)(KERNEL_FUNCTIONS + C
 		READ_KERNEL(read, address, offset);                            \
 		(into) = read;                                                 \
 	} while (0)
+#endif
+
+/*
+ * Whether a helper can be done without, for what each packet and acknowledgement does: a call costs several times what a few
+ * loads do.
+ */
+#if defined(HAVE_CAST) && defined(HAVE_QUICK_BTF)
+#define QUICK
+#define MIX 0x9e3779b97f4a7c15ULL
+
+static __always_inline u64 cookie_of(u64 sk)
+{
+	u64 cookie;
+
+	LOAD_MEMBER(u64, cookie, sk, sock, OFF_sock___sk_common + OFF_sock_common_skc_cookie);
+	return cookie;
+}
 #endif
 
 #ifdef HAVE_BTF

@@ -18,8 +18,35 @@ struct socket_owner {
 };
 BPF_SK_STORAGE(socket_owners, struct socket_owner);
 
+#if defined(LEARN_USERS) && defined(QUICK)
+/*
+ * A number of socket and owner where the socket's cookie leads, so that a busy socket is looked up without a call. Another socket may
+ * have taken the place.
+ */
+#define KNOWN_USERS 4096
+BPF_ARRAY(known_users, u64, KNOWN_USERS);
+
+static __always_inline u64 *user_place(u64 cookie)
+{
+	u32 index = cookie % KNOWN_USERS;
+
+	return known_users.lookup(&index);
+}
+#define USER_NUMBER(cookie, thread) (((cookie) * MIX ^ (thread)) * MIX)
+
+static __always_inline void remember_user(u64 cookie, u64 thread)
+{
+	u64 *place = user_place(cookie);
+
+	if (place)
+		*place = USER_NUMBER(cookie, thread);
+}
+#else
+#define remember_user(cookie, thread) do { } while (0)
+#endif
+
 /* True where `thread` is the owner that was recorded last; else it will be. */
-static __always_inline bool known_owner(struct bpf_sock *sk, u64 thread, u8 how)
+static __always_inline bool known_owner(struct bpf_sock *sk, u64 cookie, u64 thread, u8 how)
 {
 	struct socket_owner *known = socket_owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	bool same;
@@ -31,6 +58,7 @@ static __always_inline bool known_owner(struct bpf_sock *sk, u64 thread, u8 how)
 	same = how == HOW_CLOSED ? known->thread != 0 : known->thread == thread && how != HOW_CONNECTED;
 	if (!same)
 		known->thread = thread;
+	remember_user(cookie, known->thread);
 	return same;
 }
 
@@ -115,6 +143,23 @@ static __always_inline bool user_in_scope(u64 task, u32 pid, u32 tid, u64 *comm)
 }
 #endif
 
+#ifdef QUICK
+/* False where nobody has the socket of the packet locked, or it was he who was recorded last. */
+static __always_inline bool maybe_new_user(struct __sk_buff *skb, u64 task)
+{
+	u64 sk, cookie, *place;
+	u32 owned;
+
+	LOAD_MEMBER(u64, sk, (u64)skb, sk_buff, OFF_sk_buff_sk);
+	LOAD_MEMBER(u32, owned, sk, sock, OFF_sock_sk_lock_owned);
+	if (!owned)
+		return false;
+	cookie = cookie_of(sk);
+	place = user_place(cookie);
+	return !place || *place != USER_NUMBER(cookie, thread_of(task));
+}
+#endif
+
 /* A packet leaves: of whoever has its socket locked. A listener answers in softirqs without asking for the lock. */
 static __always_inline void note_user(struct __sk_buff *skb)
 {
@@ -127,6 +172,10 @@ static __always_inline void note_user(struct __sk_buff *skb)
 
 	if (!sk || sk->state == SOCKET_LISTENS)
 		return;
+#ifdef QUICK
+	if (!maybe_new_user(skb, task))
+		return;
+#endif
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (!tcp)
 		return;
@@ -136,8 +185,13 @@ static __always_inline void note_user(struct __sk_buff *skb)
 	LOAD_KERNEL(u32, pid, task, OFF_task_struct_tgid);
 	LOAD_KERNEL(u32, tid, task, OFF_task_struct_pid);
 	thread = (u64)pid << 32 | tid;
+	event.socket_cookie = bpf_get_socket_cookie(skb);
 	known = socket_owners.sk_storage_get(sk, 0, 0);
-	if ((known && known->thread == thread) || is_own(pid) || kernel_thread(task))
+	if (known && known->thread == thread) {
+		remember_user(event.socket_cookie, thread);
+		return;
+	}
+	if (is_own(pid) || kernel_thread(task))
 		return;
 	READ_KERNEL(event.comm, task, OFF_task_struct_comm);
 #ifdef SCOPED
@@ -148,9 +202,8 @@ static __always_inline void note_user(struct __sk_buff *skb)
 		return;
 #endif
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || known_owner(sk, thread, HOW_USED))
+	if (!sk || known_owner(sk, event.socket_cookie, thread, HOW_USED))
 		return;
-	event.socket_cookie = bpf_get_socket_cookie(skb);
 #ifdef SCOPED
 	scope_cookie(event.socket_cookie);
 #endif
@@ -191,7 +244,7 @@ static __always_inline int owner(struct bpf_sock *sk, u64 cookie, u64 netns_cook
 #if defined(SCOPED) && defined(WITH_DROPS)
 	scope_cookie(cookie); /* marks cannot be read where packets are dropped */
 #endif
-	if (known_owner(sk, thread, how))
+	if (known_owner(sk, cookie, thread, how))
 		return 1;
 	event.socket_cookie = cookie;
 	event.netns_cookie = netns_cookie;

@@ -42,6 +42,11 @@ class Batch:
     fixed: np.ndarray[Any, Any]
     sections: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 
+    def ordered(self, order: np.ndarray[Any, Any]) -> Batch:
+        """The records of these numbers, in this order."""
+        sections = {name: (start[order], length[order]) for name, (start, length) in self.sections.items()}
+        return Batch(self.data, self.fixed[order], sections)
+
 
 def layouts(opening: dict[str, Any]) -> dict[str, Layout]:
     """Layouts from a spool's opening chunk.
@@ -181,5 +186,12 @@ def gather(data: Any, starts: Any, lengths: Any) -> tuple[Any, Any]:
     offsets = np.zeros(starts.size + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     out = np.empty(int(offsets[-1]), np.uint8)
-    _copy(data, starts.astype(np.int64), lengths.astype(np.int64), offsets, out)
+    copy(data, starts, lengths, offsets, out)
     return out, offsets
+
+
+def copy(data: Any, starts: Any, lengths: Any, offsets: Any, out: Any) -> None:
+    """Copy each `data[start:start + length]` to where it begins in `out`, of which `offsets` has at least as
+    many.
+    """
+    _copy(data, starts.astype(np.int64), lengths.astype(np.int64), offsets, out)

@@ -272,8 +272,22 @@ DROP_MEMBERS = (
     ("sock_common", "skc_family"),
 )
 
+# What bpf/packets.c, bpf/owners.c and bpf/sockets.c load instead of calling helpers for it.
+QUICK_MEMBERS = (
+    ("sk_buff", "head"),
+    ("sk_buff", "sk"),
+    ("sock", "sk_cgrp_data.cgroup"),
+    ("cgroup", "kn"),
+    ("kernfs_node", "id"),
+    ("sock", "sk_lock.owned"),
+    ("tcp_sock", "tcp_mstamp"),
+)
+
 # Structures whose members bpf/ loads by address (CAST_KERNEL): TYPE_<struct> is the number of each.
-CAST_STRUCTS = ("pt_regs", "timespec64", "file", "inode", "super_block", "socket", "sock")
+CAST_STRUCTS = (
+    "pt_regs", "timespec64", "file", "inode", "super_block", "socket", "sock",
+    "tcp_sock", "sk_buff", "cgroup", "kernfs_node",
+)  # fmt: skip
 CAST_FUNCTION = "bpf_rdonly_cast"
 
 # Members of these are read at once, from the first to the end of the last, where they are near.
@@ -282,10 +296,11 @@ BLOCKS = {"file": ("f_inode", "private_data"), "inode": ("i_mode", "i_ino", "i_s
 
 def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
     """Offsets of `MEMBERS` as macro name -> bytes; empty when the kernel offers no BTF or lacks one of them.
-    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS`, `USER_MEMBERS`, `DEVICE_MEMBERS`, `TLS_MEMBERS`
-    or `DROP_MEMBERS` too, these with HAVE_TCP_BTF, HAVE_USER_BTF, HAVE_DEVICE_BTF, HAVE_TLS_BTF or
-    HAVE_DROP_BTF = 1; with DROP_HAS_REASON and DROP_HAS_SOCKET = 1 where the tracepoint kfree_skb has these;
-    with the numbers of CAST_STRUCTS and CAST_FUNCTION, and HAVE_CAST = 1, where the kernel has that function.
+    With HAVE_BTF = 1, and where the kernel has `TCP_MEMBERS`, `USER_MEMBERS`, `DEVICE_MEMBERS`,
+    `TLS_MEMBERS`, `DROP_MEMBERS` or `QUICK_MEMBERS` too, these with HAVE_TCP_BTF, HAVE_USER_BTF,
+    HAVE_DEVICE_BTF, HAVE_TLS_BTF, HAVE_DROP_BTF or HAVE_QUICK_BTF = 1; with DROP_HAS_REASON and
+    DROP_HAS_SOCKET = 1 where the tracepoint kfree_skb has these; with the numbers of CAST_STRUCTS and
+    CAST_FUNCTION, and HAVE_CAST = 1, where the kernel has that function.
     """
     try:
         btf = Btf(path.read_bytes())
@@ -303,6 +318,7 @@ def kernel_offsets(path: pathlib.Path = VMLINUX) -> dict[str, int]:
         "HAVE_DEVICE_BTF": DEVICE_MEMBERS,
         "HAVE_TLS_BTF": TLS_MEMBERS,
         "HAVE_DROP_BTF": DEVICE_MEMBERS + DROP_MEMBERS,
+        "HAVE_QUICK_BTF": QUICK_MEMBERS,
     }
     for name, more in further.items():
         with contextlib.suppress(KeyError):

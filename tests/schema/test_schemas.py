@@ -89,6 +89,7 @@ def test_recorder_reads_every_kernel_member_that_programs_use():
     programs = "".join(path.read_text() for path in load.data_dir("bpf").glob("*.c"))
     used = set(re.findall(r"\bOFF_\w+", programs))
     further = (btf.TCP_MEMBERS, btf.USER_MEMBERS, btf.DEVICE_MEMBERS, btf.TLS_MEMBERS, btf.DROP_MEMBERS)
+    further += (btf.QUICK_MEMBERS,)
     members = {member for members in (btf.MEMBERS, *further) for member in members}
     assert used == {f"OFF_{struct}_{member.replace('.', '_')}" for struct, member in members}
 

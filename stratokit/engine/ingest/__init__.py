@@ -7,6 +7,7 @@ names of files. The second turns packets and system calls, window by window, int
 
 from __future__ import annotations
 
+import collections
 import json
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from stratokit.engine.ingest import (
     losses,
     owners,
     packets,
+    payloads,
     plaintext,
     processes,
     sockets,
@@ -55,13 +57,14 @@ def ingest(
     found = survey(reader)
     with CaptureWriter(out, _metadata(found, chain) | _secrets(found)) as writer:
         context, call_rows, tls_rows = _small_tables(found, writer)
+        at_sockets = packets.Packets(found, context)
         makers: dict[str, tuple[str, Callable[[Batch], pa.Table]]] = {
-            "packet": ("packet", packets.Packets(found, context).rows),
+            "packet": ("packet", at_sockets.rows),
             "frame": ("packet", frames.Frames(found, context).rows),
             "drop": ("drop", drops.Drops(found, context).rows),
         }
-        unreadable = _bulk(reader, found, writer, makers, call_rows, tls_rows)
-        lost = losses.losses(found, unreadable)
+        unreadable = _bulk(reader, found, writer, makers, call_rows, tls_rows, at_sockets.payloads)
+        lost = losses.losses(found, unreadable, at_sockets.payloads.missing)
         writer.write("loss", _arrow(lost))
     return dict(lost.group_by("counter").agg(pl.col("amount").sum()).sort("counter").iter_rows())
 
@@ -164,12 +167,21 @@ def _bulk(
     makers: dict[str, tuple[str, Callable[[Batch], pa.Table]]],
     call_rows: syscalls.Syscalls,
     tls_rows: plaintext.Plaintext,
+    shared: payloads.Payloads,
 ) -> int:
     """Second pass; returns the number of unreadable records. `makers`: kind and rows of each event."""
     unreadable = 0
+    lead: collections.deque[memoryview] = collections.deque(maxlen=payloads.WINDOWS_MOST)
     for chunk in reader.chunks(1):
-        if chunk.type != spool.EVENTS or chunk.lead:
+        if chunk.type != spool.EVENTS:
             continue
+        if chunk.lead:
+            lead.append(chunk.payload)
+            continue
+        while lead:
+            before, _ = events.split(lead.popleft(), found.layouts)
+            if (sent := before.get("packet")) is not None:
+                shared.remember(sent)
         batches, bad = events.split(chunk.payload, found.layouts)
         unreadable += bad
         if (calls := batches.get("syscall")) is not None and (table := call_rows.rows(calls)) is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SCHEMA = {"ts": pl.Int64, "counter": pl.String, "amount": pl.UInt64, "span_ns": pl.UInt64}
 
 
-def losses(found: Survey, unreadable: int) -> pl.DataFrame:
+def losses(found: Survey, unreadable: int, without_payload: int) -> pl.DataFrame:
     """What the kernel and the recorder counted, and what this conversion found missing."""
     rows: list[tuple[int, str, int, int]] = []
     # A segment counts from where its rows begin.
@@ -47,6 +47,7 @@ def losses(found: Survey, unreadable: int) -> pl.DataFrame:
         ("segment_missing", damage.segments),
         ("event_unreadable", unreadable),
         ("event_missing", max(missing - unreadable, 0)),
+        ("packet_payload_missing", without_payload),
     ):
         if amount:
             rows.append((end, name, amount, 0))

@@ -12,9 +12,9 @@ from stratokit.dissect.columns import packet_columns
 from stratokit.dissect.packets import dissect
 from stratokit.engine.ingest.interfaces import Interfaces
 from stratokit.engine.ingest.owners import with_owner
+from stratokit.engine.ingest.payloads import Payloads
 from stratokit.engine.ingest.processes import with_process
 from stratokit.engine.ingest.sightings import Sightings, packet_hashes
-from stratokit.formats import events
 from stratokit.streams.flows import FlowTable
 from stratokit.streams.packet_flows import flow_columns
 
@@ -37,16 +37,17 @@ class Packets:
         self._flows = FlowTable()
         self._sightings = Sightings()
         self._interfaces = Interfaces(found)
+        self.payloads = Payloads()
 
     def rows(self, batch: Batch) -> pa.Table:
         """Rows of one span, sorted by time."""
         ts = self._clock.utc_ns(batch.fixed["ts_ns"])
-        order = np.argsort(ts, kind="stable")
-        starts, lengths = batch.sections["data"]
-        data, offsets = events.gather(batch.data, starts[order], lengths[order])
-        fixed, ts, lengths = batch.fixed[order], ts[order], lengths[order]
+        batch = batch.ordered(np.argsort(ts, kind="stable"))
+        fixed, ts = batch.fixed, np.sort(ts)
+        data, offsets, lengths = self.payloads.whole(batch)
+        cap_lens = lengths.astype(np.uint32)
         found = dissect(
-            data, offsets[:-1], fixed["cap_len"], fixed["orig_len"], np.full(ts.size, LINKTYPE_RAW, np.uint16)
+            data, offsets[:-1], cap_lens, fixed["orig_len"], np.full(ts.size, LINKTYPE_RAW, np.uint16)
         )
         outgoing = fixed["direction"] == OUT
         frames = self._sightings.number(packet_hashes(data, offsets[:-1], lengths), ts, outgoing)
@@ -62,7 +63,7 @@ class Packets:
                 "ifindex": fixed["ifindex"],
                 "link_type": np.full(ts.size, LINKTYPE_RAW, np.uint16),
                 "orig_len": fixed["orig_len"],
-                "cap_len": fixed["cap_len"],
+                "cap_len": cap_lens,
                 "gso_segments": fixed["gso_segments"],
             },
         )
