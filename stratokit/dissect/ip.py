@@ -31,14 +31,17 @@ MAPPED = u64(0xFFFF0000)
 
 
 @routine
-def _fragment(start: int, at: int, cap: int, wire: int, bits: int, row: Row) -> None:
-    """Fields that both versions have: offset in 8 bytes, more fragments; what follows is the fragment."""
+def _fragment(start: int, at: int, cap: int, wire: int, bits: int, whole: bool, row: Row) -> None:
+    """Fields that both versions have: offset in 8 bytes, more fragments; what follows is the fragment.
+
+    `whole`: the frame is as long as the IP header says.
+    """
     row.layers |= IS_FRAGMENT
     row.fragment_offset = bits >> 1
     row.fragment_more = bits & 1
     row.fragment_at = min(at, cap) - start
     row.fragment_len = max(wire - at, 0)
-    row.fragment_whole = wire <= cap
+    row.fragment_whole = whole and wire <= cap
 
 
 @kernel
@@ -67,10 +70,12 @@ def ipv4(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -
 
     header = (first & 15) * 4
     total = be16(data, at + 2, cap)
+    whole = True
     # Zero is what segmentation offload leaves in packets that are longer than 16 bits can say.
     if total:
         if header < 20 or total < header:
             return STOP_LENGTH, at, cap, wire
+        whole = at + total <= wire
         wire = min(wire, at + total)
         cap = min(cap, wire)
     elif header < 20:
@@ -80,13 +85,13 @@ def ipv4(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -
         return stop, at, cap, wire
     bits = be16(data, at + 6, cap)
     if bits & 0x3FFF:  # more fragments, or not the first
-        _fragment(start, at + header, cap, wire, (bits & 0x1FFF) << 4 | bits >> 13 & 1, row)
+        _fragment(start, at + header, cap, wire, (bits & 0x1FFF) << 4 | bits >> 13 & 1, whole, row)
         row.fragment_id = row.ip_id
         row.fragment_proto = proto
         if bits & 0x1FFF:
             return STOP_FRAGMENT, at, cap, wire
     if proto == AUTHENTICATION:
-        return _extensions(data, start, at + header, cap, wire, proto, row)
+        return _extensions(data, start, at + header, cap, wire, proto, True, row)
     return proto, at + header, cap, wire
 
 
@@ -109,22 +114,23 @@ def ipv6(data: np.ndarray, start: int, at: int, cap: int, wire: int, row: Row) -
         row.dst_ip[k] = le64(data, at + 24 + 8 * k, cap)
     length = be16(data, at + 4, cap)
     # Zero stands in jumbograms (RFC 2675) and in what segmentation offload makes of more than 64 KiB.
+    whole = at + 40 + length <= wire
     if length:
         wire = min(wire, at + 40 + length)
         cap = min(cap, wire)
-    return _extensions(data, start, at + 40, cap, wire, u8(data, at + 6, cap), row)
+    return _extensions(data, start, at + 40, cap, wire, u8(data, at + 6, cap), whole, row)
 
 
 @routine
 def _extensions(
-    data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, row: Row
+    data: np.ndarray, start: int, at: int, cap: int, wire: int, proto: int, whole: bool, row: Row
 ) -> tuple[int, int, int, int]:
     """The chain up to the transport header, or to where it is cut or a later fragment begins."""
     proto, at, fragment_at = walk(data, at, cap, wire, proto)
     if fragment_at >= 0:
         bits = be16(data, fragment_at + 2, cap)
         if bits & 0xFFF9:  # an atomic fragment is whole (RFC 6946)
-            _fragment(start, fragment_at + 8, cap, wire, (bits >> 3) << 4 | bits & 1, row)
+            _fragment(start, fragment_at + 8, cap, wire, (bits >> 3) << 4 | bits & 1, whole, row)
             row.fragment_id = be32(data, fragment_at + 4, cap)
             row.fragment_proto = u8(data, fragment_at, cap)
             if bits & 0xFFF8:

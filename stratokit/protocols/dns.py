@@ -55,7 +55,7 @@ TABLE = Table(
         Column("qname", "text", "Name asked for, without the final dot; the root is a dot."),
         Column("qtype", "u16", "Type asked for: 1 A, 28 AAAA, ..."),
         Column("qtype_name", "text", "Its name, or TYPE and the number."),
-        Column("qclass", "u16", "Class asked for: 1 Internet; multicast DNS sets the upper bit."),
+        Column("qclass", "u16", "Class asked for: 1 Internet."),
         Column("rcode", "u16", "Response code: 0 no error, 2 server failure, 3 no such name, ..."),
         Column("rcode_name", "text", "Its name: NOERROR, SERVFAIL, NXDOMAIN, ..."),
         Column(
@@ -123,14 +123,22 @@ def _taken(
 
 
 def _with_questions(messages: pl.DataFrame) -> pl.DataFrame:
-    """A response without a question, as some servers send on errors, answers the query before it."""
+    """A response without a question, as some servers send on errors, answers the query before it. An inverse
+    query has none; its response does (RFC 1035 section 6.4)."""
     bare = messages.filter(pl.col("qtype").is_null() & (pl.col("transport") != "mdns"))
     if bare.is_empty():
         return messages
     ends = ["party", "id"]
+    known = {
+        name: pl.when(pl.col("qtype").is_not_null()).then(name) for name in ("qname", "qtype", "name_hash")
+    }
     filled = (
-        pl.when(pl.col("qtype").is_not_null()).then(name).forward_fill().over(ends).alias(name)
-        for name in ("qname", "qtype", "name_hash")
+        pl.when("is_response")
+        .then(value.forward_fill())
+        .otherwise(value.backward_fill())
+        .over(ends)
+        .alias(name)
+        for name, value in known.items()
     )
     concerned = messages.join(bare.select(ends).unique(), on=ends, how="semi").with_columns(filled)
     rest = messages.join(bare.select(ends), on=ends, how="anti")

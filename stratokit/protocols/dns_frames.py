@@ -130,13 +130,16 @@ def _frames(source: Messages, begin: int, number: int, found: Any) -> tuple[pl.D
             "qtype": rows[:, dm.QTYPE],
             "qclass": rows[:, dm.QCLASS],
             "ttl": rows[:, dm.TTL],
+            "answer_count": rows[:, dm.ANSWERS],
             **columns,
         }
     )
-    missing = ("edns_size", "dnssec_ok", "extended_error", "qtype", "qclass", "ttl")
+    missing = ("edns_size", "dnssec_ok", "extended_error", "qtype", "qclass", "ttl", "answer_count")
     frame = frame.with_columns(pl.when(pl.col(name) >= 0).then(name).alias(name) for name in missing)
     frame = frame.with_columns(pl.col("dnssec_ok") & _DNSSEC_OK != 0).cast(_NARROW)
-    frame = frame.hstack(source.packets[message])
+    # The upper bit of multicast asks for an answer to the asker alone (RFC 6762 section 5.4).
+    qclass = pl.when(transport="mdns").then(pl.col("qclass") & 0x7FFF).otherwise("qclass")
+    frame = frame.hstack(source.packets[message]).with_columns(qclass=qclass)
     return frame, _owners(rows, records, first, number + begin)
 
 

@@ -26,10 +26,11 @@ _SURE, _NOT = 1, 2
 _EXTENDED_ERROR = 15  # option code, RFC 8914 section 2
 
 # A message's question is a row of these; of further questions of the same message FIRST is 0. FLAGS is the
-# second word of the header. SHORT: bytes are missing at the end, or do not fit.
+# second word of the header, ANSWERS how many answers it announces. SHORT: bytes are missing at the end, or do
+# not fit.
 ID, FLAGS, RCODE, QTYPE, QCLASS, NAME, NAME_SIZE, NAME_HASH, FIRST, SHORT, TTL = range(11)
-EDNS_SIZE, EDNS_FLAGS, EDE, EDE_TEXT, EDE_TEXT_SIZE, MESSAGE, RECORDS = range(11, 18)
-COLUMNS = 18
+EDNS_SIZE, EDNS_FLAGS, EDE, EDE_TEXT, EDE_TEXT_SIZE, MESSAGE, RECORDS, ANSWERS = range(11, 19)
+COLUMNS = 19
 # A record: section (0 answers, 1 authority, 2 additional), type, end of its text, hash of its owner's name.
 SECTION, KIND, TEXT_END, OWNER_HASH = range(4)
 RECORD_COLUMNS = 4
@@ -150,7 +151,7 @@ def _read_question(
 @routine
 def _begin_row(data: np.ndarray, start: int, row: np.ndarray, i: int, names_end: int) -> None:
     row[ID], row[FLAGS], row[MESSAGE] = be16(data, start), be16(data, start + 2), i
-    row[RCODE], row[FIRST], row[SHORT] = row[FLAGS] & 15, 1, 0
+    row[RCODE], row[FIRST], row[SHORT], row[ANSWERS] = row[FLAGS] & 15, 1, 0, be16(data, start + 6)
     row[NAME], row[NAME_SIZE], row[NAME_HASH] = names_end, -1, 0
     for column in (QTYPE, QCLASS, TTL, EDNS_SIZE, EDNS_FLAGS, EDE, EDE_TEXT_SIZE):
         row[column] = -1
@@ -197,8 +198,8 @@ def _read_questions(
     questions, after, p = be16(data, start + 4), named, start + HEADER_BYTES
     if questions:
         p, after = _read_question(data, start, p, end, rows[m], names, named)
-    elif not rows[m, FLAGS] & IS_RESPONSE:
-        p = -1
+    elif not rows[m, FLAGS] & IS_RESPONSE and be16(data, start + 6) == 0:
+        p = -1  # of queries only inverse ones ask by an answer instead (RFC 1035 section 6.4)
     first_end, more, left_out = p, 1, 0
     for q in range(1, questions):
         if p < 0:
@@ -206,7 +207,7 @@ def _read_questions(
         if q < QUESTIONS_LIMIT and after - named <= budget:
             _begin_row(data, start, rows[m + q], i, after)
             p, after = _read_question(data, start, p, end, rows[m + q], names, after)
-            rows[m + q, FIRST] = 0
+            rows[m + q, FIRST], rows[m + q, ANSWERS] = 0, -1
             more += p >= 0
         else:
             p = skip_name(data, p, end)
@@ -265,6 +266,10 @@ def read_messages(
                 data, start, p, end, row, records, texts, (count, text_end, multicast[i])
             )
         row[SHORT] = behind != end
+        if row[SHORT] and be16(data, start + 4) == 0 and not row[FLAGS] & IS_RESPONSE:
+            counts[0] += known[i]
+            verdict[flow[i]] = verdict[flow[i]] or _NOT
+            continue
         if doubted and verdict[flow[i]] == 0 and _is_surely_dns(data, start, row, question_end):
             verdict[flow[i]] = _SURE
         if doubted and verdict[flow[i]] != _SURE:

@@ -30,7 +30,7 @@ TABLE = Table(
         *(Column(f"is_{name}", "bool", f"True for {title}, else null.") for name, title in _WORDS.items()),
         Column("is_response", "bool", "Whether it is a response."),
         *(column for column in dns.TABLE.columns if column.name in _SHARED),
-        Column("answer_count", "u32", "Answer records that could be read."),
+        Column("answer_count", "u16", "Answer records, as the header says."),
     ),
     (
         *(FilterField(name, (f"is_{name}",), f"Messages of {title}.") for name, title in _WORDS.items()),
@@ -52,7 +52,6 @@ def _messages(capture: PacketSource) -> pl.DataFrame:
             for name in _WORDS
         ),
         *(pl.when("is_response").then(name).alias(name) for name in _OF_RESPONSES),
-        answer_count=pl.col("answers").list.len(),
     )
 
 

@@ -59,6 +59,7 @@ TABLE = Table(
             "request_stall_ns", "s64", "How long windows of HTTP/2 kept the client from sending on.", "ns"
         ),
         Column("response_stall_ns", "s64", "How long they kept the server from sending on.", "ns"),
+        Column("request_content_type", "text", "Field Content-Type of the request."),
         *END_COLUMNS,
     ),
     (
@@ -68,7 +69,9 @@ TABLE = Table(
         FilterField("http.host", ("host",), "Field Host."),
         FilterField("http.user_agent", ("user_agent",), "Field User-Agent."),
         FilterField("http.response.code", ("status",), "Status code of the response."),
-        FilterField("http.content_type", ("content_type",), "Field Content-Type of the response."),
+        FilterField(
+            "http.content_type", ("content_type", "request_content_type"), "Field Content-Type, of either."
+        ),
         FilterField("http.content_encoding", ("content_encoding",), "Its Content-Encoding."),
         FilterField("http2.streamid", ("stream_id",), "Stream of HTTP/2."),
         FilterField("http2.rst_stream.error", ("reset",), "Error code with which the stream was reset."),
@@ -89,7 +92,7 @@ def _rows(capture: PacketSource) -> pl.DataFrame:
         return pl.DataFrame(schema=frame_schema(TABLE))
     start, end = pl.col("ts_request"), pl.col("ts_response")
     fold = r"[ \t]*\r?\n[ \t]+"  # obs-fold means one blank (RFC 9112 section 5.2)
-    texts = pl.col("host", "user_agent", "content_type", "content_encoding")
+    texts = pl.col("host", "user_agent", "content_type", "content_encoding", "request_content_type")
     rows = _with_upgraded(pl.concat(parts, how="diagonal_relaxed")).with_columns(
         texts.str.replace_all(fold, " "),
         latency_ns=end - start,

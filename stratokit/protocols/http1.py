@@ -97,6 +97,7 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
         "path": _text(runs, asked, hm.TARGET),
         "host": _text(runs, asked, hm.HEAD + HOST),
         "user_agent": _text(runs, asked, hm.HEAD + AGENT),
+        "request_content_type": _text(runs, asked, hm.HEAD + TYPE),
         "version_digit": asked[:, hm.VERSION],
         "request": np.arange(len(asked)),
     }

@@ -132,7 +132,9 @@ def parse(runs: ByteRuns, asking: NDArray[np.int64]) -> Parsed:
         "http2_unread_blocks": int(conns[:, row_of.UNREAD_BLOCKS].sum()),
         "http2_streams_dropped": int(dropped),
     }
-    grpc = pl.any_horizontal(pl.col("request_type", "content_type").str.starts_with("application/grpc"))
+    grpc = pl.any_horizontal(
+        pl.col("request_content_type", "content_type").str.starts_with("application/grpc")
+    )
     seen = pl.col("ts_request").is_not_null() | pl.col("ts_response").is_not_null()
     parts = {
         "grpc": lambda: rows().filter(grpc),
@@ -192,7 +194,7 @@ def _rows_of_streams(
             "user_agent": texts(row_of.AGENT),
             "content_type": texts(row_of.TYPE),
             "content_encoding": texts(row_of.ENCODING),
-            "request_type": texts(row_of.ASKED_TYPE),
+            "request_content_type": texts(row_of.ASKED_TYPE),
             "grpc_status": texts(row_of.GRPC_STATUS),
             "grpc_message": texts(row_of.GRPC_MESSAGE),
             "grpc_timeout": texts(row_of.TIMEOUT),

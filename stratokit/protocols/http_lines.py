@@ -123,11 +123,28 @@ def known_method(data: np.ndarray, p: int, end: int) -> int:
 
 
 @routine
+def _cut_request_line(data: np.ndarray, p: int, space: int, end: int) -> tuple[int, int, int, int]:
+    """As `request_line`, of one whose line feed is missing; of a target that is cut the size is -1."""
+    target = space + 1
+    if target >= end or data[target] != SLASH or not known_method(data, p, end):
+        return -1, 0, 0, 0
+    stop = target
+    while stop < end and data[stop] != SP:
+        stop += 1
+    k = 0
+    while k < _HTTP1.size and stop + 1 + k < end and data[stop + 1 + k] == _HTTP1[k]:
+        k += 1
+    is_whole = stop < end and (k == _HTTP1.size or stop + 1 + k == end)
+    return space, target, (stop if is_whole else target - 1), end
+
+
+@routine
 def request_line(data: np.ndarray, p: int, end: int) -> tuple[int, int, int, int]:
     """(end of method, start of target, end of target, line feed) of a request line at p (RFC 9112 section 3).
 
     The first is -1 where no request line begins at p. A target may hold spaces, and the version may be
-    missing behind a well-known method and a path, as careless clients send.
+    missing behind a well-known method and a path, as careless clients send. Where such a line is cut, its end
+    stands for the line feed.
     """
     i = p
     while i < end and i - p < 32 and _is_method_byte(data[i]):
@@ -136,7 +153,7 @@ def request_line(data: np.ndarray, p: int, end: int) -> tuple[int, int, int, int
         return -1, 0, 0, 0
     feed = line_end(data, i, min(end, p + HEAD_LIMIT_BYTES))
     if feed < 0:
-        return -1, 0, 0, 0
+        return _cut_request_line(data, p, i, end) if end - p < HEAD_LIMIT_BYTES else (-1, 0, 0, 0)
     last = feed - 1 if data[feed - 1] == CR else feed
     while last > i and data[last - 1] == SP:
         last -= 1

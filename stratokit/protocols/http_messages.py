@@ -19,6 +19,7 @@ from stratokit.protocols.http_lines import (
     CR,
     CUT,
     HEAD_FIELDS,
+    HEAD_LIMIT_BYTES,
     LF,
     TOO_LONG,
     UPGRADE,
@@ -46,7 +47,7 @@ _HEAD = np.frombuffer(b"HEAD", np.uint8)
 
 @routine
 def _start_line(data: np.ndarray, p: int, end: int, is_request: bool, message: np.ndarray) -> int:
-    """Read the start line at p into `message`; the position behind it, or -1 where none is there in full."""
+    """Read the start line at p into `message`; the position behind it, `end` where it is cut, or -1."""
     if is_request:
         method_end, target, target_end, feed = request_line(data, p, end)
         if method_end < 0:
@@ -54,14 +55,17 @@ def _start_line(data: np.ndarray, p: int, end: int, is_request: bool, message: n
         message[METHOD], message[METHOD + 1] = p, method_end - p
         message[TARGET], message[TARGET + 1] = target, target_end - target
         message[VERSION] = version_at(data, max(feed - (9 if data[feed - 1] == CR else 8), p), feed)
-        return feed + 1
+        return min(feed + 1, end)
     status = status_at(data, p, end)
-    feed = line_end(data, p, end) if status >= 0 else -1
-    if feed < 0:
+    if status < 0:
+        return -1
+    limit = min(end, p + HEAD_LIMIT_BYTES)
+    feed = line_end(data, p, limit)
+    if feed < 0 and limit < end:
         return -1
     message[STATUS] = status
     message[VERSION] = version_at(data, p, end)
-    return feed + 1
+    return feed + 1 if feed >= 0 else end
 
 
 @routine

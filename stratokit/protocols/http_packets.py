@@ -34,6 +34,7 @@ TABLE = Table(
         FilterField("http.request", ("is_request",), "True for requests."),
         FilterField("http.response", ("is_response",), "True for responses."),
         *(field for field in http.TABLE.fields if set(field.columns) <= {*_REQUEST, "host", *_RESPONSE}),
+        FilterField("http.content_type", ("content_type",), "Field Content-Type."),
         FilterField("http.time", ("time_ns",), "From the request's to the response's last byte."),
         FilterField("http.request.full_uri", ("uri",), "Target of the request with its host."),
         FilterField("http.request_in", ("request_frame",), "Packet of the request to this response."),
@@ -42,13 +43,26 @@ TABLE = Table(
 )
 
 
+def _scheme(capture: PacketSource) -> pl.Expr:
+    """That of the URI: https in conversations that secrets opened."""
+    plain = pl.lit("http")
+    if not getattr(capture, "secrets", None):
+        return plain
+    from stratokit.protocols import tls
+
+    opened = tls.build(capture).filter("decrypted").select("flow_id").collect()["flow_id"]
+    return pl.when(pl.col("flow_id").is_in(opened.implode())).then(pl.lit("https")).otherwise(plain)
+
+
 def _messages(capture: PacketSource) -> pl.DataFrame:
     rows = http.build(capture).filter(pl.col("stream_id").is_null()).collect()  # HTTP/2 has streams
-    has_host = pl.col("host").is_not_null() & pl.col("path").str.starts_with("/")
-    uri = pl.when(has_host).then(pl.format("http://{}{}", "host", "path")).otherwise("path")
+    is_path = pl.col("path").str.contains("^[/*]")
+    uri = pl.when(is_path).then(pl.format("{}://{}{}", _scheme(capture), "host", "path")).otherwise("path")
+    uri = pl.when(pl.col("host").is_not_null()).then(uri)
     requests = rows.filter(pl.col("request_last_frame").is_not_null()).select(
         *_REQUEST,
         "host",
+        content_type="request_content_type",
         frame="request_last_frame",
         is_request=pl.lit(value=True),
         uri=uri,

@@ -6,6 +6,7 @@ which are not TLS.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,19 @@ class Stream:
                 break
             out += self._pieces[offset, size][0][len(out) - offset :]
         return bytes(out)
+
+    def arrivals(self) -> list[tuple[int, dict[str, Any]]]:
+        """How many bytes from the first on were there, with each packet that made it more."""
+        waiting: list[tuple[int, int]] = []
+        reached, found = 0, []
+        for (offset, size), (_, packet) in self._pieces.items():
+            heapq.heappush(waiting, (offset, offset + size))
+            before = reached
+            while waiting and waiting[0][0] <= reached:
+                reached = max(reached, heapq.heappop(waiting)[1])
+            if reached > before:
+                found.append((reached, packet))
+        return found
 
     def packet_at(self, position: int) -> dict[str, Any] | None:
         """The first that had the byte there."""

@@ -2,13 +2,16 @@
 
 The word `tls` alone means those in which a record begins, too.
 
-A stream is read from its first record to the first gap. What is encrypted has a record's fields alone: with
-TLS 1.3 (RFC 8446) the records of application data, before it all handshake behind ChangeCipherSpec. Left out:
-what is inside when there are secrets, TLS in QUIC, DTLS.
+A stream is read from its first record on; behind missing bytes, or bytes that are no record, from the next
+packet that begins with one. What is encrypted has a record's fields alone: with TLS 1.3 (RFC 8446) the
+records of application data, before it all handshake behind ChangeCipherSpec, and all of which the hello was
+not seen. Of QUIC the hellos have their fields. Left out: what is inside when there are secrets, DTLS.
 """
 
 from __future__ import annotations
 
+import bisect
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +20,7 @@ import polars as pl
 from stratokit.dissect.layers import i64
 from stratokit.formats.source import forget_pages
 from stratokit.kernels import kernel, routine
+from stratokit.protocols import over_tcp, quic
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.buffers import be16, with_room, with_rows
 from stratokit.protocols.over_tcp import GROUP_BYTES, HEAD_BYTES, Heads
@@ -25,6 +29,7 @@ from stratokit.protocols.tls_streams import TLS13, find_start, recognise
 from stratokit.schema.model import Column
 from stratokit.schema.tables import FilterField, PacketFields, Table
 from stratokit.streams import reassembly
+from stratokit.streams.byte_runs import piece_at
 from stratokit.streams.source import deferred, frame_schema
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from stratokit.streams.byte_runs import ByteRuns
     from stratokit.streams.source import PacketSource
 
-_HEARTBEAT = 24  # RFC 6520
+_HTTPS = 443
 _LEVEL, _DESCRIPTION = 5, 6
 # A record: its stream, type, version, length, last byte, of a plain alert level and description, or -1; its
 # first byte. One that is cut has no type.
@@ -82,7 +87,7 @@ def _read_record(data: np.ndarray, p: int, end: int, stream: int, row: np.ndarra
     """Fill the row of the record at p: where it ends, or -1 where none begins."""
     kind, length = i64(data[p]), i64(be16(data, p + 3))
     behind = p + tr.RECORD_HEADER_BYTES + length
-    if data[p + 1] != 3 or not tr.CHANGE_CIPHER_SPEC <= kind <= _HEARTBEAT:
+    if data[p + 1] != 3 or not tr.CHANGE_CIPHER_SPEC <= kind <= tr.HEARTBEAT:
         return i64(-1)
     row[0], row[1], row[2], row[3], row[4] = stream, kind, be16(data, p + 1), length, behind - 1
     row[_LEVEL], row[_DESCRIPTION], row[_FIRST] = -1, -1, p
@@ -115,8 +120,39 @@ def _read_messages(
     return messages, m, is_tls13
 
 
+@routine
+def _next_record(data: np.ndarray, p: int, end: int, piece_start: np.ndarray) -> Any:
+    """The first place from p on where a packet begins with a record, or -1."""
+    if p >= end:
+        return i64(-1)
+    k = i64(piece_at(piece_start, p))
+    if piece_start[k] < p:
+        k += 1
+    while k < piece_start.size and piece_start[k] + tr.RECORD_HEADER_BYTES <= end:
+        if tr.is_record(data, piece_start[k], end):
+            return i64(piece_start[k])
+        k += 1
+    return i64(-1)
+
+
 @kernel
-def _read(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, asking: np.ndarray) -> Any:
+def _goes_on(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Whether either stream of each conversation begins with a record."""
+    found = np.zeros((bounds.size - 1) // 2, np.bool_)
+    for s in range(bounds.size - 1):
+        start, end = bounds[s], bounds[s + 1]
+        found[s // 2] |= start + tr.RECORD_HEADER_BYTES <= end and tr.is_record(data, start, end)
+    return found
+
+
+@kernel
+def _read(
+    data: np.ndarray,
+    run_bounds: np.ndarray,
+    run_start: np.ndarray,
+    piece_start: np.ndarray,
+    asking: np.ndarray,
+) -> Any:
     """(records, messages, plain handshake bytes) of all conversations, a server's before its client's."""
     records = np.empty((1024, _RECORD_COLUMNS), np.int64)
     messages = np.empty((256, _MESSAGE_COLUMNS), np.int64)
@@ -127,35 +163,40 @@ def _read(data: np.ndarray, run_bounds: np.ndarray, run_start: np.ndarray, askin
     for turn in range(2 * asking.size):
         k, side = turn // 2, 1 - turn % 2
         s = 2 * k + (asking[k] if side == 0 else 1 - asking[k])
-        run, changed = run_bounds[s], False
         is_tls13 &= side == 0
-        if run == run_bounds[s + 1]:
-            continue
-        p, end = find_start(data, run_start[run], run_start[run + 1], side), run_start[run + 1]
-        place[0] = place[1]
-        while p >= 0 and p + tr.RECORD_HEADER_BYTES <= end:
-            records = with_rows(records, n, 1)
-            row, body = records[n], p + tr.RECORD_HEADER_BYTES
-            p = _read_record(data, p, end, s, row)
-            if p < 0:
-                break
-            kind, is_plain = row[1], is_tls13 or not changed
-            n += 1
-            if kind == 0:
-                break
-            if kind == tr.ALERT and p - body == 2 and is_plain:
-                row[_LEVEL], row[_DESCRIPTION] = data[body], data[body + 1]
-            elif kind == tr.CHANGE_CIPHER_SPEC:
-                changed = True
-            elif kind == tr.HANDSHAKE and is_plain:
-                out = with_room(out, place[1], p - body)
-                for i in range(body, p):
-                    out[place[1]] = data[i]
-                    place[1] += 1
-                messages, m, chosen = _read_messages(out, place, n - 1, messages, m, hello)
-                is_tls13 |= chosen
-            elif kind == tr.APPLICATION_DATA and is_tls13:
-                row[1] = -kind
+        for run in range(run_bounds[s], run_bounds[s + 1]):
+            p, end, known = i64(run_start[run]), run_start[run + 1], False
+            first = find_start(data, p, end, side) if run == run_bounds[s] else i64(-1)
+            p = first if first >= 0 else _next_record(data, p, end, piece_start)
+            place[0] = place[1]
+            while p >= 0 and p + tr.RECORD_HEADER_BYTES <= end:
+                records = with_rows(records, n, 1)
+                row, start = records[n], p
+                body = p + tr.RECORD_HEADER_BYTES
+                p = _read_record(data, p, end, s, row)
+                if p < 0:
+                    known, place[0] = False, place[1]
+                    p = _next_record(data, body, end, piece_start)
+                    continue
+                kind = row[1]
+                n += 1
+                if kind == 0:
+                    break
+                if start == first or tr.is_hello(data, start, end, tr.CLIENT_HELLO + side):
+                    known = True
+                if kind == tr.ALERT and p - body == 2:
+                    row[_LEVEL], row[_DESCRIPTION] = data[body], data[body + 1]
+                elif kind == tr.CHANGE_CIPHER_SPEC:
+                    known &= is_tls13
+                elif kind == tr.HANDSHAKE and known:
+                    out = with_room(out, place[1], p - body)
+                    for i in range(body, p):
+                        out[place[1]] = data[i]
+                        place[1] += 1
+                    messages, m, chosen = _read_messages(out, place, n - 1, messages, m, hello)
+                    is_tls13 |= chosen
+                elif kind == tr.APPLICATION_DATA and is_tls13:
+                    row[1] = -kind
     return records[:n], messages[:m], out[: place[1]]
 
 
@@ -191,11 +232,11 @@ def _known(values: NDArray[np.int64]) -> pl.Series:
 
 
 def _of_messages(
-    plain: NDArray[np.uint8], messages: NDArray[np.int64], frame: pl.Series
+    plain: NDArray[np.uint8], messages: NDArray[np.int64], frame: pl.Series, transport: str
 ) -> list[pl.DataFrame]:
     client, server = (_hellos(plain, messages, kind) for kind in (tr.CLIENT_HELLO, tr.SERVER_HELLO))
     either = np.where(client[:, tr.LEGACY, None] >= 0, client, server)
-    told = hello_columns(plain, client, server, "t")
+    told = hello_columns(plain, client, server, transport)
     rows = pl.DataFrame(
         {
             "frame": frame,
@@ -227,7 +268,7 @@ def _of_messages(
 
 
 def _of(runs: ByteRuns, asking: NDArray[np.int64]) -> list[pl.DataFrame]:
-    records, messages, plain = _read(runs.data, runs.run_bounds, runs.run_start, asking)
+    records, messages, plain = _read(runs.data, runs.run_bounds, runs.run_start, runs.piece_start, asking)
     first, last = (
         pl.Series(runs.frame[runs.ready_row_at(records[:, place])]).cast(pl.UInt64) for place in (_FIRST, 4)
     )
@@ -244,14 +285,45 @@ def _of(runs: ByteRuns, asking: NDArray[np.int64]) -> list[pl.DataFrame]:
         }
     ).filter(pl.Series(kind != 0))
     parts = [rows, first.alias("frame").to_frame()]
-    return parts + _of_messages(plain, messages, last.gather(messages[:, 0])) if len(messages) else parts
+    if len(messages):
+        parts += _of_messages(plain, messages, last.gather(messages[:, 0]), "t")
+    return parts
+
+
+def _in_quic(capture: PacketSource) -> list[pl.DataFrame]:
+    """Hellos in QUIC's Initial packets, with the packets that complete them."""
+    datagrams = over_tcp.beside(capture, "tls")
+    assert datagrams is not None  # nobody lets these go
+    messages: list[tuple[int, int, int, int]] = []
+    frames, plain = [], bytearray()
+    for handshake in quic.handshakes(datagrams):
+        for stream in handshake.sides:
+            text, p = stream.bytes(), 0
+            arrivals = stream.arrivals()
+            while p + 4 <= len(text):
+                behind = p + 4 + int.from_bytes(text[p + 1 : p + 4], "big")
+                if behind > len(text):
+                    break
+                at = bisect.bisect_left(arrivals, behind, key=operator.itemgetter(0))
+                frames.append(arrivals[at][1]["frame"])
+                messages.append((0, text[p], len(plain) + p, behind - p - 4))
+                p = behind
+            plain += text
+    if not messages:
+        return []
+    frame = pl.Series("frame", frames, dtype=pl.UInt64)
+    return _of_messages(np.frombuffer(plain, np.uint8), np.array(messages, np.int64), frame, "q")
 
 
 def _messages(capture: PacketSource) -> pl.DataFrame:
-    parts = [pl.DataFrame(schema=frame_schema(TABLE))]
+    parts = [pl.DataFrame(schema=frame_schema(TABLE)), *_in_quic(capture)]
     for streams in reassembly.batches(capture):
-        asks = recognise(Heads(*streams.heads(HEAD_BYTES), streams.began))
-        for group, _ in streams.groups(asks >= 0, GROUP_BYTES):
+        heads = streams.heads(HEAD_BYTES)
+        asks = recognise(Heads(*heads, streams.began))
+        # Of connections that began before the capture, records that begin a packet tell.
+        wanted = (asks >= 0) | _goes_on(*heads) | streams.on_port(_HTTPS)
+        asks = np.maximum(asks, 0)
+        for group, _ in streams.groups(wanted, GROUP_BYTES):
             parts += _of(streams.byte_runs(group), asks[group])
             forget_pages()
     return pl.concat(parts, how="diagonal_relaxed")

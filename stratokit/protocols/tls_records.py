@@ -15,11 +15,15 @@ from stratokit.kernels import lean_routine, routine
 from stratokit.protocols.buffers import be16, with_room
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
+HEARTBEAT = 24  # RFC 6520
 CLIENT_HELLO, SERVER_HELLO, CERTIFICATE, SERVER_KEY_EXCHANGE = 1, 2, 11, 12
 SERVER_NAME, SUPPORTED_GROUPS, POINT_FORMATS, SIGNATURE_ALGORITHMS, ALPN = 0, 10, 11, 13, 16
 PRE_SHARED_KEY, EARLY_DATA, SUPPORTED_VERSIONS, KEY_SHARE, ENCRYPTED_HELLO = 41, 42, 43, 51, 0xFE0D
 
 RECORD_HEADER_BYTES = 5
+RECORD_LIMIT_BYTES = (1 << 14) + 2048  # RFC 5246 section 6.2.3
+# Drafts of TLS 1.3 have their number behind this; a ServerHello up to draft 21 has no session id.
+_DRAFT, _DRAFT_21 = 0x7F, 0x7F15
 # A stream's row: places in the buffer, -1 where there is none. HELLO_START is where its hello's record
 # begins, FINISHED the last byte of the first handshake record after ChangeCipherSpec, PROTECTED that of the
 # first record of application data, AGAIN that of the second. PLAIN is where its handshake bytes begin in the
@@ -43,12 +47,45 @@ _RETRY = np.frombuffer(
 
 
 @lean_routine
+def _begins(data: np.ndarray, p: int, end: int, kind: int) -> bool:
+    """Whether a message of that kind begins with the handshake records at p, which may be shorter than its
+    header: type 8, size 24 (of which the first byte is 0), version 16."""
+    at = 0
+    while p + RECORD_HEADER_BYTES < end and data[p] == HANDSHAKE and data[p + 1] == 3:
+        size = be16(data, p + 3)
+        for k in range(p + RECORD_HEADER_BYTES, min(p + RECORD_HEADER_BYTES + size, end)):
+            if (at == 0 and data[k] != kind) or (at == 1 and data[k] != 0):
+                return False
+            if at == 4:
+                return data[k] == 3 or (kind == SERVER_HELLO and data[k] == _DRAFT)
+            at += 1
+        if size == 0:
+            break
+        p += RECORD_HEADER_BYTES + size
+    return False
+
+
+@lean_routine
 def is_hello(data: np.ndarray, p: int, end: int, kind: int) -> Any:
     """Whether a handshake record with a hello of that kind begins at p."""
     if p < 0 or p + 11 > end or data[p] != HANDSHAKE or data[p + 1] != 3 or data[p + 2] > 4:
         return False
-    size = be16(data, p + 3)
-    return 4 <= size <= 1 << 14 and data[p + 5] == kind and data[p + 6] == 0 and data[p + 9] == 3
+    return be16(data, p + 3) <= 1 << 14 and _begins(data, p, end, kind)
+
+
+@lean_routine
+def is_record(data: np.ndarray, p: int, end: int) -> Any:
+    """Whether a record begins at p, and another one behind it as far as that is there."""
+    for _ in range(2):
+        if p + RECORD_HEADER_BYTES > end:
+            break
+        size = be16(data, p + 3)
+        if not CHANGE_CIPHER_SPEC <= data[p] <= HEARTBEAT or data[p + 1] != 3 or data[p + 2] > 4:
+            return False
+        if not 0 < size <= RECORD_LIMIT_BYTES:
+            return False
+        p += RECORD_HEADER_BYTES + size
+    return True
 
 
 @lean_routine
@@ -152,8 +189,10 @@ def _read_body(data: np.ndarray, p: int, end: int, is_client: bool, hello: np.nd
     hello[LEGACY] = hello[VERSION] = be16(data, p)
     hello[RANDOM] = p + 2
     p += 34  # version and random
-    hello[SESSION], hello[SESSION + 1] = p + 1, data[p]
-    p += 1 + data[p]
+    is_draft = not is_client and _DRAFT << 8 < hello[LEGACY] <= _DRAFT_21
+    if not is_draft:
+        hello[SESSION], hello[SESSION + 1] = p + 1, data[p]
+        p += 1 + data[p]
     if p + 3 > end:
         return False
     if is_client:
@@ -164,7 +203,7 @@ def _read_body(data: np.ndarray, p: int, end: int, is_client: bool, hello: np.nd
         p += 1 + data[p]  # compression methods
     else:
         hello[CIPHER] = be16(data, p)
-        p += 3
+        p += 2 if is_draft else 3
     if p + 2 > end:
         return True  # no extensions
     _keep(hello, EXTENSIONS, p + 2, be16(data, p), end)

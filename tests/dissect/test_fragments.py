@@ -177,6 +177,15 @@ def test_fragments_captured_in_part_keep_what_they_show() -> None:
     assert rows[1]["stop_reason"] == "fragment"
 
 
+@pytest.mark.parametrize("divide", DIVIDERS)
+def test_a_fragment_in_a_frame_that_is_too_short_shows_what_is_there(divide: Any) -> None:
+    """Its frame ends, also on the wire, before the packet that the IP header announces."""
+    one, two = divide(frames.udp(b"a" * 56), 17, 32)
+    rows = feed(Reassembler(), [one[:-4], two])
+    assert (rows[0]["dst_port"], rows[0]["payload_len"]) == (53, 20)
+    assert rows[1]["stop_reason"] == "fragment"
+
+
 def test_tcp_in_fragments_is_seen_once() -> None:
     rows = feed(Reassembler(), frames.fragments4(frames.tcp(b"a" * 64, options=bytes(4)), 6, 40))
     assert "tcp_seq" not in rows[0]

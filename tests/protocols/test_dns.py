@@ -448,6 +448,21 @@ def test_what_is_no_search(first: str, rcode: int, second: str, pause_ns: int) -
 
 # --- multicast -----------------------------------------------------------------------------------
 
+
+def test_an_inverse_query_has_an_answer_for_a_question() -> None:
+    asked = message(5, 0x0900, answers=(record(1, bytes([192, 0, 2, 1]), b"\0"),))
+    told = message(5, 0x8900, question(name("a.example"), 12), answers=(A,))
+    (row,) = exchange(asked, told)
+    assert (row["opcode"], row["qname"], row["latency_ns"], row["response_frame"]) == (1, "a.example", MS, 2)
+    (refused,) = exchange(asked, message(5, 0x8904))
+    assert (refused["qname"], refused["qtype"], refused["outcome"]) == (None, None, "notimp")
+
+
+def test_a_query_without_question_or_records_that_fit_is_none() -> None:
+    assert exchange(message(5, 0x0100)) == []
+    assert exchange(struct.pack(">HHHHHH", 5, 0x0100, 0, 9, 0, 0) + bytes(40)) == []
+
+
 GROUP, OTHER = End("224.0.0.251", 5353), End("10.0.0.9", 5353)
 ASKER = End("10.0.0.8", 5353)
 
@@ -468,7 +483,7 @@ def test_multicast_answers_find_every_question_by_name_and_type() -> None:
         ("mdns", "_ipp._tcp.local", 12, 1, MS, answers, 2),
         ("mdns", None, None, 0, None, answers, 3),
     ]
-    assert [row["qclass"] for row in found] == [1, 0x8001, None]
+    assert [row["qclass"] for row in found] == [1, 1, None]
 
 
 def test_a_responder_of_llmnr_answers_from_its_own_address() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from helpers.http_exchange import GET, OK, brief, rows
 from helpers.traffic import CLIENT, SERVER, Connection, Packets
 from hypothesis import given, settings
@@ -118,6 +119,40 @@ def test_packets_cut_short_by_the_snap_length() -> None:
     found = rows(packets)
     assert brief(found) == [("GET", f"/{n}", 200) for n in range(3)]
     assert [row["host"] for row in found] == ["h"] * 3
+
+
+@pytest.mark.parametrize(
+    ("kept", "path", "version", "status"),
+    [
+        (9, None, None, None),  # GET /0?a=
+        (13, None, None, 200),
+        (15, "/0?a=bcdef", None, 200),
+        (18, "/0?a=bcdef", None, 200),
+        (24, "/0?a=bcdef", "HTTP/1.1", 200),
+    ],
+)
+def test_start_lines_cut_short_by_the_snap_length(kept, path, version, status) -> None:
+    packets = Packets()
+    connection = Connection(packets)
+    for n in range(2):
+        connection.ask(b"GET /%d?a=bcdef HTTP/1.1\r\nHost: h\r\n\r\n" % n)
+        connection.answer(OK)
+    for row in packets.added:
+        row["data"] = row["data"][: 40 + kept]
+    found = rows(packets)
+    assert [row["path"] for row in found] == [path, path and "/1?a=bcdef"]
+    columns = ("method", "version", "status", "request_cut", "response_cut")
+    expected = ("GET", version, status, True, status and True)
+    assert [tuple(row[name] for name in columns) for row in found] == [expected] * 2
+
+
+def test_a_target_with_blanks_that_is_cut_is_not_guessed() -> None:
+    packets = Packets()
+    connection = Connection(packets)
+    connection.ask(b"GET /a b HT")
+    connection.lose(CLIENT, 20)
+    (row,) = rows(packets)
+    assert (row["method"], row["path"]) == ("GET", None)
 
 
 CONVERSATION = (

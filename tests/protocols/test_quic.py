@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -16,7 +17,8 @@ from helpers.tshark import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stratokit.protocols import quic, quic_packets, tls
+from stratokit.protocols import quic, quic_packets, tls, tls_packets
+from stratokit.protocols.base import Passes
 
 V1, V2 = 0x00000001, 0x6B3343CF
 ID, OTHER_ID = bytes.fromhex("8394c8f03e515708"), b"retried"
@@ -203,6 +205,20 @@ def test_tshark_opens_the_same_versions_with_the_same_salts(tmp_path: Path) -> N
     fields = ["-e", "frame.number", "-e", "tls.handshake.extensions_server_name"]
     lines = run("tshark", "-n", "-r", str(path), *hellos, *fields)[0].splitlines()
     assert lines == [f"{n + 1}\tshop.exa" for n in range(len(OF_TSHARK))]
+
+
+def test_hellos_have_fields_in_the_packets_that_complete_them() -> None:
+    packets = Packets()
+    packets.passes = Passes()
+    halves = crypto(ASKED[40:], 40), crypto(ASKED[:40])
+    for number, half in enumerate((*halves, halves[1])):
+        packets.datagram(CLIENT, SERVER, sealed(half, number=number))
+    packets.datagram(SERVER, CLIENT, sealed(crypto(TOLD), 1))
+    found = tls_packets.build(packets).collect()
+    assert found.filter(pl.col("sni") == "shop.exa")["frame"].to_list() == [2]
+    assert found.filter(handshake_type=2)["frame"].to_list() == [4]
+    assert found.filter(ciphersuite=0x1301)["frame"].to_list() == [2, 4]
+    assert found["ja4"].drop_nulls().item().startswith("q13d0103h3_")
 
 
 def test_a_refusal() -> None:

@@ -10,6 +10,7 @@ import synthetic
 from synthetic import MS, T0, Network, Side
 
 from stratokit.engine.capture import Capture
+from stratokit.schema import load
 
 SAMPLE = Path(__file__).parents[2] / "sample_captures" / "tls.parquet"
 
@@ -99,6 +100,58 @@ def test_a_plain_alert_and_a_record_that_never_ends(tmp_path):
     assert len(frames(capture, "tls.alert_message.level == 2 && tls.alert_message.desc == 40")) == 1
     assert len(frames(capture, "tls")) == 2
     assert frames(capture, "tls.record.length == 900") == []
+
+
+def test_records_of_a_connection_that_began_before(tmp_path):
+    """Its first packet begins inside of a record, the next with one."""
+    net = Network()
+    client, server = Side("10.0.0.1", 40001, 10, "curl"), Side("10.0.0.2", 443)
+    flow = net._flow()
+    for side, other, payload in (
+        (client, server, bytes(300)),
+        (client, server, record(23, b"\x01" * 40) + record(23, b"\x02" * 50)),
+        (server, client, record(23, b"\x03" * 60)),
+        (server, client, record(22, b"\x01" * 40)),  # it may be encrypted
+        (server, client, record(21, b"\x01\x00")),
+    ):
+        net._tcp(flow, side, other, T0 + MS * net.frames, synthetic.ACK, payload)
+    capture = Capture.open(synthetic.write(tmp_path / "late.parquet", packet=net.rows))
+    assert frames(capture, "tls.record.content_type == 23") == [2, 3]
+    assert frames(capture, "tls.record.length == 50") == [2]
+    assert frames(capture, "tls.handshake.type") == []
+    assert frames(capture, "tls.alert_message.desc == 0") == [5]
+
+
+def test_records_behind_missing_bytes(talk, tmp_path):
+    rows = talk.rows("packet").collect().to_dicts()
+    lost = next(n for n, row in enumerate(rows) if row["frame"] == frames(talk, "tls.handshake.type == 2")[0])
+    columns = {column.name for column in load.capture().of_kind("packet")} - {"kind"}
+    kept = [{k: v for k, v in row.items() if k in columns} for n, row in enumerate(rows) if n != lost]
+    capture = Capture.open(synthetic.write(tmp_path / "lossy.parquet", packet=kept))
+    assert len(frames(capture, "tls.handshake.type")) == 1
+    assert len(frames(capture, "tls.record.content_type == 20")) == 2
+    assert len(frames(capture, "tls.record.content_type == 21")) == 1
+
+
+def test_a_hello_in_records_shorter_than_its_header(tmp_path):
+    asked = hello(1, b"\x00\x04\xc0\x2f\x00\x9c")
+    pieces = b"".join(record(22, asked[k : k + 3]) for k in range(0, len(asked), 3))
+    net = Network()
+    net.tcp(Side("10.0.0.1", 40001, 10, "curl"), Side("10.0.0.2", 8443), T0, [(MS, pieces, MS, b"")])
+    capture = Capture.open(synthetic.write(tmp_path / "small.parquet", packet=net.rows))
+    assert len(frames(capture, "tls.handshake.ciphersuite == 0xc02f")) == 1
+    assert capture.table("tls").collect()["offered_ciphers"].list.len().to_list() == [2]
+
+
+def test_a_server_of_a_draft_of_tls_13(tmp_path):
+    told = b"\x7f\x14" + bytes(32) + b"\x13\x03" + b"\x00\x00"
+    answer = record(22, b"\x02" + len(told).to_bytes(3, "big") + told) + record(23, bytes(20))
+    net = Network()
+    asked = record(22, hello(1, b"\x00\x02\x13\x03"))
+    net.tcp(Side("10.0.0.1", 40001, 10, "curl"), Side("10.0.0.2", 443), T0, [(MS, asked, MS, answer)])
+    capture = Capture.open(synthetic.write(tmp_path / "draft.parquet", packet=net.rows))
+    assert len(frames(capture, "tls.handshake.type == 2 && tls.handshake.ciphersuite == 0x1303")) == 1
+    assert len(frames(capture, "tls.record.opaque_type == 23")) == 1
 
 
 @pytest.mark.parametrize("damage", range(0, 90, 7))
