@@ -57,6 +57,12 @@ class Source(abc.ABC):
     def window(self, start: int, size: int) -> np.ndarray:
         """Bytes from `start` on, read-only, fewer than `size` only at the end; `start` never goes back."""
 
+    def fill(self, start: int, out: np.ndarray) -> int:
+        """As `window`, into `out`; returns how many bytes."""
+        window = self.window(start, len(out))
+        out[: len(window)] = window
+        return len(window)
+
     @abc.abstractmethod
     def position(self) -> int:
         """How far the file itself was read, in bytes as they stand on disk: for progress."""
@@ -92,6 +98,14 @@ class MappedSource(Source):
         if len(self._in_use) > _WINDOWS_IN_USE and (old := self._in_use.popleft()()) is not None:
             _forget(old)
         return np.frombuffer(mapping, np.uint8)[skip:]
+
+    def fill(self, start: int, out: np.ndarray) -> int:
+        """See `Source`."""
+        got = 0
+        while got < len(out) and (more := os.preadv(self._file.fileno(), [out[got:].data], start + got)):
+            got += more
+        self._position = start + got
+        return got
 
     def position(self) -> int:
         """See `Source`."""

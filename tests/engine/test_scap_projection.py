@@ -14,7 +14,7 @@ from stratokit.engine.capture import Capture
 from stratokit.engine.scap import stream
 from stratokit.engine.scap.follower import fd_places
 from stratokit.engine.scap.projection import narrowed
-from stratokit.formats.scap import params
+from stratokit.formats.scap import params, reader
 from stratokit.formats.scap.params import PLACE
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
@@ -56,7 +56,8 @@ def test_a_name_alone_needs_no_payload():
 
 def test_columns_of_a_file_of_many_windows_are_the_same_alone(tmp_path):
     """Calls that wait while windows go by, more rows than are made at once, and other events between."""
-    waiting = [sb.event(0x216, n, 500 + n, 6, sb.s64(n % 5), sb.u32(n)) for n in range(40)]
+    waiting = [sb.event(0x216, n, 500 + n, 6, sb.s64(n % 5), sb.u32(n)) for n in range(5000)]
+    assert sum(map(len, waiting)) > reader.ROOM_BYTES
     long_write = sb.event(0x216, 60, 9, 9, sb.s64(50_000), b"y" * 50_000, sb.s64(7), sb.u32(50_000))
     calls = []
     for n in range(35_000):
@@ -71,10 +72,10 @@ def test_columns_of_a_file_of_many_windows_are_the_same_alone(tmp_path):
     assert path.stat().st_size > 2 * stream.SMALL_WINDOW_BYTES
     rows = Capture.open(path).rows("syscall")
     whole = rows.collect()
-    assert whole.height == 70_000 + 100 + 40 > stream.BATCH_ROWS
+    assert whole.height == 70_000 + 100 + 5000 > stream.BATCH_ROWS
     for names in (["tid", "fd_name"], ["duration_ns", "arg0", "ret"], ["ts", "syscall", "data"]):
         assert rows.select(names).collect().equals(whole.select(names)), names
-    assert rows.filter(pl.col("tid") >= 500).select("fd").collect()["fd"].len() == 40
+    assert rows.filter(pl.col("tid") >= 500).select("fd").collect()["fd"].len() == 5000
     assert rows.select("comm").head(10).collect().height == 10
     assert Capture.open(path).rows("event").select("tid").collect().height == 100
 

@@ -83,15 +83,17 @@ def decode(
     spans: np.ndarray,
     ends: np.ndarray,
     facts: np.ndarray,
+    looked_at: int,
 ) -> Any:
-    """Fill in what an event says and return which numbers it has, a bit each place.
+    """Fill in what an event's first `looked_at` parameters say and return which numbers they are, a bit each
+    place.
 
     A parameter without bytes is absent. `values` has NUMBERS places, `spans` position and size in `data`.
     """
     mask = i64(0)
     at = event.params
     type_ = event.type
-    for p in range(min(i64(event.count), i64(tables.looked_at[type_]))):
+    for p in range(min(i64(event.count), looked_at)):
         size = word(data, event.lens + 4 * p) if event.wide else half(data, event.lens + 2 * p)
         kind = i64(tables.kind[type_, p])
         place = i64(tables.place[type_, p])
@@ -118,5 +120,5 @@ def decoded(
     data: np.ndarray, event: Any, tables: Tables, values: np.ndarray, spans: np.ndarray, ends: np.ndarray,
     facts: np.ndarray,
 ) -> Any:  # fmt: skip
-    """As `decode`, for what happens seldom."""
-    return decode(data, event, tables, values, spans, ends, facts)
+    """As `decode`, of all that is needed, for what happens seldom."""
+    return decode(data, event, tables, values, spans, ends, facts, i64(tables.looked_at[event.type]))

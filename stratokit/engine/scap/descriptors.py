@@ -9,7 +9,17 @@ import numpy as np
 from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import AF_UNIX, BOTH, FAMILY, GIVEN, PATH, SOURCE_PORT, TARGET_PORT
 from stratokit.engine.scap.hashing import find, put
-from stratokit.engine.scap.texts import address_text, path_named, text_number
+from stratokit.engine.scap.texts import (
+    ARROW,
+    PIPE_NAME,
+    address_text,
+    append,
+    append_end,
+    append_number,
+    kept,
+    path_named,
+    text_number,
+)
 from stratokit.formats.scap.params import EFFECT, PLACE
 from stratokit.kernels import lean_kernel as kernel
 from stratokit.kernels import lean_part as part
@@ -71,6 +81,7 @@ def made(state: st.State, table: int, fd: int, kind: int, name: int) -> Any:
     found = state.fds[entry]
     found.kind = kind
     found.name = name
+    found.shown = st.UNTOLD
     found.inode = 0
     found.has_inode = 0
     found.device = 0
@@ -128,12 +139,29 @@ def set_ends(
 ) -> None:
     """Addresses of a socket; `ends` is 1 for the local one, 2 for the remote one, 3 for both."""
     found = state.fds[entry]
+    found.shown = st.UNTOLD
     if ends & 1:
         found.local = address_text(state, local)
         found.local_port = local_port
     if ends & 2:
         found.remote = address_text(state, remote)
         found.remote_port = remote_port
+
+
+@routine
+def spelled(state: st.State, entry: int) -> Any:
+    """Number of the name that rows have: a path, both ends of a socket, or the kernel's own for a pipe."""
+    found = state.fds[entry]
+    name = i64(found.name)
+    if found.local >= 0:
+        end = append_end(state, i64(0), found.local, found.local_port)
+        if found.remote >= 0:
+            end = append_end(state, append(state, end, ARROW, 0, 2), found.remote, found.remote_port)
+        name = i64(kept(state, end))
+    elif name < 0 and found.kind == st.PIPE and found.has_inode:
+        name = i64(kept(state, append_number(state, append(state, i64(0), PIPE_NAME, 0, 6), found.inode, 93)))
+    found.shown = name
+    return name
 
 
 @routine
@@ -162,6 +190,7 @@ def _socket_call(
         name = text_number(state, data, spans[PATH, 0], spans[PATH, 1])
         if name >= 0:
             state.fds[entry].name = name
+            state.fds[entry].shown = st.UNTOLD
         return
     source, target = addresses[0], addresses[1]
     source_port, target_port = facts[SOURCE_PORT], facts[TARGET_PORT]

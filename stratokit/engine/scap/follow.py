@@ -8,7 +8,7 @@ import numpy as np
 
 from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import DATA, PATH, PATH2, SPANS, decode, decoded
-from stratokit.engine.scap.descriptors import FD_LIMIT, OPEN, follow_call, key_of, lookup, open_file
+from stratokit.engine.scap.descriptors import FD_LIMIT, OPEN, follow_call, key_of, lookup, open_file, spelled
 from stratokit.engine.scap.layout import ENDED, EXECUTED, FORK, OTHER, SYSCALL, UNREADABLE, Out, Scratch
 from stratokit.engine.scap.texts import text_number
 from stratokit.engine.scap.threads import cloned, ended, executed, met, moved, thread_of
@@ -87,7 +87,7 @@ def _name_fd(row: Any, state: st.State, index: int, fd: int) -> None:
         return
     found = state.fds[entry]
     row.fd_kind = found.kind
-    row.fd_name = found.name
+    row.fd_name = found.shown if found.shown != st.UNTOLD else spelled(state, entry)
     row.local = found.local
     row.remote = found.remote
     row.local_port = found.local_port
@@ -227,7 +227,10 @@ def _returned(
     mask = i64(0)
     for k in range(0 if entered else 1, 2):
         half = enter if k == 0 else event
-        mask |= decode(data, half, tables, values, work.spans, work.ends, work.facts)
+        told = tables.told[event.type]
+        known = k == 1 and entered > 0 and mask & told == told and enter.type + 1 == event.type
+        looked_at = i64(tables.looked_after[event.type] if known else tables.looked_at[half.type])
+        mask |= decode(data, half, tables, values, work.spans, work.ends, work.facts, looked_at)
     if entered:
         _entered(row, enter, entered)
         row.duration = max(event.ts - enter.ts, 0)

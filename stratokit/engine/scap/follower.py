@@ -13,6 +13,7 @@ from stratokit.engine.scap.descriptors import opened, set_ends
 from stratokit.engine.scap.projection import narrowed
 from stratokit.formats.scap import metadata, params
 from stratokit.formats.scap.params import PLACE
+from stratokit.formats.scap.process_list import Processes
 from stratokit.formats.scap.reader import BATCH_EVENTS, Events, Listed
 from stratokit.formats.source import WINDOW_BYTES
 from stratokit.kernels import lean_kernel as kernel
@@ -27,7 +28,7 @@ _FD_KINDS = {
 }
 _FAMILIES = {3: 2, 4: 10, 5: 2, 6: 10, 8: 1, metadata.NETLINK: 16}
 _TCP, _UDP = 2, 3
-_THREAD_FLAG = 0x2000
+_NOTHING = np.zeros(0, np.uint8)
 
 
 @functools.cache
@@ -52,17 +53,19 @@ def fd_places() -> np.ndarray:
 
 
 @kernel
-def _carry(data: np.ndarray, known: state.State, prefix: np.ndarray) -> int:
-    """Copy the entries of calls that have not returned to `prefix`; their positions count there then."""
+def _carry(data: np.ndarray, known: state.State, out: np.ndarray, begin: int) -> int:
+    """Copy the entries of calls that have not returned to `out`, which will stand at `begin`; returns their
+    size. Where `out` is empty they stay as they are.
+    """
     at = 0
     for index in range(known.counts[state.THREADS]):
         if not known.threads[index].enter_number:
             continue
         enter = known.enters[index]
-        if at + enter.size <= prefix.size:
+        if at + enter.size <= out.size:
             for k in range(enter.size):
-                prefix[at + k] = data[enter.at + k]
-            shift = at - enter.at
+                out[at + k] = data[enter.at + k]
+            shift = begin + at - enter.at
             enter.at += shift
             enter.lens += shift
             enter.params += shift
@@ -90,8 +93,7 @@ class Follower:
         self.fd_args = fd_places()
         self.tables = narrowed(columns, self.fd_args)
         self.work = layout.scratch()
-        self._window: np.ndarray | None = None
-        self.prefix_bytes = 0
+        self._window, self._shift = -1, 0
         self._buffer = np.empty(0, np.uint8)  # memory that was used is had faster than new memory
         self._out = layout.room(0)
         self.data = np.zeros(1, np.uint8)
@@ -115,28 +117,17 @@ class Follower:
             for index in np.flatnonzero(threads_["alive"]):
                 threads.ended(self.known, int(index))
         elif item.name == "processes":
-            self._processes(sorted(item.value, key=lambda entry: entry.tid != entry.pid))
+            self._processes(item.value)
         elif item.name == "descriptors":
             for descriptor in item.value:
                 self._descriptor(descriptor)
 
-    def _processes(self, found: list[metadata.Process]) -> None:
-        """Threads of a list, leaders first."""
-        ids = np.empty((len(found), 5), np.int64)
-        blob: list[bytes] = []
-        for row, process in zip(ids, found, strict=True):
-            tid, pid = _signed(process.tid), _signed(process.pid)
-            row[:] = tid, pid, _signed(process.ptid), process.uid, process.gid
-            cmdline = process.exe + b"\0" + process.args if process.exe else b""
-            cwd = process.cwd.rstrip(b"/") or process.cwd[:1]
-            blob += process.comm, cmdline, process.exepath, cwd, process.cgroups
-        ends = np.cumsum(np.array([0, *map(len, blob)], np.int64))
-        data = np.frombuffer(b"".join(blob) + b"\0", np.uint8).copy()
+    def _processes(self, found: Processes) -> None:
         at = 0
-        while at < len(found):
-            at = threads.listed(self.known, at, ids, ends, data)
-            if at < len(found):
-                self._room(int(ends[5 * at + 5] - ends[5 * at]))
+        while at < 2 * len(found):
+            at = int(threads.listed(self.known, at, found.data, found.numbers, found.spans))
+            if at < 2 * len(found):
+                self._room(0)
 
     def _descriptor(self, item: metadata.Descriptor) -> None:
         self._room(0)
@@ -161,12 +152,7 @@ class Follower:
 
     def events(self, batch: Events) -> layout.Out:
         """Rows that this batch completes; positions in them count in `data`. Both hold until the next one."""
-        self.enter_window(batch.data)
-        rows = batch.rows
-        if self.prefix_bytes:
-            rows = rows.copy()
-            for name in ("at", "lens", "params"):
-                rows[name] += self.prefix_bytes
+        rows = self.entered(batch)
         if self._out.rows.size < 2 * rows.size:
             self._out = layout.room(max(rows.size, BATCH_EVENTS))
         out = self._out
@@ -210,20 +196,32 @@ class Follower:
         grown.counts[state.TEXTS] = full
         self.known = grown
 
-    def enter_window(self, window: np.ndarray) -> None:
-        """Put what calls that have not returned said in front of the new window."""
-        if self._window is window:
-            return
-        size = int(_carry(self.data, self.known, np.zeros(0, np.uint8)))
-        prefix = np.zeros(size, np.uint8)
-        _carry(self.data, self.known, prefix)
-        whole = size + window.size
-        if self._buffer.size < whole:
-            self._buffer = np.empty(max(whole, WINDOW_BYTES), np.uint8)
-        self._buffer[:size] = prefix
-        self._buffer[size:whole] = window
-        self.data = self._buffer[:whole]
-        self.prefix_bytes, self._window = size, window
+    def entered(self, batch: Events) -> np.ndarray:
+        """Go on to a batch: `data` becomes its window, with what calls that have not returned said in front
+        of it. Returns its rows, whose positions count in `data`.
+        """
+        if batch.window != self._window:
+            size = int(_carry(self.data, self.known, _NOTHING, 0))
+            said = np.empty(size, np.uint8)
+            begin = max(batch.first - size, 0)
+            _carry(self.data, self.known, said, begin)
+            if size < batch.first:
+                self.data, self._shift = batch.data, 0
+            else:
+                self._shift = size - batch.first
+                window = batch.data[batch.first :]
+                if self._buffer.size < size + window.size:
+                    self._buffer = np.empty(max(size + window.size, WINDOW_BYTES), np.uint8)
+                self.data = self._buffer[: size + window.size]
+                self.data[size:] = window
+            self.data[begin : begin + size] = said
+            self._window = batch.window
+        if not self._shift:
+            return batch.rows
+        rows = batch.rows.copy()
+        for name in ("at", "lens", "params"):
+            rows[name] += self._shift
+        return rows
 
 
 def _signed(value: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from stratokit.formats.scap.params import EFFECT, PLACE, Tables, looked_at, tables
+from stratokit.formats.scap.params import EFFECT, PLACE, Tables, tables, with_places
 
 # Columns that are made of parameters by other names.
 _OF_COLUMN = {"errno": ("ret",), "syscall": ("call", "native")}
@@ -31,4 +31,4 @@ def narrowed(columns: Collection[str] | None, fd_places: np.ndarray) -> Tables:
     kept = np.isin(places, [PLACE[name] for name in {*wanted, "ret"}]) | (places == of_fd)
     details = np.isin(places, [PLACE[name] for name in _DETAILS if name not in wanted])
     places[np.where(plain, ~kept, details)] = 0
-    return whole._replace(place=places, looked_at=looked_at(places))
+    return with_places(whole, places)

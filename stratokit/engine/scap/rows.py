@@ -137,35 +137,6 @@ def _whose(rows: np.ndarray, texts: Texts) -> Makers:
     }
 
 
-def _fd_names(rows: np.ndarray, texts: Texts) -> pa.Array:
-    """Path of a file, both ends of a socket, or the kernel's own name for a pipe."""
-    ends = ["local", "local_port", "remote", "remote_port"]
-    both, own, inode = {name: rows[name] for name in ends}, rows["fd_name"], rows["inode"]
-    sockets = np.flatnonzero(both["local"] >= 0)
-    names = texts.column(own)
-    pipes = np.flatnonzero((rows["fd_kind"] == state.PIPE) & (own < 0) & (rows["has_inode"] > 0))
-    if not sockets.size and not pipes.size:
-        return names
-    some = pl.DataFrame({name: column[sockets] for name, column in both.items()})
-    distinct = some.unique()
-    local, remote = (texts.column(distinct[name].to_numpy()) for name in ("local", "remote"))
-    spelled = distinct.with_columns(
-        pl.Series("l", local.dictionary_decode()), pl.Series("r", remote.dictionary_decode())
-    ).with_columns(
-        pl.when(pl.col(name).str.contains(":", literal=True))
-        .then(pl.format("[{}]", name))
-        .otherwise(name)
-        .alias(name)
-        for name in ("l", "r")
-    )
-    pair = pl.format("{}:{}->{}:{}", "l", "local_port", "r", "remote_port")
-    spelled = spelled.select(*ends, name=pl.coalesce(pair, pl.format("{}:{}", "l", "local_port")))
-    found = some.join(spelled, on=ends, how="left", maintain_order="left")["name"]
-    plain = pl.Series("n", names.dictionary_decode())
-    inodes = pl.select(pl.format("pipe:[{}]", pl.Series(inode[pipes]))).to_series()
-    return plain.scatter(sockets, found).scatter(pipes, inodes).to_arrow()
-
-
 def _argument(rows: np.ndarray, values: np.ndarray, n: int) -> pa.Array:
     place = PLACE[f"arg{n}"]
     has = rows["mask"] >> place & 1 == 1
@@ -276,7 +247,7 @@ def _call_columns(rows: Fields, values: Fields, texts: Texts) -> Makers:
         "fd": lambda: _masked(rows["fd"].astype(np.int32), rows["fd"] >= 0),
         "fd2": second,
         "fd_kind": lambda: _fd_kinds(rows),
-        "fd_name": lambda: _fd_names(rows, texts),
+        "fd_name": lambda: texts.column(rows["fd_name"]),
         "inode": lambda: _masked(rows["inode"], rows["has_inode"] > 0),
         "device": lambda: _device(rows),
         "src_ip": lambda: texts.column(np.where(socket(), rows["local"], -1)),

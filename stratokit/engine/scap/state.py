@@ -40,6 +40,7 @@ FD = np.dtype(
         ("next", "<i4"),  # of the same table
         ("fd", "<i4"),
         ("name", "<i4"),
+        ("shown", "<i4"),  # as rows name it: both ends of a socket, `pipe:[5]`; UNTOLD: not made yet
         ("local", "<i4"),
         ("remote", "<i4"),
         ("device", "<u4"),
@@ -55,6 +56,7 @@ FD = np.dtype(
     align=True,
 )
 KINDS = (None, "file", "directory", "socket", "pipe", "char", "block", "anon")
+UNTOLD = -2
 STREAM, DATAGRAM = 1, 2  # in `datagram`; 0 is unknown
 FILE, DIRECTORY, SOCKET, PIPE, ANON = 1, 2, 3, 4, 7
 

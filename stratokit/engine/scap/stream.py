@@ -1,38 +1,39 @@
-"""Columns of calls or events, without a row of everything between: windows are walked, followed and put into
-columns in one go, while who asked works on the columns before.
+"""Columns of calls or events, without a row of everything between. Three things go on at once: one window is
+read and walked, the one before it is followed, and who asked works on columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from stratokit.engine.scap import follow, layout, rows, state
 from stratokit.engine.scap.follower import Follower
-from stratokit.formats.scap import params, walk
-from stratokit.formats.scap.reader import Listed, ScapReader
-from stratokit.formats.source import WINDOW_BYTES
+from stratokit.engine.scap.hashing import find, slot_of
+from stratokit.formats.scap import params
+from stratokit.formats.scap.reader import Events, Listed, ScapReader
 from stratokit.kernels import lean_kernel as kernel
 from stratokit.kernels import lean_part as part
 from stratokit.loads import load64
 
+T = TypeVar("T")
 i64: Any = np.int64
 u64: Any = np.uint64
 
 # As many as have room in a processor's cache with their rows.
-BLOCK_EVENTS = 256
+BLOCK_EVENTS = 128
 BATCH_ROWS = 1 << 16
-# Copied into memory that stays in the cache.
-SMALL_WINDOW_BYTES = 4 << 20
+# Of windows: small where nothing but numbers is made of each, so that they stay in the processor's cache.
+SMALL_WINDOW_BYTES, WINDOW_BYTES = 2 << 20, 16 << 20
 VALUES_BYTES, ROW_BYTES = 8 * params.NUMBERS, layout.ROW.itemsize
 # In `where`: what the kernel goes on with.
-AT, COUNT, NEXT, NUMBER, MADE, NEED, FDS, WHY = range(8)
-# Why it returned, beside what `walk` says.
-GROW, TAKE = 8, 9
+NEXT, NUMBER, MADE, NEED, FDS, FETCHED = range(6)
+# Why it returned.
+DONE, GROW, TAKE = range(3)
 
 
 @part
@@ -42,57 +43,66 @@ def _put(
 ) -> Any:  # fmt: skip
     """The fields of all rows of the kind that is wanted; `fields` has of each what `_field` says."""
     n = first
-    for r in range(out.used[0]):
-        if (out.rows[r].kind == layout.SYSCALL) != calls:
-            continue
-        for f in range(len(fields)):
-            if fields[f, 0]:
-                word = load64(values_raw, r * VALUES_BYTES + fields[f, 1])
+    for f in range(len(fields)):
+        of_numbers, at, shift, signed = fields[f, 0], fields[f, 1], fields[f, 2], fields[f, 3]
+        n = first
+        for r in range(out.used[0]):
+            if (out.rows[r].kind == layout.SYSCALL) != calls:
+                continue
+            if of_numbers:
+                word = load64(values_raw, r * VALUES_BYTES + at)
             else:
-                word = load64(rows_raw, r * ROW_BYTES + fields[f, 1])
-            shift = fields[f, 2]
-            if fields[f, 3]:
+                word = load64(rows_raw, r * ROW_BYTES + at)
+            if signed:
                 made[f, n] = (word << shift) >> shift
             else:
                 made[f, n] = i64((u64(word) << u64(shift)) >> u64(shift))
-        n += 1
+            n += 1
     return n
+
+
+@part
+def _fetched(events: np.ndarray, first: int, last: int, known: state.State) -> Any:
+    """Look at what is known of the threads of these events: memory gives that for many at once, where
+    following would wait for each. Returns a number, or nothing would be looked at.
+    """
+    tid, seen = i64(-1), i64(0)
+    for i in range(first, last):
+        if events[i].tid == tid:
+            continue
+        tid = events[i].tid
+        index = find(known.thread_slots, known.thread_keys, u64(tid))
+        if index >= 0:
+            used = known.threads[index].used
+            seen += known.enters[index].at + known.threads[index].alive
+            seen += known.fds[used].open + known.fd_slots[slot_of(known.fd_keys[used], known.fd_slots.size)]
+    return seen
 
 
 @kernel
 def _run(
-    data: np.ndarray, tables: params.Tables, events: np.ndarray, known: state.State, fd_args: np.ndarray,
+    data: np.ndarray, events: np.ndarray, tables: params.Tables, known: state.State, fd_args: np.ndarray,
     work: layout.Scratch, out: layout.Out, rows_raw: np.ndarray, values_raw: np.ndarray, fields: np.ndarray,
-    calls: bool, made: np.ndarray, where: np.ndarray, passed: np.ndarray,
+    calls: bool, made: np.ndarray, where: np.ndarray,
 ) -> Any:  # fmt: skip
-    """Go on in `data`; returns why it cannot any further."""
-    while True:
-        while where[NEXT] < where[COUNT]:
-            if where[MADE] + 2 * BLOCK_EVENTS > made.shape[1]:
-                return TAKE
-            out.used[0] = 0
-            out.used[1] = 0
-            walked = events[: where[COUNT]]
-            at, need, fds = follow.follow(
-                data, walked, where[NEXT], where[NUMBER], known, tables, fd_args, work, out
-            )
-            where[MADE] = _put(out, rows_raw, values_raw, fields, calls, made, where[MADE])
-            where[NEXT] = at
-            if at < where[COUNT]:
-                where[NEED] = need
-                where[FDS] = fds
-                return GROW
-        where[NUMBER] += where[COUNT]
-        where[COUNT] = 0
-        where[NEXT] = 0
-        if where[WHY] != walk.FULL:
-            why = where[WHY]
-            where[WHY] = walk.FULL
-            return why
-        count, at, why = walk.walk(data, where[AT], tables, events, 0, passed)
-        where[COUNT] = count
-        where[AT] = at
-        where[WHY] = why
+    """Go on with `events`; returns why it cannot any further."""
+    while where[NEXT] < events.size:
+        if where[MADE] + 2 * BLOCK_EVENTS > made.shape[1]:
+            return TAKE
+        last = min(where[NEXT] + BLOCK_EVENTS, events.size)
+        where[FETCHED] = _fetched(events, where[NEXT], last, known)
+        out.used[0] = 0
+        out.used[1] = 0
+        at, need, fds = follow.follow(
+            data, events[:last], where[NEXT], where[NUMBER], known, tables, fd_args, work, out
+        )
+        where[MADE] = _put(out, rows_raw, values_raw, fields, calls, made, where[MADE])
+        where[NEXT] = at
+        if at < last:
+            where[NEED] = need
+            where[FDS] = fds
+            return GROW
+    return DONE
 
 
 @kernel
@@ -148,7 +158,7 @@ def _field(name: str | int) -> tuple[int, int, int, bool]:
 
 
 class _Stream:
-    """Takes what a reader goes through (`reader.Taker`) and keeps the fields of its rows that are needed."""
+    """Takes what a reader finds and keeps the fields of its rows that are needed."""
 
     def __init__(self, kind: int, names: Collection[str]) -> None:
         self.follower = Follower(names)
@@ -158,61 +168,52 @@ class _Stream:
         self._fields = np.array([_field(name) for name in self._index], np.int64)
         # Columns of bytes are made while the window is there.
         self.of_window = any(str(name).endswith("_at") for name in self._index)
-        self.window_bytes = WINDOW_BYTES if self.of_window else SMALL_WINDOW_BYTES
         self._calls = kind == layout.SYSCALL
-        self._events = np.empty(BLOCK_EVENTS, walk.EVENT)
         # A load of eight bytes may reach beyond the last row.
         self._rows_raw = np.zeros(2 * BLOCK_EVENTS * ROW_BYTES + 8, np.uint8)
         self._out = layout.room(BLOCK_EVENTS)._replace(rows=self._rows_raw[:-8].view(layout.ROW))
         self._values_raw = self._out.values.reshape(-1).view(np.uint8)
-        self._where = np.zeros(8, np.int64)
-        self._where[NUMBER] = 1
+        self._where = np.zeros(6, np.int64)
         self._made = self._room()
-        self._full = False
 
     def _room(self) -> np.ndarray:
         return np.empty((len(self._fields), BATCH_ROWS + 2 * BLOCK_EVENTS), np.int64)
 
-    def take(self, window: np.ndarray, at: int, passed: np.ndarray) -> tuple[int, int]:
-        """See `Taker`."""
+    def follow(self, batch: Events) -> Iterator[Made]:
+        """Take a batch in; gives what was made as often as there is enough of it."""
         follower, where = self.follower, self._where
-        follower.enter_window(window)
-        where[AT] = at + follower.prefix_bytes
-        while True:
+        events = follower.entered(batch)
+        where[NEXT], where[NUMBER] = 0, follower.events_before + 1
+        why = GROW
+        while why != DONE:
             why = _run(
-                follower.data, follower.tables, self._events, follower.known, follower.fd_args, follower.work,
+                follower.data, events, follower.tables, follower.known, follower.fd_args, follower.work,
                 self._out, self._rows_raw, self._values_raw, self._fields, self._calls, self._made, where,
-                passed,
             )  # fmt: skip
-            follower.events_before = int(where[NUMBER] + where[NEXT]) - 1
-            if why != GROW:
-                break
-            follower.grow(int(where[NEED]), int(where[FDS]))
-        self._full = why == TAKE
-        return int(where[AT]) - follower.prefix_bytes, walk.FULL if self._full else why
+            if why == GROW:
+                follower.grow(int(where[NEED]), int(where[FDS]))
+            elif why == TAKE or self.of_window:
+                yield from self.rest()
+        follower.events_before += events.size
 
-    def taken(self) -> Made | None:
-        """See `Taker`."""
-        return self.rest() if self._full or self.of_window else None
-
-    def rest(self) -> Made | None:
+    def rest(self) -> Iterator[Made]:
         """What was made since the last time."""
         size = int(self._where[MADE])
         if not size:
-            return None
+            return
         found = Made(Columns(self._made, self._index, size), self.follower.known, self.follower.data)
         self._where[MADE] = 0
         self._made = self._room()
-        return found
+        yield found
 
-    def end(self) -> Made | None:
+    def end(self) -> Iterator[Made]:
         """Rows of calls that never returned."""
         out = self.follower.end()
         raw = np.concatenate([out.rows.view(np.uint8), np.zeros(8, np.uint8)])
         self._made = np.empty((len(self._fields), max(out.used[0], 1)), np.int64)
         values = out.values.reshape(-1).view(np.uint8)
         self._where[MADE] = _put_all(out, raw, values, self._fields, self._calls, self._made)
-        return self.rest()
+        yield from self.rest()
 
 
 class Streamed:
@@ -231,17 +232,16 @@ class Streamed:
 
     def _made(self) -> Iterator[Made]:
         stream = self._stream
-        for item in self._reader.items(stream):
+        for item in _ahead(self._reader.items(WINDOW_BYTES if stream.of_window else SMALL_WINDOW_BYTES)):
             if isinstance(item, Listed):
                 self.follower.listed(item)
             else:
-                yield item
-        for rest in (stream.rest(), stream.end()):
-            if rest is not None:
-                yield rest
+                yield from stream.follow(item)
+        yield from stream.rest()
+        yield from stream.end()
 
 
-def _ahead(items: Iterator[Made]) -> Iterator[Made]:
+def _ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items, each made while who asked works on the one before."""
     with ThreadPoolExecutor(1, thread_name_prefix="stratokit-scap") as pool:
         coming = pool.submit(next, items, None)

@@ -16,7 +16,8 @@ from stratokit.loads import load64
 
 u64: Any = np.uint64
 i64: Any = np.int64
-SLASH, DOT = 47, 46
+SLASH, DOT, COLON, OPEN, CLOSE = 47, 46, 58, 91, 93
+ARROW, PIPE_NAME = np.frombuffer(b"->", np.uint8), np.frombuffer(b"pipe:[", np.uint8)
 
 
 @part
@@ -212,3 +213,37 @@ def address_text(state: State, address: np.ndarray) -> Any:
     if mapped:
         return kept(state, _write_dotted(address, heap, begin) - begin)
     return kept(state, _write_groups(address, DIGITS, heap, begin) - begin)
+
+
+@routine
+def append_number(state: State, at: int, value: Any, last: int) -> Any:
+    """Write a decimal number and byte `last` behind the heap's end, `at` bytes on; returns the new end."""
+    value = u64(value)
+    scale = u64(1)
+    while value // scale >= u64(10):
+        scale *= u64(10)
+    begin = state.counts[HEAP]
+    while scale:
+        state.heap[begin + at] = 48 + value // scale % u64(10)
+        scale //= u64(10)
+        at += 1
+    state.heap[begin + at] = last
+    return i64(at + 1)
+
+
+@routine
+def append_end(state: State, at: int, address: int, port: int) -> Any:
+    """Write an end of a socket, the address being a text; in brackets with colons. Returns the new end."""
+    heap, start, stop = state.heap, state.text_at[address], state.text_at[address + 1]
+    six = False
+    for k in range(start, stop):
+        six = six or heap[k] == COLON
+    if six:
+        heap[state.counts[HEAP] + at] = OPEN
+        at += 1
+    at = append(state, at, heap, start, stop - start)
+    if six:
+        heap[state.counts[HEAP] + at] = CLOSE
+        at += 1
+    heap[state.counts[HEAP] + at] = COLON
+    return append_number(state, at + 1, u64(port), 0) - 1

@@ -10,8 +10,9 @@ from stratokit.engine.scap import state as st
 from stratokit.engine.scap.decode import ARGS, CGROUPS, COMM, CWD, EXE, EXEPATH, PATH
 from stratokit.engine.scap.descriptors import ARG0, close_on_exec, closed_from, copied, lookup
 from stratokit.engine.scap.hashing import find, put
-from stratokit.engine.scap.texts import interned, joined, path_from, text_number
+from stratokit.engine.scap.texts import SLASH, append, interned, joined, kept, path_from, text_number
 from stratokit.formats.scap.params import PLACE
+from stratokit.formats.scap.process_list import NUMBERS, TEXTS
 from stratokit.kernels import lean_kernel as kernel
 from stratokit.kernels import lean_part as part
 from stratokit.kernels import lean_routine as routine
@@ -24,6 +25,11 @@ UID, GID, CLONE_FLAGS = PLACE["uid"], PLACE["gid"], PLACE["clone_flags"]
 CLONE_FILES, CLONE_THREAD, CLONE_NEWPID = 0x400, 0x10000, 0x20000000
 CHILD_IN_PIDNS = 1 << 40  # as schemas/scap numbers it
 OWN, PARENTS = 1, 2
+_TID, _PID, _PTID, _UID, _GID = (NUMBERS.index(name) for name in ("tid", "pid", "ptid", "uid", "gid"))
+_COMM, _EXE, _ARGS, _EXEPATH, _CWD, _CGROUPS = (
+    TEXTS.index(name) for name in ("comm", "exe", "args", "exepath", "cwd", "cgroups")
+)
+ENTRY_BYTES = len(TEXTS) << 16  # at most, of the texts of an entry
 MOST_FD = (1 << 31) - 1
 
 
@@ -113,40 +119,54 @@ def born(state: st.State, index: int, tid: int, pid: int, table: int) -> None:
 
 
 @routine
-def _listed_text(state: st.State, data: np.ndarray, ends: np.ndarray, n: int) -> Any:
-    size = ends[n + 1] - ends[n]
-    return i64(interned(state, data, ends[n], size)) if size else i64(-1)
+def _listed_text(state: st.State, data: np.ndarray, at: int, size: int) -> Any:
+    return i64(interned(state, data, at, size)) if size else i64(-1)
+
+
+@routine
+def _describe_listed(
+    state: st.State, thread: Any, data: np.ndarray, numbers: np.ndarray, spans: np.ndarray
+) -> None:
+    thread.ptid = numbers[_PTID]
+    thread.uid = numbers[_UID]
+    thread.gid = numbers[_GID]
+    thread.comm = _listed_text(state, data, spans[_COMM, 0], spans[_COMM, 1])
+    thread.path = _listed_text(state, data, spans[_EXEPATH, 0], spans[_EXEPATH, 1])
+    thread.cgroups = _listed_text(state, data, spans[_CGROUPS, 0], spans[_CGROUPS, 1])
+    start, size = spans[_CWD, 0], spans[_CWD, 1]
+    while size > 1 and data[start + size - 1] == SLASH:
+        size -= 1
+    thread.cwd = _listed_text(state, data, start, size)
+    if spans[_EXE, 1]:
+        end = append(state, i64(0), data, spans[_EXE, 0], spans[_EXE, 1])
+        state.heap[state.counts[st.HEAP] + end] = 0
+        end = append(state, i64(end + 1), data, spans[_ARGS, 0], spans[_ARGS, 1])
+        thread.cmdline = kept(state, i64(end))
 
 
 @kernel
-def listed(state: st.State, first: int, ids: np.ndarray, ends: np.ndarray, data: np.ndarray) -> Any:
-    """Threads of a process list from `first` on; returns how far there was room.
-
-    `ids` has tid, pid, ptid, uid and gid of each, `ends` where its five texts lie in `data`: name, command
-    line, program, directory, cgroups.
+def listed(state: st.State, first: int, data: np.ndarray, numbers: np.ndarray, spans: np.ndarray) -> Any:
+    """Threads of a `Processes` list, leaders in a first round, the others in a second; `first` counts entries
+    of both. Returns how far there was room: less than twice as many as entries.
     """
     counts = state.counts
-    for i in range(first, len(ids)):
+    total = len(numbers)
+    for i in range(first, 2 * total):
+        k = i % total
         if (
-            counts[st.HEAP] + ends[5 * i + 5] - ends[5 * i] > state.heap.size
+            counts[st.HEAP] + ENTRY_BYTES > state.heap.size
             or counts[st.TEXTS] + 8 > state.text_keys.size
             or counts[st.THREADS] + 2 > state.threads.size
             or counts[st.TABLES] + 2 > state.heads.size
         ):
             return i64(i)
-        tid, pid = ids[i, 0], ids[i, 1]
+        tid, pid = numbers[k, _TID], numbers[k, _PID]
+        if (tid == pid) != (i < total):
+            continue
         index = thread_of(state, tid)
         born(state, index, tid, pid, table_of(state, pid) if tid != pid else i64(-1))
-        thread = state.threads[index]
-        thread.ptid = ids[i, 2]
-        thread.uid = ids[i, 3]
-        thread.gid = ids[i, 4]
-        thread.comm = _listed_text(state, data, ends, 5 * i)
-        thread.cmdline = _listed_text(state, data, ends, 5 * i + 1)
-        thread.path = _listed_text(state, data, ends, 5 * i + 2)
-        thread.cwd = _listed_text(state, data, ends, 5 * i + 3)
-        thread.cgroups = _listed_text(state, data, ends, 5 * i + 4)
-    return i64(len(ids))
+        _describe_listed(state, state.threads[index], data, numbers[k], spans[k])
+    return i64(2 * total)
 
 
 @routine

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from stratokit.formats.scap import blocks
+from stratokit.formats.scap.process_list import Process, processes
+
+__all__ = [
+    "CutError", "Descriptor", "InterfaceEntry", "Machine", "Process", "User", "read",
+]  # fmt: skip
 
 # Kinds of descriptors in fd lists.
 FILE, DIRECTORY, IPV4, IPV6, IPV4_SERVER, IPV6_SERVER, FIFO, UNIX, EVENTFD = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -17,9 +22,6 @@ L4_NAMES = {2: "tcp", 3: "udp", 4: "icmp", 5: "raw"}
 
 
 _NUMBERS = {code: struct.Struct("<" + code) for code in "BHIQq"}
-_IDS = struct.Struct("<QQQ")
-_LIMITS = struct.Struct("<QIII")  # of descriptors; then flags, uid and gid
-_PLACE = struct.Struct("<qq")
 
 
 class CutError(ValueError):
@@ -47,15 +49,12 @@ class Cursor:
 
     def number(self, code: str) -> int:
         """The next number, by its code of `struct`."""
-        value: int = self.numbers(_NUMBERS[code])[0]
-        return value
-
-    def numbers(self, form: struct.Struct) -> tuple[Any, ...]:
-        """The next numbers."""
+        form = _NUMBERS[code]
         if form.size > self.left:
             raise CutError(f"a list ends {form.size - self.left} bytes too early")
         self.at += form.size
-        return form.unpack_from(self.data, self.at - form.size)
+        value: int = form.unpack_from(self.data, self.at - form.size)[0]
+        return value
 
     def sized(self) -> bytes:
         """Bytes behind their length of 2."""
@@ -80,30 +79,6 @@ class Machine:
     max_pid: int = 0
     hostname: str = ""
     boot_ns: int = 0
-
-
-@dataclasses.dataclass(slots=True)
-class Process:
-    """A thread of the process list. Lists of texts are kept with their NULs."""
-
-    tid: int = 0
-    pid: int = 0
-    ptid: int = 0
-    sid: int = -1
-    vpgid: int = -1
-    comm: bytes = b""
-    exe: bytes = b""
-    exepath: bytes = b""
-    args: bytes = b""
-    cwd: bytes = b""
-    flags: int = 0
-    uid: int = 0
-    gid: int = 0
-    env: bytes = b""
-    vtid: int = -1
-    vpid: int = -1
-    cgroups: bytes = b""
-    root: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,40 +122,6 @@ def machine(body: bytes) -> Machine:
     cpus, memory, max_pid = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
     host = cursor.raw(128).split(b"\0")[0].decode("utf-8", "replace")
     return Machine(cpus, memory, max_pid, host, cursor.number("Q") if cursor.left >= 8 else 0)
-
-
-def _process(cursor: Cursor, version: int) -> Process:
-    found = Process(*cursor.numbers(_IDS))
-    if version >= 6:
-        found.sid = cursor.number("q")
-    if version >= 8:
-        found.vpgid = cursor.number("q")
-    found.comm, found.exe = cursor.sized(), cursor.sized()
-    if version >= 7:
-        found.exepath = cursor.sized()
-    found.args, found.cwd = cursor.sized(), cursor.sized()
-    _, found.flags, found.uid, found.gid = cursor.numbers(_LIMITS)
-    if version >= 2:
-        cursor.raw(28)  # three sizes of memory, two counts of page faults
-    if version >= 3:
-        found.env = cursor.sized()
-    if version >= 4:
-        found.vtid, found.vpid = cursor.numbers(_PLACE)
-        found.cgroups = cursor.sized()
-    if version >= 5:
-        found.root = cursor.sized()
-    return found
-
-
-def processes(body: bytes, version: int) -> Iterator[Process]:
-    """From a process list."""
-    cursor = Cursor(body)
-    if version >= 9:
-        for entry in cursor.entries(counts_itself=True):
-            yield _process(entry, version)
-        return
-    while cursor.left >= 4:
-        yield _process(cursor, version)
 
 
 def _address(cursor: Cursor, size: int) -> bytes:
@@ -272,8 +213,12 @@ def read(kind: int, body: bytes) -> Any:
     """
     if kind in blocks.MACHINE_BLOCKS:
         return "machine", machine(body)
+    if kind in blocks.PROCESS_BLOCKS:
+        found = processes(body, blocks.PROCESS_BLOCKS[kind])
+        if found is None:
+            raise CutError("an entry of a process list contradicts its length")
+        return "processes", found
     for name, versions, parse in (
-        ("processes", blocks.PROCESS_BLOCKS, processes),
         ("descriptors", blocks.FD_BLOCKS, descriptors),
         ("interfaces", blocks.INTERFACE_BLOCKS, interfaces),
         ("users", blocks.USER_BLOCKS, users),

@@ -57,7 +57,8 @@ PARAMS_MAX = 32
 class Tables(NamedTuple):
     """Everything by event type; [type, position] for parameters. `pairs` are [table, n, (Linux, scap)].
 
-    `looked_at` are the parameters up to the last that has a place.
+    `looked_at` are the parameters up to the last that has a place; of an exit whose entry has told the
+    numbers `told`, a bit each place, `looked_after` are enough.
     """
 
     arity: np.ndarray
@@ -71,6 +72,8 @@ class Tables(NamedTuple):
     pair_count: np.ndarray
     is_value: np.ndarray
     looked_at: np.ndarray
+    looked_after: np.ndarray
+    told: np.ndarray
 
 
 def _kind(name: str) -> int:
@@ -97,6 +100,8 @@ def tables() -> Tables:
         np.zeros(len(FLAGS), np.int64),
         np.zeros(len(FLAGS), np.bool_),
         np.zeros(size, np.uint8),
+        np.zeros(size, np.uint8),
+        np.zeros(size, np.int64),
     )
     for event in events.values():
         for type_ in (event.type, event.type + 1):
@@ -115,10 +120,24 @@ def tables() -> Tables:
         found.pairs[number, : len(rows)] = rows
         found.pair_count[number] = len(rows)
         found.is_value[number] = "values" in table
-    return found._replace(looked_at=looked_at(found.place))
+    return with_places(found, found.place)
 
 
-def looked_at(places: np.ndarray) -> np.ndarray:
+def with_places(tables: Tables, places: np.ndarray) -> Tables:
+    """The tables with other places for parameters, 0 for those that are not needed."""
+    entry = np.roll(places, 1, axis=0)
+    numbers = (entry > 0) & (entry < NUMBERS)
+    told = np.where(numbers, np.int64(1) << entry.astype(np.int64), 0)
+    known = (places[:, :, None] == np.where(numbers, entry, 0)[:, None, :]).any(axis=2)
+    return tables._replace(
+        place=places,
+        looked_at=_looked_at(places),
+        looked_after=_looked_at(np.where(known, 0, places)),
+        told=np.bitwise_or.reduce(told, axis=1),
+    )
+
+
+def _looked_at(places: np.ndarray) -> np.ndarray:
     """By event type: one more than the position of the last parameter with a place, 0 for none."""
     has = places > 0
     return np.where(has.any(axis=1), places.shape[1] - has[:, ::-1].argmax(axis=1), 0).astype(np.uint8)

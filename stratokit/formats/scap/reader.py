@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import struct
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,21 +13,29 @@ from stratokit.errors import FormatError
 from stratokit.formats.frames import Damage
 from stratokit.formats.scap import blocks, metadata, walk
 from stratokit.formats.scap.params import tables
-from stratokit.formats.source import WINDOW_BYTES, SourceReader
+from stratokit.formats.source import WINDOW_BYTES, Source, SourceReader
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
 BATCH_EVENTS = 1 << 17
+# Who reads ahead keeps so many windows: one is made, one waits, one is worked on.
+_KEPT = 3
+# Before each kept window: room for what calls that have not returned said before.
+ROOM_BYTES = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Events:
-    """Events of one window: rows of `walk.EVENT` whose positions count in `data`."""
+    """Events of one window: rows of `walk.EVENT` whose positions count in `data`, where the window begins at
+    `first`; what is before that is for others to use. `window` tells windows apart.
+    """
 
     data: np.ndarray
     rows: np.ndarray
+    first: int = 0
+    window: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,41 +47,51 @@ class Listed:
     block: bytes
 
 
-class Taker(Protocol):
-    """Takes the event blocks of a window: what a reader goes through a file with."""
+class _Windows:
+    """The file's own bytes, and new memory for the rows of each batch."""
 
-    window_bytes: int
+    def __init__(self, source: Source, size: int) -> None:
+        self._source, self.size = source, size
+        self.number = 0
 
-    def take(self, window: np.ndarray, at: int, passed: np.ndarray) -> tuple[int, int]:
-        """Go on from block `at`; returns where the next one begins and why it ended there, as `walk.walk`."""
-        ...
+    def next(self, start: int, size: int) -> tuple[np.ndarray, int]:
+        """Bytes of the file, and where in them those from `start` on begin, `size` of them unless it ends."""
+        self.number += 1
+        return self._source.window(start, size), 0
 
-    def taken(self) -> Any | None:
-        """What was made of blocks since the last time, if anything is due."""
-        ...
+    def rows(self) -> np.ndarray:
+        """Room for a batch."""
+        return np.empty(BATCH_EVENTS, walk.EVENT)
+
+    def given(self) -> None:
+        """Somebody works on this window now, and on these rows."""
 
 
-class _Walked:
-    """Makes `Events`."""
+class _KeptWindows(_Windows):
+    """Memory that is used again, which is had faster than new memory."""
 
-    window_bytes = WINDOW_BYTES
+    def __init__(self, source: Source, size: int) -> None:
+        super().__init__(source, size)
+        self._buffers = collections.deque([np.empty(0, np.uint8)] * _KEPT)
+        self._rooms = collections.deque(np.empty(BATCH_EVENTS, walk.EVENT) for _ in range(_KEPT))
+        self._in_use = False
 
-    def __init__(self) -> None:
-        self._tables = tables()
-        self._window = np.zeros(0, np.uint8)
-        self._rows, self._count = np.empty(BATCH_EVENTS, walk.EVENT), 0
+    def next(self, start: int, size: int) -> tuple[np.ndarray, int]:
+        if self._in_use:
+            self._buffers.rotate(1)
+        self._in_use = False
+        self.number += 1
+        if self._buffers[0].size < ROOM_BYTES + size:
+            self._buffers[0] = np.empty(ROOM_BYTES + size, np.uint8)
+        window = self._buffers[0][ROOM_BYTES : ROOM_BYTES + size]
+        return self._buffers[0][: ROOM_BYTES + self._source.fill(start, window)], ROOM_BYTES
 
-    def take(self, window: np.ndarray, at: int, passed: np.ndarray) -> tuple[int, int]:
-        self._window = window
-        self._count, at, why = walk.walk(window, at, self._tables, self._rows, self._count, passed)
-        return at, why
+    def rows(self) -> np.ndarray:
+        self._rooms.rotate(1)
+        return self._rooms[0]
 
-    def taken(self) -> Events | None:
-        if not self._count:
-            return None
-        found = Events(self._window, self._rows[: self._count])
-        self._rows, self._count = np.empty(BATCH_EVENTS, walk.EVENT), 0
-        return found
+    def given(self) -> None:
+        self._in_use = True
 
 
 class ScapReader(SourceReader):
@@ -93,40 +112,45 @@ class ScapReader(SourceReader):
             self._source.close()
             raise FormatError(f"{self._source.path} is no scap file of a little-endian machine")
 
-    def items(self, taker: Taker | None = None) -> Iterator[Any]:
-        """Lists and events, or what `taker` makes of them, in the order of the file."""
-        taker = taker or _Walked()
-        start, at, size = 0, 0, taker.window_bytes
-        window = self._source.window(start, size)
+    def items(self, kept_bytes: int = 0) -> Iterator[Events | Listed]:
+        """Lists and events in the order of the file. With `kept_bytes` windows have that size, and what is
+        given is valid until two more were asked for.
+        """
+        windows = (
+            _KeptWindows(self._source, kept_bytes) if kept_bytes else _Windows(self._source, WINDOW_BYTES)
+        )
+        start, size = 0, windows.size
+        data, first = windows.next(start, size)
+        at, rows, count = first, windows.rows(), 0
         while True:
-            at, state = taker.take(window, at, self._packets)
-            problem = "a block contradicts itself"
+            count, at, state = walk.walk(data, at, tables(), rows, count, self._packets)
+            problem, found, end = "a block contradicts itself", None, 0
             if state == walk.COLD:
-                found, end, problem = self._cold(window, at)
-                if end:
-                    # Events belong to what was said before them.
-                    if found is not None:
-                        if (made := taker.taken()) is not None:
-                            yield made
-                        yield found
-                    at = end
-                    continue
-                state = walk.BAD if problem else walk.MORE
-            if (made := taker.taken()) is not None:
-                yield made
-            if state == walk.BAD:
-                self.damage = Damage("file_damaged", start + at, problem)
+                found, end, problem = self._cold(data, at)
+                state = walk.COLD if end else walk.BAD if problem else walk.MORE
+            # Events belong to what was said before them.
+            if count and (state != walk.COLD or found is not None):
+                windows.given()
+                yield Events(data, rows[:count], first, windows.number)
+                rows, count = windows.rows(), 0
+            if state == walk.COLD:
+                at = end
+                if found is not None:
+                    yield found
+            elif state == walk.BAD:
+                self.damage = Damage("file_damaged", start + at - first, problem)
                 return
-            if state == walk.MORE:
-                if at == 0 and len(window) < size:
-                    if len(window) or self._source.broken:
+            elif state == walk.MORE:
+                if at == first and len(data) - first < size:
+                    if len(data) > first or self._source.broken:
                         reason = self._source.broken or "the file ends inside a block"
                         self.damage = Damage("file_cut", start, reason)
                     return
                 # A block that does not fit the window gets a larger one.
-                size = taker.window_bytes if at else 2 * size
-                start, at = start + at, 0
-                window = self._source.window(start, size)
+                size = windows.size if at > first else 2 * size
+                start += at - first
+                data, first = windows.next(start, size)
+                at = first
 
     def _cold(self, window: np.ndarray, at: int) -> tuple[Listed | None, int, str]:
         """A block that holds no event: what it says, its end (0: beyond the window), or a problem."""

@@ -36,15 +36,15 @@ FULL, MORE, BAD, COLD = 0, 1, 2, 3
 # What is wrong with an event.
 GOOD, UNKNOWN, LYING = 0, 1, 2
 
-# One row an event; positions count in the window.
+# One row an event; positions count in the window. Small, as all of them are written, read and kept once.
 EVENT = np.dtype(
     [
-        ("at", "<i8"),
-        ("size", "<i8"),
         ("ts", "<i8"),
         ("tid", "<i8"),
-        ("lens", "<i8"),
-        ("params", "<i8"),
+        ("at", "<i4"),
+        ("size", "<i4"),
+        ("lens", "<i4"),
+        ("params", "<i4"),
         ("count", "<i4"),
         ("flags", "<u4"),
         ("type", "<u2"),
