@@ -14,6 +14,7 @@ want() {
     "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 program() { command -v "$1"; }
+deflate_library() { compgen -G '/usr/lib*/*/libdeflate.so.0' || compgen -G '/usr/lib*/libdeflate.so.0'; }
 bcc_module() { compgen -G '/usr/lib*/python3*/*-packages/bcc/__init__.py'; }
 
 # A program is what counts, not its package: nginx may come from nginx-core as well as from nginx-light.
@@ -29,6 +30,7 @@ if [ "${1:-}" = bench ]; then
 fi
 if [ "${1:-}" = test ] || [ "${1:-}" = bench ]; then
     want tshark program tshark
+    want libdeflate0 deflate_library
     want chromium program chromium # opens the HTML report
     want tcpdump program tcpdump
     want sysdig program sysdig

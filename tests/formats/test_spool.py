@@ -184,3 +184,31 @@ def test_a_spool_in_memory(tmp_path):
     assert [bytes(c.payload) for c in spool.SpoolReader(writer.path).chunks()] == [b"x"]
     writer.close()
     assert not writer.path.exists()
+
+
+def test_blocks_behind_the_end_go_when_it_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "RESERVE_BYTES", 1 << 20)
+    monkeypatch.setattr(spool, "RESERVE_SHARE", 1)
+    path = tmp_path / "a.spool"
+    writer = spool.SpoolWriter(path)
+    payload = os.urandom(700_001)
+    for _ in range(4):
+        writer.write(spool.EVENTS, payload)
+        assert path.stat().st_size == writer.bytes_written  # whatever is reserved
+    writer.close()
+    found = path.stat()
+    assert found.st_size == writer.bytes_written
+    assert found.st_blocks * 512 < writer.bytes_written + (1 << 18)
+    assert [data for _, data in read(path)[0]] == [payload] * 4
+
+
+def test_where_nothing_can_be_reserved_it_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AttributeError("no such function")
+
+    monkeypatch.setattr(spool, "RESERVE_BYTES", 1 << 10)
+    for reserve in (refuse, lambda *_: -1):
+        monkeypatch.setattr(spool, "_allocate", reserve)
+        path = tmp_path / f"{reserve.__name__}.spool"
+        write(path, b"x" * 5000, b"y" * 5000)
+        assert [data for kind, data in read(path)[0] if kind == spool.EVENTS] == [b"x" * 5000, b"y" * 5000]
