@@ -18,12 +18,12 @@ from stratokit.schema import load, scap
 # Types whose enter events every reader numbers and uses itself: the others must not count as frames.
 NUMBERED_ENTERS = (2, 22, 58, 292, 306, 326, 330)
 EXECVEAT, EXECVE = 330, 292
-CLONE, CLONE3, PROCEXIT, NOTIFICATION, CONTAINER_JSON = 222, 334, 186, 280, 324
+CLONE, CLONE3, PROCEXIT, NOTIFICATION, CONTAINER_JSON, FSTAT = 222, 334, 186, 280, 324, 70
 # A profile for blocks that stand among packets, where Wireshark shall show one frame a call: no reader of
 # libs takes such a file, so no enter event needs to be numbered.
 AMONG_PACKETS = "among packets"
 _THREAD = 0x10000 | 0x400
-_O_DIRECTORY, _AF_UNIX = 0o200000, 1
+_O_DIRECTORY, _AF_UNIX, _AT_EMPTY_PATH = 0o200000, 1, 0x1000
 COLUMNS = (
     "ts", "pid", "tid", "comm", "syscall", "duration_ns", "ret", "arg0", "arg1", "arg2", "arg3", "arg4",
     "arg5", "fd", "fd2", "fd_kind", "fd_name", "path", "path2", "inode", "device", "src_ip", "src_port",
@@ -236,9 +236,14 @@ class Layout:
     def typed(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows with the type of their enter event, the numbers of the call, and who the process was."""
         found = frame.join(_types(self._profile), on="syscall", how="left", maintain_order="left")
-        return found.with_columns(
+        found = found.with_columns(
             pl.col("type", "code", "native").fill_null(0), version=self._people.at(found, "end")
         )
+        # With an empty name it is what fstat is, which every reader knows.
+        of_fd = (pl.col("syscall") == "newfstatat") & (pl.col("arg3") & _AT_EMPTY_PATH > 0)
+        of_fd &= (pl.col("type") == 0) & (pl.col("arg0") & 0xFFFFFFFF < 1 << 31)
+        of_fd &= self._profile != AMONG_PACKETS
+        return found.with_columns(type=pl.when(of_fd.fill_null(value=False)).then(FSTAT).otherwise("type"))
 
     def events(self, frame: pl.DataFrame) -> np.ndarray:
         """Events of typed rows in order of time; `entered` rows have had their enter event written."""

@@ -64,10 +64,12 @@ def first_sightings(capture: Capture, profile: str) -> Sightings:
         0
     ).fill_null(0)
     comms = collect(calls.select(since.alias("ts"), "tid", "pid", "comm").drop_nulls())
+    # Processes of the list are known from the start, also where a call began before the list was made.
+    since = pl.when(pl.col("event") == "snapshot").then(0).otherwise(pl.col("ts").cast(pl.Int64))
     told = collect(
         capture.rows("process")
         .filter(pl.col("event") != "exit", pl.col("tid") == pl.col("pid"))
-        .select(pl.col("ts").cast(pl.Int64), "tid", "pid", "comm")
+        .select(since.alias("ts"), "tid", "pid", "comm")
         .drop_nulls()
     )
     both = pl.concat([told.with_columns(told=True), comms.with_columns(told=False)]).sort(
