@@ -186,8 +186,13 @@ def _names(both: pl.DataFrame, served: Collection[int]) -> None:
     connected: set[tuple[int, int]] = set()
     temporary: set[tuple[int, int]] = set()
     wrong = []
+    # newfstatat of an open file is fstat to sysdig, which names the file: as we do where it is used.
+    unnamed = pl.col("fd").is_null() & (pl.col("evt.type") == "fstat")
+    names = {plain(name) for column in ("fd_name", "path") for name in both[column].drop_nulls()}
+    shown = chosen.filter(unnamed)["fd.name"].drop_nulls()
+    wrong += [name for name in shown if name and not {name, *name.split("->")} & names and ":" not in name]
     for row in chosen.filter(
-        pl.col("fd").is_null() | (pl.col("fd").cast(pl.Int64) == pl.col("fd.num"))
+        pl.col("fd").is_null() | (pl.col("fd").cast(pl.Int64) == pl.col("fd.num")), ~unnamed
     ).iter_rows(named=True):
         place = row["pid"], row["fd"]
         if row["syscall"] == "socket":
@@ -212,8 +217,7 @@ def _is_name(row: dict[str, Any], theirs: str, served: Collection[int], connecte
     """Whether sysdig means the descriptor that we do."""
     ours = row["fd_name"]
     if ours is None:  # of what could not be opened it shows what was to be
-        named = row["ret"] < 0 or row["evt.type"] == "fstat"
-        return theirs in ("", "NULL") or (named and theirs == plain(row["path"] or ""))
+        return theirs in ("", "NULL") or (row["ret"] < 0 and theirs == plain(row["path"] or ""))
     if not ours.startswith("/") and row["fd_kind"] != "socket":
         # It has names of pipes and the like only where a list has them, and knows no memfd_create.
         return theirs in ("", ours) or theirs.endswith("/" + plain(ours))

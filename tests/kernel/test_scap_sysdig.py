@@ -118,11 +118,21 @@ def test_current_readers_show_every_event(made):
     files = same.filter(pl.col("fd_name").str.starts_with("/"))
     assert files.height > 100
     assert not [row for row in files.iter_rows(named=True) if row["fd.name"] != sysdig.plain(row["fd_name"])]
+    moved = both.filter(pl.col("syscall").is_in(_DATAGRAM_CALLS), pl.col("ret") > 0).drop_nulls(
+        ["src_ip", "dst_ip"]
+    )
+    assert set(moved["syscall"]) == set(_DATAGRAM_CALLS)
+    for row in moved.iter_rows(named=True):
+        ends = {f"{row[f'{end}_ip']}:{row[f'{end}_port']}" for end in ("src", "dst")}
+        assert set(row["fd.name"].split("->")) == ends, row["evt.args"]
     wrong = [line for line in lines if "Malformed" in line or "Dissector bug" in line]
     # Ends of threads that begin again under another name.
     assert len(wrong) == sysdig.current_readers_take(made.scap)
     assert all("procexit" in line for line in wrong)
     assert int(lines[-1].split()[0]) == shown["evt.num"][-1]
+
+
+_DATAGRAM_CALLS = ("sendto", "recvfrom", "sendmsg", "recvmsg")
 
 
 def test_arguments_are_those_of_the_calls(made):
