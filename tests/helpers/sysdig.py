@@ -189,8 +189,11 @@ def _names(both: pl.DataFrame, served: Collection[int]) -> None:
     # newfstatat of an open file is fstat to sysdig, which names the file: as we do where it is used.
     unnamed = pl.col("fd").is_null() & (pl.col("evt.type") == "fstat")
     names = {plain(name) for column in ("fd_name", "path") for name in both[column].drop_nulls()}
-    shown = chosen.filter(unnamed)["fd.name"].drop_nulls()
-    wrong += [name for name in shown if name and not {name, *name.split("->")} & names and ":" not in name]
+    shown = {name for name in chosen.filter(unnamed)["fd.name"].drop_nulls() if name.startswith("/")}
+    endings = tuple(
+        f"/{name}" for name in names if not name.startswith("/")
+    )  # of a directory that is unknown
+    wrong += [name for name in shown - names if not name.endswith(endings)]
     for row in chosen.filter(
         pl.col("fd").is_null() | (pl.col("fd").cast(pl.Int64) == pl.col("fd.num")), ~unnamed
     ).iter_rows(named=True):
