@@ -1,5 +1,6 @@
 """Link layers: Ethernet II and IEEE 802.3 with LLC/SNAP, 802.1Q and 802.1ad tags, Linux cooked v1 and v2,
-BSD null and loop, raw IP, PPP, Cisco HDLC, IP over InfiniBand, frame relay, NFLOG. Wi-Fi: `dissect.wifi`.
+BSD null and loop, raw IP, PPP, Cisco HDLC, IP over InfiniBand, frame relay, NFLOG. Wi-Fi: `dissect.wifi`;
+networks of old: `dissect.rings`.
 
 Link types are LINKTYPE_ numbers (https://www.tcpdump.org/linktypes.html); each kernel returns an EtherType.
 """
@@ -33,7 +34,7 @@ VLAN_TYPES = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, what QinQ used before 
 # Up to here the field behind the addresses is a length (IEEE 802.3), from 0x0600 a type.
 LENGTH_MAX = 1500
 AF_INET = 2
-AF_INET6 = (10, 24, 28, 30)  # Linux, NetBSD and OpenBSD, FreeBSD, Darwin
+AF_INET6 = (10, 24, 26, 28, 30)  # Linux, NetBSD and OpenBSD, Solaris, FreeBSD, Darwin
 
 
 @routine

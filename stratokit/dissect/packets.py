@@ -37,6 +37,7 @@ from stratokit.dissect.layers import (
     lacking,
 )
 from stratokit.dissect.link import ETHERNET, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, TYPE_RARP, ethernet, link
+from stratokit.dissect.rings import RING_TYPES, rings
 from stratokit.dissect.shims import shims
 from stratokit.dissect.tcp import tcp
 from stratokit.dissect.transport import (
@@ -133,6 +134,8 @@ def _outermost(data: np.ndarray, at: int, cap: int, wire: int, link_type: int) -
     """What a link layer other than Ethernet says that follows, and where."""
     if link_type in WIFI_TYPES:
         return wifi(data, at, cap, wire, link_type)
+    if link_type in RING_TYPES:
+        return rings(data, at, cap, wire, link_type)
     return link(data, at, cap, wire, link_type)
 
 

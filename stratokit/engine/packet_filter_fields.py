@@ -58,9 +58,11 @@ def _any(*tests: pl.Expr) -> tuple[pl.Expr]:
 def _of(proto: int, column: str) -> pl.Expr:
     """A column where the packet is of this transport protocol, else null.
 
-    As in Wireshark fragments have no ports; the frame that completes their packet has.
+    As in Wireshark fragments have no ports; the frame that completes their packet has, and one that cannot be
+    put together with others.
     """
-    whole = _c("fragment_id").is_null() | _c("datagram").is_not_null()
+    alone = (_c("stop_reason") != "fragment").fill_null(value=True)
+    whole = _c("fragment_id").is_null() | _c("datagram").is_not_null() | alone
     return _where((_c("ip_proto") == proto) & whole, _c(column))
 
 
@@ -164,11 +166,18 @@ def _protocols() -> tuple[pl.Expr, ...]:
 
 def _ethernet() -> list[FieldSpec]:
     frame = _where(_c("link_type") == _ETHERNET, _c("data"))
-    source, target = frame.bin.slice(6, 6), frame.bin.slice(0, 6)
-    type_ = _where(frame.bin.size() >= _ETHERNET_HEADER_BYTES, frame.bin.slice(12, 2))
+    size = frame.bin.size()
+    source, target = _where(size >= 12, frame.bin.slice(6, 6)), _where(size >= 6, frame.bin.slice(0, 6))
+    type_ = _where(size >= _ETHERNET_HEADER_BYTES, frame.bin.slice(12, 2))
     number = type_.bin.reinterpret(dtype=pl.UInt16, endianness="big")
     return [
-        FieldSpec("eth", "protocol", (_c("link_type") == _ETHERNET,), "Ethernet frames.", payload=frame),
+        FieldSpec(
+            "eth",
+            "protocol",
+            ((_c("link_type") == _ETHERNET) & (_c("cap_len") > 0),),
+            "Ethernet frames.",
+            payload=frame,
+        ),
         FieldSpec("eth.src", "bytes", (source,), "Ethernet source address."),
         FieldSpec("eth.dst", "bytes", (target,), "Ethernet destination address."),
         FieldSpec("eth.addr", "bytes", (source, target), "Ethernet source or destination address."),

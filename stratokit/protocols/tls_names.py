@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 VERSIONS = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
+# Drafts, as their servers chose them; Facebook had its own numbers for two of them.
+VERSIONS |= {0x7F00 | draft: f"TLS 1.3 draft {draft}" for draft in range(18, 29)}
+VERSIONS |= {0xFB17: "TLS 1.3 draft 23 (Facebook)", 0xFB1A: "TLS 1.3 draft 26 (Facebook)"}
 
 ALERTS = {
     10: "unexpected_message",

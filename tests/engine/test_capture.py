@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 import synthetic
+from helpers.frames import eth, fragments4, pcap, udp
 from synthetic import MS, T0, Network, Side
 
 import stratokit as sk
@@ -206,3 +207,16 @@ def test_the_public_names(shop, tmp_path):
     assert sorted(dir(sk)) == sorted(sk.__all__)
     with pytest.raises(AttributeError):
         sk.nonsense  # noqa: B018
+
+
+def test_fields_of_frames_that_are_cut(tmp_path):
+    """A fragment in a frame that is too short stands alone, and of addresses only whole ones are there."""
+    one, two = fragments4(udp(b"a" * 56), 17, 32)
+    path = tmp_path / "cut.pcap"
+    path.write_bytes(pcap([eth(one[:-4]), eth(two), eth(b"")[:13], eth(b"")[:8], b""]))
+    capture = Capture.open(path)
+    assert frames(capture, "udp") == frames(capture, "udp.dstport == 53") == [1]
+    assert frames(capture, "eth") == [1, 2, 3, 4]
+    assert frames(capture, "eth.src") == [1, 2, 3]
+    assert frames(capture, "eth.dst") == [1, 2, 3, 4]
+    assert frames(capture, "eth.type") == [1, 2]
