@@ -5,14 +5,7 @@
  */
 
 #define DROP_BYTES 128 /* IP and TCP headers with their options take at most 120 */
-#define DROP_STACKS 2048
 #define DROP_PLACES 4096
-/*
- * A stack costs more than all the rest, and one place is reached in few ways: it is taken of the first drops of a place and of
- * some later ones.
- */
-#define STACKS_AT_ONCE 32
-#define STACK_EVERY 256
 /* In about a second (2^30 ns) and on one processor: a flood that is dropped shall not cost the host a second time. */
 #define DROPS_A_SPAN 20000
 #define SPAN_BITS 30
@@ -21,7 +14,6 @@ struct drop_record {
 	struct drop_event event;
 	u8 data[DROP_BYTES];
 };
-BPF_TABLE("stacktrace", int, struct bpf_stacktrace, drop_stacks, DROP_STACKS);
 BPF_HASH(drop_places, u64, u64, DROP_PLACES); /* how many were dropped there */
 
 struct drop_rate {
@@ -54,9 +46,7 @@ static __always_inline s32 drop_stack(struct bpf_raw_tracepoint_args *ctx, u64 p
 	} else {
 		drop_places.update(&place, &first);
 	}
-	if (number >= STACKS_AT_ONCE && number % STACK_EVERY)
-		return -1;
-	return drop_stacks.get_stackid(ctx, 0); /* negative where its place is taken by another */
+	return takes_stack(number) ? kernel_stacks.get_stackid(ctx, 0) : -1;
 }
 
 /* The namespace of a device, zero where `device` is not one: queues keep other things in that place of a buffer. */

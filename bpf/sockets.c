@@ -111,15 +111,63 @@ static __always_inline void socket_record(struct bpf_sock_ops *ops, u8 what, u8 
 }
 
 #ifdef HAVE_TCP_BTF
+/*
+ * Stacks cannot be taken where retransmissions are recorded, but at the tracepoint, which comes next on the same processor: it learns
+ * here of which socket one was recorded.
+ */
+BPF_PERCPU_ARRAY(retransmitted, u64, 1);
+BPF_ARRAY(retransmissions, u64, 16); /* how many there were, by state of the socket */
+
+static __always_inline void note_retransmission(u64 cookie)
+{
+	int zero = 0;
+	u64 *last = retransmitted.lookup(&zero);
+
+	if (last)
+		*last = cookie;
+}
+
+/* True once where the socket's retransmission was recorded. */
+static __always_inline bool was_recorded(u64 cookie)
+{
+	int zero = 0;
+	u64 *last = retransmitted.lookup(&zero);
+
+	if (!last || !cookie || *last != cookie)
+		return false;
+	*last = 0;
+	return true;
+}
+
+static __always_inline void retransmission_stack(struct bpf_raw_tracepoint_args *ctx, u64 cookie, u8 state)
+{
+	u32 index = state & 15;
+	u64 *before = retransmissions.lookup(&index), number;
+	struct stack_event event = {};
+
+	if (!before)
+		return;
+	number = *(volatile u64 *)before;
+	__sync_fetch_and_add(before, 1);
+	if (!takes_stack(number))
+		return;
+	event.stack = kernel_stacks.get_stackid(ctx, 0);
+	if (event.stack < 0)
+		return;
+	FILL_HEADER(&event, EVENT_STACK, bpf_ktime_get_ns(), 0);
+	event.socket_cookie = cookie;
+	submit(&event, sizeof(event), COUNT_RECORDED_STACK, COUNT_STACK_NO_SPACE);
+}
+
 #define ASKED_RETRANSMITS 2 /* BPF_SOCK_OPS_RETRANS_CB_FLAG in tcp_sock.bpf_sock_ops_cb_flags */
 #define ASKED_STATES 4	    /* BPF_SOCK_OPS_STATE_CB_FLAG */
 #define PROTOCOL_TCP 6
 
 /*
  * Connections older than the recording were never asked for callbacks, so socket_ops does not hear of them. The tracepoints
- * see all sockets; these programs leave out those that were asked.
+ * see all sockets; these programs leave out those that were asked. True where a record was made.
  */
-static __always_inline int older_socket(u64 sk, u8 asked, u8 what, u8 old_state, u8 new_state, u32 segments)
+static __always_inline bool older_socket(u64 sk, u8 asked, u8 what, u8 old_state, u8 new_state, u32 segments)
 {
 	struct socket_event event = {};
 	u64 net = 0, common = sk + OFF_sock___sk_common;
@@ -128,11 +176,11 @@ static __always_inline int older_socket(u64 sk, u8 asked, u8 what, u8 old_state,
 
 	if (!READ_KERNEL(protocol, sk, OFF_sock_sk_protocol) || protocol != PROTOCOL_TCP ||
 	    !READ_KERNEL(flags, sk, OFF_tcp_sock_bpf_sock_ops_cb_flags) || (flags & asked))
-		return 0;
+		return false;
 	READ_KERNEL(event.socket_cookie, common, OFF_sock_common_skc_cookie);
 #ifdef SCOPED
 	if (!scope_cookies.lookup(&event.socket_cookie))
-		return 0;
+		return false;
 #endif
 	FILL_HEADER(&event, EVENT_SOCKET, bpf_ktime_get_ns(), 0);
 	if (READ_KERNEL(net, common, OFF_sock_common_skc_net) && net)
@@ -168,8 +216,7 @@ static __always_inline int older_socket(u64 sk, u8 asked, u8 what, u8 old_state,
 
 	TRIGGER_SOCKETS(e);
 #endif
-	submit(&event, sizeof(event), COUNT_RECORDED_SOCKET, COUNT_SOCKET_NO_SPACE);
-	return 0;
+	return submit(&event, sizeof(event), COUNT_RECORDED_SOCKET, COUNT_SOCKET_NO_SPACE);
 }
 
 int older_socket_state(struct bpf_raw_tracepoint_args *ctx)
@@ -178,17 +225,23 @@ int older_socket_state(struct bpf_raw_tracepoint_args *ctx)
 
 	if (new_state == STATE_SYN_SENT || new_state == STATE_SYN_RECV || new_state == STATE_LISTEN)
 		return 0; /* a new socket, which socket_ops asks for callbacks a moment later */
-	return older_socket(ctx->args[0], ASKED_STATES, WHAT_STATE, old_state, new_state, 0);
+	older_socket(ctx->args[0], ASKED_STATES, WHAT_STATE, old_state, new_state, 0);
+	return 0;
 }
 
-int older_socket_retransmit(struct bpf_raw_tracepoint_args *ctx)
+int socket_retransmits(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 sk = ctx->args[0];
+	u64 sk = ctx->args[0], cookie = 0;
 	u8 state = 0;
 
 	READ_KERNEL(state, sk, OFF_sock___sk_common + OFF_sock_common_skc_state);
-	return older_socket(sk, ASKED_RETRANSMITS, WHAT_RETRANSMIT, state, state, 1);
+	READ_KERNEL(cookie, sk, OFF_sock___sk_common + OFF_sock_common_skc_cookie);
+	if (was_recorded(cookie) || older_socket(sk, ASKED_RETRANSMITS, WHAT_RETRANSMIT, state, state, 1))
+		retransmission_stack(ctx, cookie, state);
+	return 0;
 }
+#else
+#define note_retransmission(cookie) do { } while (0)
 #endif
 
 int socket_ops(struct bpf_sock_ops *ops)
@@ -240,6 +293,7 @@ int socket_ops(struct bpf_sock_ops *ops)
 		break;
 	case BPF_SOCK_OPS_RETRANS_CB:
 		socket_record(ops, WHAT_RETRANSMIT, ops->state, ops->state, ops->args[1]);
+		note_retransmission(bpf_get_socket_cookie(ops));
 		break;
 	}
 	return 1;

@@ -52,6 +52,7 @@ _FD_ADDRESSES = (
 _SOCKETS = (
     _one("evt.time", "time", "ts", "When it happened."),
     _one("evt.type", "text", "event", "state, rtt, retransmit or snapshot."),
+    _one("socket.stack", "text", "kernel_stack", "Functions that led to a retransmission, outermost first."),
     *_FD_ADDRESSES,
     FieldSpec("ip.addr", "ipv4", (_c("src_ip"), _c("dst_ip")), "IPv4 local or remote address."),
     FieldSpec("ipv6.addr", "ipv6", (_c("src_ip"), _c("dst_ip")), "IPv6 local or remote address."),

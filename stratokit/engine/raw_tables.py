@@ -22,7 +22,8 @@ _PACKETS = (
 )
 _SOCKETS = (
     "ts pid comm src_ip src_port dst_ip dst_port event old_state new_state rtt_ns retransmits socket_cookie "
-    "congestion_window bytes_acked bytes_received tid process_start container_id pod namespace cgroup netns"
+    "congestion_window bytes_acked bytes_received tid process_start container_id pod namespace cgroup netns "
+    "kernel_stack"
 )
 _SYSCALLS = (
     "ts pid tid comm syscall args ret errno duration_ns fd fd2 fd_kind fd_name path path2 src_ip src_port "

@@ -70,15 +70,17 @@ class Maps:
         for cookie in cookies:
             self._bpf[b"scope_cookies"][ctypes.c_uint64(cookie)] = ctypes.c_uint8(1)
 
-    def drop_places(self, known: set[int]) -> tuple[set[int], dict[int, list[int]]]:
+    def kernel_places(self, known: set[int]) -> tuple[set[int], dict[int, list[int]]]:
         """Addresses of code that has dropped packets so far, and stacks (innermost first) by number, but for
         those that are known.
         """
-        if "drops" not in self.names:
+        if not {"drops", "sockets"} & set(self.names):
             return set(), {}
-        stacks = self._bpf[b"drop_stacks"]
+        stacks = self._bpf[b"kernel_stacks"]
         numbers = [key.value for key in stacks.keys()]  # noqa: SIM118 bcc's table is no dict
-        places = {key.value for key in self._bpf[b"drop_places"].keys()}  # noqa: SIM118
+        places: set[int] = set()
+        if "drops" in self.names:
+            places = {key.value for key in self._bpf[b"drop_places"].keys()}  # noqa: SIM118
         return places, {number: list(stacks.walk(number)) for number in numbers if number not in known}
 
     def name_endpoints_again(self) -> None:

@@ -65,7 +65,7 @@ TRACEPOINT_PROGRAMS = {
             needs="HAVE_TCP_BTF",
         ),
         Program(
-            "older_socket_retransmit",
+            "socket_retransmits",
             "RAW_TRACEPOINT",
             tracepoint="tcp_retransmit_skb",
             needs="HAVE_TCP_BTF",
@@ -90,7 +90,12 @@ EXTRA_TRACEPOINT_PROGRAMS = {
 
 
 # Files of bpf/ that one of them is built on.
-_PARTS = {"syscalls": ("files", "arguments"), "tls": ("tls_files",)}
+_PARTS = {
+    "syscalls": ("files", "arguments"),
+    "tls": ("tls_files",),
+    "sockets": ("stacks",),
+    "drops": ("stacks",),
+}
 
 
 def program_text(names: list[str], settings: dict[str, int | str]) -> str:
@@ -98,7 +103,7 @@ def program_text(names: list[str], settings: dict[str, int | str]) -> str:
     folder = load.data_dir("bpf")
     parts = [derive.c_header(), *(f"#define {key} {value}\n" for key, value in settings.items())]
     files = [f"{part}.c" for name in names for part in (*_PARTS.get(name, ()), name)]
-    parts += [(folder / name).read_text() for name in ("common.h", *files)]
+    parts += [(folder / name).read_text() for name in dict.fromkeys(("common.h", *files))]
     return "\n".join(parts)
 
 

@@ -138,8 +138,8 @@ class Surroundings:
             self._table("interfaces", new)
 
     def drops(self) -> dict[str, int]:
-        """Note what the places are called where packets were dropped; returns counts."""
-        for name, rows in self._drop_names.new(*self._kernel.drop_places(self._drop_names.stacks)):
+        """Note what the places are called where packets were dropped or sent again; returns counts."""
+        for name, rows in self._drop_names.new(*self._kernel.kernel_places(self._drop_names.stacks)):
             self._table(name, rows)
         return self._drop_names.counts()
 

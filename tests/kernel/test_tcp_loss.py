@@ -93,6 +93,15 @@ def test_retransmissions_equal_the_kernels_count(tmp_path):
     assert found.select("whom", "count").rows() == [
         (f"{ADDRESSES[1]}:{PORT}", sum(map(sum, counted))),
     ]
+    again = capture.table("sockets").filter(pl.col("event") == "retransmit").collect()
+    stacks = again["kernel_stack"].drop_nulls()
+    # Of the first 32 in each state, and some later ones.
+    assert len(stacks) >= min(again.height, 30)
+    assert all(stack.rpartition(";")[2] in ("tcp_retransmit_skb", "__tcp_retransmit_skb") for stack in stacks)
+    ways = ("tcp_retransmit_timer", "tcp_xmit_retransmit_queue", "tcp_xmit_recovery", "tcp_send_loss_probe")
+    assert all(any(way in stack for way in ways) for stack in stacks)
+    others = capture.table("sockets").filter(pl.col("event") != "retransmit").collect()
+    assert others["kernel_stack"].null_count() == others.height
     nearly = capture.table("flows").filter(pl.col("server_port") == NEARLY_PORT)
     assert nearly.join(capture.table("tcp"), on="flow_id").collect()["retransmissions"].sum() > 0
     assert set(tcp["conn_state"]) == {"SF"}

@@ -11,6 +11,7 @@ import pyarrow as pa
 from stratokit.dissect.columns import packet_columns
 from stratokit.dissect.packets import dissect
 from stratokit.engine.ingest.interfaces import LINKTYPE_RAW, Interfaces
+from stratokit.engine.ingest.stacks import named, stacks, symbols
 from stratokit.formats import events
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from stratokit.formats.events import Batch
 
 _DISSECTED = ("src_ip", "dst_ip", "src_port", "dst_port", "ip_proto", "tcp_flags", "payload_len")
-# What stands between the place and the program that looked from there.
-_LOOKING = ("bpf_", "__bpf_", "__traceiter_", "trace_", "__trace_")
-_STACK_MOST = 24  # functions, from the place outwards
 
 
 class Drops:
@@ -33,16 +31,8 @@ class Drops:
         self._interfaces = Interfaces(found)
         reasons = found.opening.get("drop_reasons") or {}
         self._reasons = {int(number): str(name) for number, name in reasons.items()}
-        symbols = dict(found.tables.get("symbols", {"rows": []})["rows"])
-        self._symbols: dict[int, str] = symbols
-        rows = found.tables.get("stacks", {"rows": []})["rows"]
-        self._stacks = {number: text for number, frames in rows if (text := self._stack(frames))}
-
-    def _stack(self, frames: list[int]) -> str:
-        names = [self._symbols.get(address, "?").partition("+")[0] for address in frames]
-        while names and (names[0].startswith(_LOOKING) or names[0] == "?"):
-            names.pop(0)
-        return ";".join(reversed(names[:_STACK_MOST]))
+        self._symbols = symbols(found)
+        self._stacks = stacks(found)
 
     def rows(self, batch: Batch) -> pa.Table:
         """Rows of one span, sorted by time."""
@@ -66,8 +56,8 @@ class Drops:
             "ether_type": pl.Series(fixed["protocol"]).replace(0, None).to_arrow(),
             "orig_len": pa.array(fixed["orig_len"]),
             "drop_reason": self._reason(fixed["reason"]).to_arrow(),
-            "drop_location": _named(fixed["location"], self._symbols).to_arrow(),
-            "kernel_stack": _named(fixed["stack"], self._stacks).to_arrow(),
+            "drop_location": named(fixed["location"], self._symbols).to_arrow(),
+            "kernel_stack": named(fixed["stack"], self._stacks).to_arrow(),
         }
         return pa.table(own)
 
@@ -80,13 +70,4 @@ class Drops:
             group = self._reasons.get(number & ~0xFFFF) if number > 0xFFFF else None
             other = f"{group}_{number & 0xFFFF}" if group else f"REASON_{number}"
             names[number] = self._reasons.get(number, other)
-        return _named(numbers, names)
-
-
-def _named(numbers: np.ndarray, names: dict[int, str]) -> pl.Series:
-    found = pl.DataFrame({"number": numbers})
-    known = pl.DataFrame(
-        {"number": list(names), "name": list(names.values())},
-        schema={"number": found.schema["number"], "name": pl.String},
-    )
-    return found.join(known, on="number", how="left", maintain_order="left")["name"]
+        return named(numbers, names)

@@ -9,6 +9,7 @@ import polars as pl
 
 from stratokit.dissect.addresses import address_column, versions_of
 from stratokit.engine.ingest.owners import holders
+from stratokit.engine.ingest.stacks import with_stacks
 
 if TYPE_CHECKING:
     from stratokit.engine.ingest.survey import Survey
@@ -69,7 +70,7 @@ def sockets(found: Survey) -> pl.DataFrame:
                 }
             ).with_columns(pl.col("src_ip", "dst_ip").cast(pl.String))
         )
-    return pl.concat(frames, how="diagonal_relaxed").sort("ts")
+    return with_stacks(pl.concat(frames, how="diagonal_relaxed").sort("ts"), found)
 
 
 def _names(values: np.ndarray) -> pl.Series:

@@ -54,6 +54,7 @@ class Survey:
     begin: dict[str, Any] | None = None
     lead_processes: list[Batch] = dataclasses.field(default_factory=list)
     lead_sockets: list[Batch] = dataclasses.field(default_factory=list)
+    stacks: list[Batch] = dataclasses.field(default_factory=list)
 
 
 class Reader:
@@ -112,7 +113,7 @@ def survey(reader: Reader) -> Survey:
     seen = _Seen()
     gathered = Gathered()
     known: dict[str, Layout] = {}
-    rows: dict[str, list[Batch]] = {"process": [], "socket": []}
+    rows: dict[str, list[Batch]] = {"process": [], "socket": [], "stack": []}
     lead: dict[str, list[Batch]] = {"process": [], "socket": []}
     unreadable = 0
     read: dict[str, int] = {}
@@ -160,6 +161,7 @@ def survey(reader: Reader) -> Survey:
         seen.begin,
         lead["process"],
         lead["socket"],
+        rows["stack"],
     )
 
 
