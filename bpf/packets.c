@@ -20,30 +20,44 @@ struct sent {
 };
 BPF_ARRAY(sent, struct sent, SENT);
 
+#define MIX_IN(number, bytes) ((number) = ((number) ^ *(u64 *)(bytes)) * MIX, (number) ^= (number) >> 32)
+
 /*
  * A number of the segment in its buffer, zero where the packet is none; `headers` is their length. IP options and extension headers are
- * not looked through.
+ * not looked through. Headers may be rewritten in the buffer (addresses, ports, congestion marks): of those only time to live and
+ * checksums are left out, so a segment that became another one has another number.
  */
 static __always_inline u64 segment_number(struct __sk_buff *skb, u64 *headers)
 {
 	u8 *ip = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *tcp;
-	u64 head, number;
+	u64 number;
 
 	if (ip + 40 > end)
 		return 0;
+	/* As the first member of struct timespec64, which is a number: newer verifiers forbid to calculate with a pointer. */
+	LOAD_MEMBER(u64, number, CAST_KERNEL((u64)skb, sk_buff) + OFF_sk_buff_head, timespec64, 0);
+	number = (number ^ skb->len) * MIX;
+	MIX_IN(number, ip);
 	if (ip[0] == 0x45) {
 		if (ip[9] != 6)
 			return 0;
+		MIX_IN(number, ip + 12); /* both addresses */
 		tcp = ip + 20;
+		*headers = 20;
 	} else {
 		if (ip[0] >> 4 != 6 || ip[6] != 6 || ip + 60 > end)
 			return 0;
+		MIX_IN(number, ip + 8);
+		MIX_IN(number, ip + 16);
+		MIX_IN(number, ip + 24);
+		MIX_IN(number, ip + 32);
 		tcp = ip + 40;
+		*headers = 40;
 	}
-	*headers = (ip[0] == 0x45 ? 20 : 40) + (tcp[12] >> 4) * 4;
-	LOAD_MEMBER(u64, head, (u64)skb, sk_buff, OFF_sk_buff_head);
-	number = (u64)*(u32 *)(tcp + 4) << 32 | *(u32 *)(tcp + 8); /* sequence and acknowledgement */
-	return ((number ^ head) * MIX ^ skb->len) * MIX;
+	*headers += (tcp[12] >> 4) * 4;
+	MIX_IN(number, tcp);	 /* ports, sequence */
+	MIX_IN(number, tcp + 8); /* acknowledgement, flags, window */
+	return number;
 }
 
 static __always_inline struct sent *sent_place(u64 number)

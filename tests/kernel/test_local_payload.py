@@ -1,10 +1,12 @@
 """A segment between two local sockets: its payload is recorded once and stands in both rows."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -94,6 +96,38 @@ def test_both_rows_have_the_payload(tmp_path):
     assert "packet_payload_missing" not in made.losses()
     moved = len(ADDRESSES) * (BYTES + BYTES // 3)
     assert moved < left_out(copy)[1] < 1.5 * moved
+
+
+@contextlib.contextmanager
+def rewriting_namespace():
+    """A network namespace in which the headers of what arrives are rewritten in the kernel's own buffer."""
+    name = f"rewriting-{os.getpid()}"
+    rules = "add table inet t; add chain inet t c { type filter hook input priority 0; }; "
+    rules += "add rule inet t c ip dscp set cs3; add rule inet t c ip6 dscp set cs3"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        subprocess.run(["ip", "netns", "exec", name, "nft", rules], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft (nftables) is missing")
+@pytest.mark.skipif(shutil.which("ip") is None, reason="ip (iproute2) is missing")
+def test_what_is_rewritten_on_the_way_has_its_own_payload(tmp_path):
+    code = f"import {__name__} as test; [test.transfer(address) for address in test.ADDRESSES]"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with rewriting_namespace() as name, recording(tmp_path / "a.parquet", "--syscalls", "none") as made:
+        command = ["ip", "netns", "exec", name, sys.executable, "-c", code]
+        subprocess.run(command, check=True, env=environment)
+    assert "packet_payload_missing" not in made.losses()
+    came = made.rows("packet").filter(pl.col("payload_len") > 0, direction="in", ip_proto=6)
+    begins = pl.col("data").bin.slice(0, 2).bin.encode("hex")
+    rewritten = came.filter((begins == "4560") | begins.str.starts_with("66"))  # traffic class 0x60
+    assert set(rewritten["ip_version"]) == {4, 6}
+    assert rewritten.height >= 4
+    assert rewritten["cap_len"].to_list() == rewritten["orig_len"].to_list()
 
 
 def test_with_a_snap_length_and_in_segments(tmp_path):
