@@ -97,7 +97,7 @@ def stream_scap(
 ) -> dict[str, int]:
     """A scap file to a capture in one pass, whatever its size."""
     from stratokit.engine.scap import carried
-    from stratokit.engine.scap.source import Survey
+    from stratokit.engine.scap.survey import Survey
     from stratokit.formats.parquet import CaptureWriter
 
     survey = Survey()

@@ -11,7 +11,9 @@ from helpers import scap_bytes as sb
 from helpers.scap_session import session
 
 from stratokit.engine.capture import Capture
+from stratokit.engine.scap import follower, state
 from stratokit.errors import FormatError
+from stratokit.formats.scap.reader import Listed, ScapReader
 
 
 def survives(path: Path, data: bytes) -> int:
@@ -89,3 +91,22 @@ def test_unknown_events_are_counted_and_kept(tmp_path):
     capture = Capture.open(path)
     assert capture.info()["losses"] == {"scap_event_unknown": 1, "scap_event_damaged": 1}
     assert capture.rows("event").collect()["scap_exit"].null_count() == 0
+
+
+def test_what_too_many_waiting_calls_said_is_forgotten_and_counted(tmp_path, monkeypatch):
+    """Entries that have to be kept for longer than their window."""
+    monkeypatch.setattr(follower, "CARRIED_MAX", 200)
+    waiting = [sb.event(0x216, n, 100 + n, 6, sb.s64(3), sb.u32(n)) for n in range(10)]
+    others = [sb.event(0x216, 50, 9, 9, sb.s64(1), b"y" * 3000, sb.s64(7), sb.u32(1)) for _ in range(4)]
+    ends = [sb.event(0x216, 90 + n, 100 + n, 7, sb.s64(1), b"z") for n in range(10)]
+    path = tmp_path / "x.scap"
+    path.write_bytes(sb.section() + b"".join([*waiting, *others, *ends]))
+    fds: list[int] = []
+    with ScapReader(path) as reader:
+        for known, found in follower.all_rows(reader.items(4096)):
+            if not isinstance(found, Listed):
+                fds += found.rows[: found.used[0]]["fd"].tolist()
+            forgotten = int(known.known.counts[state.FORGOTTEN])
+    kept = 200 // len(waiting[0])
+    assert forgotten == 10 - kept > 0
+    assert fds == [7] * 4 + [3] * kept + [-1] * (10 - kept)

@@ -28,7 +28,8 @@ _FD_KINDS = {
 }
 _FAMILIES = {3: 2, 4: 10, 5: 2, 6: 10, 8: 1, metadata.NETLINK: 16}
 _TCP, _UDP = 2, 3
-_NOTHING = np.zeros(0, np.uint8)
+# Of what calls said that have not returned when a window ends; only a hostile file has so much.
+CARRIED_MAX = 1 << 28
 
 
 @functools.cache
@@ -53,24 +54,38 @@ def fd_places() -> np.ndarray:
 
 
 @kernel
-def _carry(data: np.ndarray, known: state.State, out: np.ndarray, begin: int) -> int:
-    """Copy the entries of calls that have not returned to `out`, which will stand at `begin`; returns their
-    size. Where `out` is empty they stay as they are.
+def _waiting_bytes(known: state.State) -> int:
+    """Size of the entries of calls that have not returned."""
+    size = 0
+    for index in range(known.counts[state.THREADS]):
+        if known.threads[index].enter_number:
+            size += known.enters[index].size
+    return size
+
+
+@kernel
+def _carry(data: np.ndarray, known: state.State, out: np.ndarray, begin: int) -> None:
+    """Copy the entries of calls that have not returned to `out`, which will stand at `begin`. What those say
+    that have no room is forgotten.
     """
     at = 0
     for index in range(known.counts[state.THREADS]):
         if not known.threads[index].enter_number:
             continue
         enter = known.enters[index]
-        if at + enter.size <= out.size:
-            for k in range(enter.size):
-                out[at + k] = data[enter.at + k]
-            shift = begin + at - enter.at
-            enter.at += shift
-            enter.lens += shift
-            enter.params += shift
+        if at + enter.size > out.size:
+            enter.at = begin
+            enter.size = 0
+            enter.count = 0
+            known.counts[state.FORGOTTEN] += 1
+            continue
+        for k in range(enter.size):
+            out[at + k] = data[enter.at + k]
+        shift = begin + at - enter.at
+        enter.at += shift
+        enter.lens += shift
+        enter.params += shift
         at += enter.size
-    return at
 
 
 @kernel
@@ -201,7 +216,7 @@ class Follower:
         of it. Returns its rows, whose positions count in `data`.
         """
         if batch.window != self._window:
-            size = int(_carry(self.data, self.known, _NOTHING, 0))
+            size = min(int(_waiting_bytes(self.known)), CARRIED_MAX)
             said = np.empty(size, np.uint8)
             begin = max(batch.first - size, 0)
             _carry(self.data, self.known, said, begin)

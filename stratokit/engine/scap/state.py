@@ -61,7 +61,7 @@ STREAM, DATAGRAM = 1, 2  # in `datagram`; 0 is unknown
 FILE, DIRECTORY, SOCKET, PIPE, ANON = 1, 2, 3, 4, 7
 
 # Positions in `counts`.
-THREADS, FDS, TABLES, TEXTS, HEAP, FREE_TABLES, LARGEST, UNFOLLOWED = range(8)
+THREADS, FDS, TABLES, TEXTS, HEAP, FREE_TABLES, LARGEST, UNFOLLOWED, FORGOTTEN = range(9)
 # Beyond this many descriptors a forked process begins without those of its parent.
 FDS_MAX = 1 << 23
 NAME_BYTES = 1 << 20
@@ -111,7 +111,7 @@ def empty() -> State:
         np.zeros(32768, np.int32),
         np.full(4096, NO_PATH, np.uint64),
         np.zeros(4096, np.int32),
-        np.zeros(8, np.int64),
+        np.zeros(9, np.int64),
     )
 
 
