@@ -12,9 +12,6 @@ from stratokit.schema import load
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
 
-_UNDECODED = "packet_undecoded"
-_FRAGMENTS = "fragment_alone"
-
 
 def loss_totals(capture: Capture) -> pl.DataFrame:
     """Counters above zero, losses first: counter, amount, is_loss, meaning, first_ts, last_ts."""
@@ -26,9 +23,8 @@ def loss_totals(capture: Capture) -> pl.DataFrame:
         .agg(pl.col("amount").sum(), start.min().alias("first_ts"), pl.col("ts").max().alias("last_ts"))
         .filter(pl.col("amount") > 0)
     )
-    for found in (_undecoded(whole), _fragments(whole)):
-        if not set(found["counter"]) & set(totals["counter"]):
-            totals = pl.concat([totals, found.select(totals.columns)], how="vertical_relaxed")
+    read = _read(whole).filter(~pl.col("counter").is_in(totals["counter"].implode()))
+    totals = pl.concat([totals, read.select(totals.columns)], how="vertical_relaxed")
     totals = pl.concat([totals, _of_passes(whole).select(totals.columns)], how="vertical_relaxed")
     order = ("counter", "amount", "is_loss", "meaning", "first_ts", "last_ts")
     return totals.select(order).sort(["is_loss", "counter"], descending=[True, False])
@@ -46,31 +42,40 @@ def _of_passes(capture: Capture) -> pl.DataFrame:
     return pl.DataFrame(found, schema=schema, orient="row").with_columns(first_ts=never, last_ts=never)
 
 
-def _undecoded(capture: Capture) -> pl.DataFrame:
-    """Counted while reading; a local packet seen twice counts once. A fragment is judged with its packet."""
-    stopped = capture.rows("packet").filter(
-        pl.col("stop_layer").is_not_null(), pl.col("stop_reason") != "fragment"
+def _read(capture: Capture) -> pl.DataFrame:
+    """What is only counted while packets are read, in one pass: those that could not be decoded, each local
+    one that was seen twice once, and fragments without those that packets were put together from. A fragment
+    is judged with its packet.
+    """
+    stopped = pl.col("stop_layer").is_not_null() & (pl.col("stop_reason") != "fragment")
+    fragment = pl.col("fragment_id").is_not_null()
+    used = pl.col("datagram_fragments").filter(fragment).cast(pl.Int64).sum()
+    found = {
+        "packet_undecoded": (stopped, pl.col("frame").filter(stopped).n_unique()),
+        "fragment_alone": (fragment, (fragment.sum().cast(pl.Int64) - used).clip(0)),
+    }
+    row = collect(
+        capture.rows("packet")
+        .filter(stopped | fragment)
+        .select(
+            expr.alias(f"{name}:{what}")
+            for name, (which, amount) in found.items()
+            for what, expr in (
+                ("amount", amount.cast(pl.UInt64)),
+                ("first_ts", pl.col("ts").filter(which).min()),
+                ("last_ts", pl.col("ts").filter(which).max()),
+            )
+        )
     )
-    return _counted(stopped, _UNDECODED, pl.col("frame").n_unique())
-
-
-def _fragments(capture: Capture) -> pl.DataFrame:
-    """Counted while reading: fragments, without those that packets were put together from."""
-    fragments = capture.rows("packet").filter(pl.col("fragment_id").is_not_null())
-    used = pl.col("datagram_fragments").cast(pl.Int64).sum()
-    return _counted(fragments, _FRAGMENTS, (pl.len().cast(pl.Int64) - used).clip(0))
-
-
-def _counted(rows: pl.LazyFrame, name: str, amount: pl.Expr) -> pl.DataFrame:
-    """One row where `amount` of `rows` is above zero, otherwise none."""
-    counter = load.counters()[name]
-    return collect(
-        rows.select(
-            pl.lit(counter.name).alias("counter"),
-            amount.cast(pl.UInt64).alias("amount"),
-            pl.lit(counter.loss).alias("is_loss"),
-            pl.lit(counter.doc).alias("meaning"),
-            pl.col("ts").min().alias("first_ts"),
-            pl.col("ts").max().alias("last_ts"),
-        ).filter(pl.col("amount") > 0)
-    )
+    parts = []
+    for name in found:
+        counter = load.counters()[name]
+        parts.append(
+            row.select(
+                pl.lit(name).alias("counter"),
+                pl.lit(counter.loss).alias("is_loss"),
+                pl.lit(counter.doc).alias("meaning"),
+                *(pl.col(f"{name}:{what}").alias(what) for what in ("amount", "first_ts", "last_ts")),
+            )
+        )
+    return pl.concat(parts).filter(pl.col("amount") > 0)

@@ -43,3 +43,9 @@ class Passes:
     packets: dict[str, list[pl.DataFrame]] = dataclasses.field(default_factory=dict)
     beside: dict[str, list[pl.DataFrame]] = dataclasses.field(default_factory=dict)
     counters: Counter[str] = dataclasses.field(default_factory=Counter)
+    counted: set[str] = dataclasses.field(default_factory=set)  # tables whose counters are among these
+
+    def forget(self) -> None:
+        """Let go of what tables were made of; who asks for it again goes through the capture again."""
+        for found in (self.parts, self.packets, self.beside):
+            found.clear()

@@ -176,7 +176,9 @@ def read(capture: PacketSource) -> Found:
             found, losses = _read(capture, frames, packets)
             if _READ not in passes.parts:
                 passes.parts[_READ] = [found.questions, found.records]
-                passes.counters.update(losses)
+                if _READ not in passes.counted:
+                    passes.counters.update(losses)
+                    passes.counted.add(_READ)
                 # Their bytes were read: nobody looks at them again.
                 passes.beside.pop("dns", None)
     return Found(*passes.parts[_READ])

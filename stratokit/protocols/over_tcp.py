@@ -153,7 +153,9 @@ def _passed(capture: PacketSource, table: str) -> Passes:
         if table not in passes.parts:
             passes.beside |= found.beside
             passes.packets |= found.packets
-            passes.counters.update(found.counters)
+            if not passes.counted.issuperset(found.parts):
+                passes.counters.update(found.counters)
+                passes.counted |= found.parts.keys()
             passes.parts |= found.parts
     return passes
 

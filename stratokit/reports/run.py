@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from stratokit.engine.tables import entries
 from stratokit.errors import UsageError
 from stratokit.protocols.over_tcp import parsers
 from stratokit.reports.base import Options, Report, reports
+from stratokit.streams.memory import give_back, share_heap
 
 # Of larger captures tables and sections are made one after the other: what two need at once is more memory.
 _TOGETHER_PACKETS = 1 << 21
@@ -53,14 +55,17 @@ def run(capture: Capture, only: Collection[str] = (), options: Options | None = 
     facts = capture.info()
     if capture.filter_text:
         facts["where"] = capture.filter_text
-    threads = len(os.sched_getaffinity(0)) if capture.whole.has_at_most(_TOGETHER_PACKETS) else 1
+    is_large = not capture.whole.has_at_most(_TOGETHER_PACKETS)
+    if is_large:
+        share_heap()
+    threads = 1 if is_large else len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads, thread_name_prefix="stratokit-report") as pool:
-        sections = _together(capture, wanted, options, pool)
+        sections = _together(capture, wanted, options, pool, is_large)
     return Result(facts, loss_totals(capture), all(file.is_recording for file in capture.files), sections)
 
 
 def _together(
-    capture: Capture, wanted: list[Report], options: Options, pool: ThreadPoolExecutor
+    capture: Capture, wanted: list[Report], options: Options, pool: ThreadPoolExecutor, is_large: bool
 ) -> list[Section]:
     """Several sections at a time, after the derived tables, for which several of them ask.
 
@@ -74,15 +79,24 @@ def _together(
     in_streams = {table for parser in parsers() for table in parser.tables}
     first = [n for n in entries() if n in needed and n not in joined]
     groups = [[n for n in first if n in in_streams], *([n] for n in first if n not in in_streams)]
-    for made in [pool.submit(capture.whole.keep, names) for names in groups]:
+    keep = functools.partial(_keep_alone, capture) if is_large else capture.whole.keep
+    for made in [pool.submit(keep, names) for names in groups]:
         made.result()
-    last = pool.submit(capture.whole.keep, joined)
+    last = pool.submit(keep, joined)
     alone = [report for report in wanted if not needed & asked[report.name]]
     pending = {report.name: pool.submit(section, capture, report, options) for report in alone}
     last.result()
     rest = [report for report in wanted if report.name not in pending]
     pending |= {report.name: pool.submit(section, capture, report, options) for report in rest}
     return [pending[report.name].result() for report in wanted]
+
+
+def _keep_alone(capture: Capture, names: list[str]) -> None:
+    """Make tables of a large capture, and keep nothing that only made them."""
+    capture.whole.keep(names)
+    if capture.filter_text is None:  # a filter asks for it again
+        capture.whole.passes.forget()
+    give_back()
 
 
 def section(capture: Capture, report: Report, options: Options) -> Section:

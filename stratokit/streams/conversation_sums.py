@@ -29,7 +29,7 @@ FIRST_PACKET = pl.Schema(
         "icmp_code": pl.UInt8,
     }
 )
-BLOCK_ROWS = 1 << 20
+BLOCK_ROWS = 1 << 19
 _RANK, _SOCKET = "rank", "socket_is_greater"
 _DECIDING = (_RANK, GREATER, "tcp_flags", "ip_proto", "src_port", "dst_port", "icmp_type")
 _SUMS = ("packets", "bytes")

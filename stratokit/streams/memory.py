@@ -31,6 +31,15 @@ class Bytes:
     owner: Any  # keeps the memory
 
 
+_ARENA_MAX = -8  # M_ARENA_MAX of mallopt(3)
+
+
+def share_heap() -> None:
+    """Have threads that are started from now on share one heap of the C library: each keeps what it frees."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
+
+
 def give_back() -> None:
     """Have the C library return what it keeps of freed memory for each thread: hundreds of MB after a capture
     of millions of packets.

@@ -7,6 +7,7 @@ import synthetic
 from synthetic import MS, T0, Network, Side
 
 from stratokit.engine.capture import Capture
+from stratokit.engine.latency import passing
 from stratokit.engine.latency.table import PARTS
 
 CLIENT, SERVER = 1, 2  # cookies
@@ -222,3 +223,13 @@ def test_a_question_over_udp(tmp_path):
         "request": 1, "network_to": 1, "server_buffer": 2, "app": 4, "response": 1, "network_back": 2,
         "client_buffer": 2, "transfer": 0, "total": 13, "rest": 0,
     }  # fmt: skip
+
+
+def test_conversations_are_looked_at_in_groups_of_any_size(monkeypatch):
+    def table():
+        return Capture.open("sample_captures/mixed.parquet").table("latency").collect()
+
+    whole = table()
+    monkeypatch.setattr(passing, "_AT_ONCE", 20)
+    assert table().equals(whole)
+    assert whole.height > 50

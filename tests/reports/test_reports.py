@@ -380,3 +380,20 @@ def test_facts_say_what_the_filter_was(shop):
     assert run(shop.where("tcp"), ["protocols"]).facts["where"] == "tcp"
     assert "where" not in run(shop, ["protocols"]).facts
     assert json.dumps(run(shop, ["protocols"]).facts)
+
+
+def test_a_large_capture_reports_the_same_and_again(monkeypatch):
+    """One section after the other, and what tables were made of is let go of."""
+    capture = Capture.open("sample_captures/mixed.parquet")
+    small = run(capture)
+    large = Capture.open("sample_captures/mixed.parquet")
+    monkeypatch.setattr("stratokit.reports.run._TOGETHER_PACKETS", 0)
+    for where in (None, "http"):
+        once, again = (run(large if where is None else large.where(where)) for _ in range(2))
+        before = small if where is None else run(capture.where(where))
+        for other in (once, again):
+            assert_frame_equal(before.losses, other.losses)
+            for one, two in zip(before.sections, other.sections, strict=True):
+                assert (one.frame is None) == (two.frame is None)
+                if one.frame is not None and two.frame is not None:
+                    assert_frame_equal(one.frame, two.frame)

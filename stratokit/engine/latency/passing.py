@@ -15,10 +15,22 @@ import polars as pl
 from stratokit.engine.latency.running import highest, reaching, stream_key
 from stratokit.streams.flows import ACK, SYN, TCP
 from stratokit.streams.segments import NOWHERE, grouped, stream_offsets
-from stratokit.streams.sides import CLIENT, SERVER, SIDE_COLUMNS, WIRE, column, with_sides
+from stratokit.streams.sides import (
+    CLIENT,
+    GREATER,
+    SERVER,
+    SIDE_COLUMNS,
+    WIRE,
+    column,
+    sender_is_greater,
+    with_sides,
+)
 
 if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
+
+# Packets that are looked at at once: what is made of them meanwhile is several times as large as they are.
+_AT_ONCE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,12 +68,45 @@ class Passing:
 
 def passing(capture: Capture, requests: pl.DataFrame) -> Passing:
     """Read once the TCP packets of conversations that carry `requests`, and every SYN."""
+    packets = _packets(capture, requests["flow_id"].unique().drop_nulls())
+    names = [name for name in requests.columns if name.endswith("_frame")]
+    frames = pl.concat([requests[name].alias("frame") for name in names]).drop_nulls().unique()
+    sizes = packets.group_by("flow_id").len().sort("flow_id")
+    group = (pl.col("len").cum_sum() - pl.col("len")) // _AT_ONCE
+    ranges = sizes.group_by(group.alias("group"), maintain_order=True).agg(
+        low=pl.col("flow_id").first(), high=pl.col("flow_id").last()
+    )
+    parts = [
+        _passing(packets.filter(pl.col("flow_id").is_between(low, high)), frames)
+        for low, high in ranges.select("low", "high").iter_rows()
+    ] or [_passing(packets, frames)]
+    of_parts = zip(*((p.bytes, p.frames, p.sockets, p.began, p.handshakes) for p in parts), strict=True)
+    return Passing(*(pl.concat(found) for found in of_parts))
+
+
+def _packets(capture: Capture, asked: pl.Series) -> pl.DataFrame:
+    """TCP packets of the conversations `asked`, and those with SYN, as far as something follows from them.
+
+    Others than those with payload or SYN only tell which side is which, and where a side was seen: of these
+    the first of each kind in every batch is enough.
+    """
     flow_id, flags = pl.col("flow_id"), pl.col("tcp_flags")
-    asked = flow_id.is_in(requests["flow_id"].unique().drop_nulls().implode())
-    wanted = (pl.col("ip_proto") == TCP) & flow_id.is_not_null() & (asked | (flags & SYN != 0))
+    wanted = flow_id.is_not_null() & (flow_id.is_in(asked.implode()) | (flags & SYN != 0))
+    rows = capture.rows("packet").filter(pl.col("ip_proto") == TCP, flags.is_not_null(), wanted)
     columns = sorted({*SIDE_COLUMNS, "frame", "ts", "tcp_seq", "payload_len", "socket_cookie"})
-    packets = capture.rows("packet").filter(wanted & flags.is_not_null()).select(columns).collect()
-    packets = with_sides(packets).drop("src_ip", "dst_ip", "src_port", "dst_port")
+    columns = [name for name in columns if name not in ("src_ip", "dst_ip", "direction")]
+    found = rows.select(*columns, pl.col("direction").cast(pl.Categorical), sender_is_greater())
+    way = (pl.col("direction") == "out").cast(pl.UInt64).fill_null(2)
+    kind = flow_id * 6 + pl.col(GREATER).cast(pl.UInt64) * 3 + way
+    needed = (pl.col("payload_len") > 0) | (flags & SYN != 0) | kind.is_first_distinct()
+    batches = found.collect_batches(maintain_order=True)
+    return pl.concat([found.collect_schema().to_frame(), *(batch.filter(needed) for batch in batches)])
+
+
+def _passing(packets: pl.DataFrame, frames: pl.Series) -> Passing:
+    """What the packets of some conversations tell; `frames`: those in which something begins or ends."""
+    flags = pl.col("tcp_flags")
+    packets = with_sides(packets).drop("src_port", "dst_port")
     packets = packets.filter((pl.col("payload_len") > 0) | (flags & SYN != 0))
     packets = packets.with_columns(pl.col("ts").to_physical(), pl.col("payload_len").cast(pl.Int64))
     key = packets.select(stream_key(pl.col("view"), pl.col("from_client"))).to_series()
@@ -78,16 +123,13 @@ def passing(capture: Capture, requests: pl.DataFrame) -> Passing:
         pl.col("begin") != NOWHERE, pl.col("payload_len") > 0
     )
     places = places.with_columns(position=pl.col("begin") + pl.col("payload_len"))
-    first = pl.DataFrame({"key": keys, "began": began})
-    names = [name for name in requests.columns if name.endswith("_frame")]
-    frames = pl.concat([requests[name].alias("frame") for name in names]).drop_nulls().unique()
     return Passing(
         _in_order(places.select(pl.Series(keys).gather(places["stream"]).alias("key"), "position", "ts")),
         places.filter(pl.col("frame").is_in(frames.implode()))
         .select("flow_id", "frame", "from_client", "begin", end="position")
         .unique(["flow_id", "frame"], keep="first"),
         packets.drop_nulls("socket_cookie").group_by("flow_id", "view").agg(pl.col("socket_cookie").last()),
-        first,
+        pl.DataFrame({"key": keys, "began": began}),
         _handshakes(packets.filter(flags & SYN != 0)),
     )
 

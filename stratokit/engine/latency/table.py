@@ -118,7 +118,10 @@ def _rows(capture: Capture) -> pl.DataFrame:
     rows = rows.with_columns(begin=begin)
     rows = pl.concat([rows, before.of_first(rows, before.before_requests(capture, seen))], how="horizontal")
     rows = pl.concat([rows, _handshakes(capture, seen)], how="diagonal_relaxed")
-    rows = shaped(_with_upstream(_with_parts(rows), capture), frame_schema(TABLE))
+    # One step after the other: what came before is let go of, and these are many columns.
+    rows = _with_parts(rows)
+    rows = _with_upstream(rows, capture)
+    rows = shaped(rows, frame_schema(TABLE))
     return rows.sort("ts", "flow_id", "stream_id")
 
 
