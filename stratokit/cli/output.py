@@ -159,7 +159,9 @@ def reading(protocols: bool = True, quiet: bool = False) -> Iterator[None]:
 def opened(inputs: list[Path], keylog: Path | None = None) -> Capture:
     """The capture in these files; a key log that cannot help is worth a remark, not more."""
     from stratokit.engine.capture import Capture
+    from stratokit.streams.memory import share_heap
 
+    share_heap()
     capture = Capture.open(inputs, keylog)
     if keylog is not None and not capture.has_key_log:
         say(f"stratokit: {keylog} holds no secrets of TLS: what is encrypted stays so")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # The filters through which a capture went after it was recorded.
 METADATA_KEY = "kept"
-_BATCH_ROWS = 1 << 17
+_BATCH_ROWS = 1 << 15
 # Kinds that say where and how something was recorded rather than what happened.
 _ALWAYS = ("interface", "clock", "loss")
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stratokit.formats.frames import FrameBatch, Interface
-from stratokit.formats.parquet import CaptureReader
+from stratokit.formats.parquet import ROW_BYTES, CaptureReader
+from stratokit.formats.source import WINDOW_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -45,12 +46,17 @@ class CaptureFrames:
         self._size_bytes, self._given = os.stat(path).st_size, 0
 
     def batches(self) -> Iterator[FrameBatch]:
-        """All frames, about a row group at once."""
+        """All frames, of a row group as many at once as stand in a window of a packet file."""
         names = [*_OF_RECORD, *self._stored, *(["data"] if self._with_bytes else [])]
         for table in self._reader.iter_packets(names):
-            if table.num_rows:
-                self._given += table.num_rows
-                yield self._batch(table)
+            ends = np.cumsum(_column(table, "cap_len") + ROW_BYTES)
+            at = 0
+            while at < table.num_rows:
+                size = WINDOW_BYTES + (ends[at - 1] if at else 0)
+                to = max(int(np.searchsorted(ends, size, "right")), at + 1)
+                self._given += to - at
+                yield self._batch(table.slice(at, to - at))
+                at = to
 
     def _batch(self, table: pa.Table) -> FrameBatch:
         count = table.num_rows
@@ -116,4 +122,5 @@ def _bytes(column: pa.ChunkedArray) -> tuple[Any, NDArray[np.int64], NDArray[np.
     array: Any = column.combine_chunks()
     _, offsets, data = array.buffers()
     ends = np.array(np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1])
-    return np.frombuffer(data or b"", np.uint8), ends[:-1], np.diff(ends)
+    bytes_ = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
+    return bytes_, ends[:-1] - ends[0], np.diff(ends)

@@ -12,6 +12,7 @@ import contextlib
 import mmap
 import os
 import stat
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ WINDOW_BYTES = 32 << 20
 # So many windows are looked at at once (one a processor, and those that wait); older ones need no memory.
 _WINDOWS_IN_USE = len(os.sched_getaffinity(0)) + 2
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+_listed = threading.Lock()  # windows are opened in one thread while another one gives their memory back
 # Packets differ at least in their times: nothing that was captured is packed this much.
 BOMB_RATIO = 1000
 BOMB_BYTES = 1 << 30
@@ -35,7 +37,9 @@ _EMPTY = np.frombuffer(b"", np.uint8)
 
 def forget_pages() -> None:
     """Give back the memory of all mapped windows: who looks at one again gets it from the page cache."""
-    for mapping in list(_mappings):
+    with _listed:
+        mappings = list(_mappings)
+    for mapping in mappings:
         _forget(mapping)
 
 
@@ -93,7 +97,8 @@ class MappedSource(Source):
         mapping = mmap.mmap(self._file.fileno(), size + skip, offset=start - skip, access=mmap.ACCESS_READ)
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_SEQUENTIAL)
-        _mappings.add(mapping)
+        with _listed:
+            _mappings.add(mapping)
         self._in_use.append(weakref.ref(mapping))
         if len(self._in_use) > _WINDOWS_IN_USE and (old := self._in_use.popleft()()) is not None:
             _forget(old)

@@ -25,6 +25,16 @@ def _flat(frame: pl.LazyFrame) -> pl.LazyFrame:
     return plain(frame).with_columns(pl.col(lists).list.join(" ")) if lists else plain(frame)
 
 
+def _write_json(frame: pl.LazyFrame, out: IO[bytes]) -> None:
+    """One array of objects, a batch of them after the other."""
+    before = b"["
+    for batch in frame.collect_batches(maintain_order=True):
+        if batch.height:
+            out.write(before + batch.write_json().encode()[1:-1])
+            before = b","
+    out.write((b"[]" if before == b"[" else b"]") + b"\n")
+
+
 def write(frame: pl.LazyFrame, format_: str, out: IO[bytes]) -> None:
     """Write as parquet, csv, ndjson or json."""
     try:
@@ -36,7 +46,7 @@ def write(frame: pl.LazyFrame, format_: str, out: IO[bytes]) -> None:
             case "ndjson":
                 plain(frame).sink_ndjson(out)
             case "json":
-                out.write(plain(frame).collect().write_json().encode() + b"\n")
+                _write_json(plain(frame), out)
     except pl.exceptions.ComputeError as error:
         raise FormatError(f"the table cannot be written: {error}") from error
     except OSError as error:

@@ -18,7 +18,7 @@ from stratokit.engine.tables import entries
 from stratokit.errors import UsageError
 from stratokit.protocols.over_tcp import parsers
 from stratokit.reports.base import Options, Report, reports
-from stratokit.streams.memory import give_back, share_heap
+from stratokit.streams.memory import give_back
 
 # Of larger captures tables and sections are made one after the other: what two need at once is more memory.
 _TOGETHER_PACKETS = 1 << 21
@@ -56,8 +56,6 @@ def run(capture: Capture, only: Collection[str] = (), options: Options | None = 
     if capture.filter_text:
         facts["where"] = capture.filter_text
     is_large = not capture.whole.has_at_most(_TOGETHER_PACKETS)
-    if is_large:
-        share_heap()
     threads = 1 if is_large else len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads, thread_name_prefix="stratokit-report") as pool:
         sections = _together(capture, wanted, options, pool, is_large)

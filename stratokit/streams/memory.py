@@ -35,7 +35,10 @@ _ARENA_MAX = -8  # M_ARENA_MAX of mallopt(3)
 
 
 def share_heap() -> None:
-    """Have threads that are started from now on share one heap of the C library: each keeps what it frees."""
+    """Have threads that are started from now on share one heap of the C library.
+
+    A heap of its own keeps what a thread has freed, and each of many threads would have one.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 

@@ -16,7 +16,7 @@ from helpers.tshark import need
 from stratokit.engine.capture import Capture
 from stratokit.engine.convert import Choices, convert_files
 from stratokit.errors import FormatError
-from stratokit.formats import merge
+from stratokit.formats import capture_frames, merge
 from stratokit.schema import load
 
 SECOND = 1_000_000_000
@@ -105,7 +105,11 @@ def test_interfaces_and_processes_are_those_of_each_packets_own_file(tmp_path: P
         assert packets.equals(whole)
 
 
-def test_a_capture_that_was_made_of_a_packet_file_keeps_what_it_knows_beside_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("window_bytes", [1, capture_frames.WINDOW_BYTES])
+def test_a_capture_that_was_made_of_a_packet_file_keeps_what_it_knows_beside_others(
+    window_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_frames, "WINDOW_BYTES", window_bytes)
     section = Section()
     frame = eth(ipv4(udp(), 17))
     flags = (2, section.number(2))  # sent
@@ -184,7 +188,7 @@ class TestOfTheCorpus:
         ],
     )
     def test_rotated_files_have_the_tables_of_the_whole(
-        self, name: str, packets: int, tmp_path: Path
+        self, name: str, packets: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "made").mkdir()
         command = [need("editcap"), "-c", str(packets), str(CORPUS / name), str(tmp_path / "part.pcap")]
@@ -193,6 +197,7 @@ class TestOfTheCorpus:
         assert len(parts.paths) > 1
         for number, path in enumerate(parts.paths):
             convert_files([path], tmp_path / "made" / f"{number:02}.parquet")
+        monkeypatch.setattr(capture_frames, "WINDOW_BYTES", 100_000)  # many of a row group
         made = Capture.open(tmp_path / "made")
         mixed = Capture.open(
             [both[n % 2] for n, both in enumerate(zip(parts.paths, made.paths, strict=True))]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import bz2
+import collections
+import contextlib
 import gzip
 import lzma
 import random
+import sys
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
@@ -166,3 +170,20 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path, content, message):
     with pytest.raises(FormatError, match=message) as error, registry.by_content(path).open_reader(path):
         pass
     assert "\n" not in str(error.value)
+
+
+def test_windows_are_opened_while_the_memory_of_others_is_given_back(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(1 << 13))
+    monkeypatch.setattr(source, "_forget", lambda _: None)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as pool, contextlib.closing(open_source(path)) as opened:
+            forgetting = pool.submit(lambda: [source.forget_pages() for _ in range(5000)])
+            windows = collections.deque(maxlen=50)
+            while not forgetting.done():
+                windows.append(opened.window(0, 4096))
+            assert len(forgetting.result()) == 5000
+    finally:
+        sys.setswitchinterval(before)

@@ -89,3 +89,11 @@ def test_large_numbers_times_and_bytes_survive():
     out = io.BytesIO()
     files.write(frame.clear(), "json", out)
     assert json.loads(out.getvalue()) == []
+
+
+@pytest.mark.parametrize("rows", [0, 1, 300_000])
+def test_an_array_of_objects_is_whole_however_many_batches_it_takes(rows):
+    out = io.BytesIO()
+    files.write(pl.LazyFrame({"n": range(rows)}, schema={"n": pl.Int64}), "json", out)
+    assert out.getvalue().endswith(b"]\n")
+    assert json.loads(out.getvalue()) == [{"n": n} for n in range(rows)]
