@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stratokit.engine.capture import Capture
 
 # Packets that are looked at at once: what is made of them meanwhile is several times as large as they are.
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

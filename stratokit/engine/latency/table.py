@@ -97,6 +97,12 @@ _POINTS = (
     ("got_last", "response_end", CLIENT, False),
 )
 
+# What the parts are made of, besides `begin`.
+_TOLD = (
+    "sent_last", "came_last", "answered_first", "answered_last", "got_first", "got_last", "read_request_at",
+    "read_request_tid", "write_response_at", "read_first_at", "read_last_at",
+)  # fmt: skip
+
 
 def build(capture: Capture) -> pl.LazyFrame:
     """Rows of `latency` in order of time."""
@@ -105,6 +111,7 @@ def build(capture: Capture) -> pl.LazyFrame:
 
 def _rows(capture: Capture) -> pl.DataFrame:
     rows = requests(capture)
+    asked = rows.columns
     seen = passing(capture, rows)
     made = calls.socket_calls(capture)
     rows = pl.concat(
@@ -115,7 +122,7 @@ def _rows(capture: Capture) -> pl.DataFrame:
         how="diagonal_relaxed",
     )
     begin = pl.coalesce("write_request_at", "sent_first", "came_first")
-    rows = rows.with_columns(begin=begin)
+    rows = rows.select(*asked, *_TOLD, begin=begin)
     rows = pl.concat([rows, before.of_first(rows, before.before_requests(capture, seen))], how="horizontal")
     rows = pl.concat([rows, _handshakes(capture, seen)], how="diagonal_relaxed")
     # One step after the other: what came before is let go of, and these are many columns.
