@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PADDING, _PING, _ACK, _ACK_ECN, _CRYPTO, _CLOSE = 0, 1, 2, 3, 6, 0x1C
+_GOOGLE_ACK, _GOOGLE_ACK_MASK = 0x40, 0xC0
 _SAMPLE_BYTES, _TAG_BYTES = 16, 16
 
 
@@ -116,7 +117,7 @@ class Packet:
 def initials(datagram: bytes) -> Iterator[Packet]:
     """Initial packets among those that share a datagram (RFC 9000 sections 12.2 and 17.2.2)."""
     p = 0
-    while p + 7 < len(datagram) and datagram[p] & 0xC0 == 0xC0:
+    while p + 7 < len(datagram) and datagram[p] & 0x80:  # the next bit may be 0 (RFC 9287)
         start, known = p, versions(int.from_bytes(datagram[p + 1 : p + 5], "big"))
         if not known:
             return
@@ -159,6 +160,21 @@ def _open(datagram: bytes, packet: Packet, keys: Keys) -> bytes | None:
         return None
 
 
+def _behind_google_ack(data: bytes, p: int) -> int:
+    """The position behind an ACK of T050 and T051 whose type stands before p: 01nullmm, that is whether more
+    blocks follow, and the sizes (1, 2, 4, 6) of the largest number and of blocks. The number, a time of 16,
+    perhaps how many blocks 8, a block; gaps of 8 with blocks; how many times 8, of 40 and then 24 bits.
+    """
+    kind, sizes = data[p - 1], (1, 2, 4, 6)
+    block = sizes[kind & 3]
+    p += sizes[kind >> 2 & 3] + 2
+    if kind & 0x20:
+        p += 1 + data[p] * (1 + block)
+    p += block
+    times = data[p]
+    return p + 1 + (5 + 3 * (times - 1) if times else 0)
+
+
 def _frames(data: bytes, crypto: int) -> Iterator[tuple[int, bytes | int]]:
     """(offset, bytes) of CRYPTO frames, and (-1, error) of a CONNECTION_CLOSE (RFC 9000 section 19)."""
     p = 0
@@ -175,6 +191,8 @@ def _frames(data: bytes, crypto: int) -> Iterator[tuple[int, bytes | int]]:
                     return
                 for _ in range(1 + 2 * ranges + (3 if kind == _ACK_ECN else 0)):
                     _, p = _number(data, p)
+            elif crypto != _CRYPTO and kind & _GOOGLE_ACK_MASK == _GOOGLE_ACK:
+                p = _behind_google_ack(data, p)
             elif kind == crypto:
                 offset, p = _number(data, p)
                 size, p = _number(data, p)

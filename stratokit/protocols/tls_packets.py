@@ -20,7 +20,7 @@ import polars as pl
 from stratokit.dissect.layers import i64
 from stratokit.formats.source import forget_pages
 from stratokit.kernels import kernel, routine
-from stratokit.protocols import over_tcp, quic
+from stratokit.protocols import quic
 from stratokit.protocols import tls_records as tr
 from stratokit.protocols.buffers import be16, with_room, with_rows
 from stratokit.protocols.over_tcp import GROUP_BYTES, HEAD_BYTES, Heads
@@ -290,10 +290,8 @@ def _of(runs: ByteRuns, asking: NDArray[np.int64]) -> list[pl.DataFrame]:
     return parts
 
 
-def _in_quic(capture: PacketSource) -> list[pl.DataFrame]:
+def _in_quic(datagrams: pl.DataFrame) -> list[pl.DataFrame]:
     """Hellos in QUIC's Initial packets, with the packets that complete them."""
-    datagrams = over_tcp.beside(capture, "tls")
-    assert datagrams is not None  # nobody lets these go
     messages: list[tuple[int, int, int, int]] = []
     frames, plain = [], bytearray()
     for handshake in quic.handshakes(datagrams):
@@ -316,8 +314,10 @@ def _in_quic(capture: PacketSource) -> list[pl.DataFrame]:
 
 
 def _messages(capture: PacketSource) -> pl.DataFrame:
-    parts = [pl.DataFrame(schema=frame_schema(TABLE)), *_in_quic(capture)]
-    for streams in reassembly.batches(capture):
+    parts, datagrams = [pl.DataFrame(schema=frame_schema(TABLE))], []
+    for streams in reassembly.batches(capture, beside=quic.CANDIDATES):
+        if streams.beside is not None:
+            datagrams.append(streams.beside)
         heads = streams.heads(HEAD_BYTES)
         asks = recognise(Heads(*heads, streams.began))
         # Of connections that began before the capture, records that begin a packet tell.
@@ -326,6 +326,8 @@ def _messages(capture: PacketSource) -> pl.DataFrame:
         for group, _ in streams.groups(wanted, GROUP_BYTES):
             parts += _of(streams.byte_runs(group), asks[group])
             forget_pages()
+    if datagrams:
+        parts += _in_quic(pl.concat(datagrams))
     return pl.concat(parts, how="diagonal_relaxed")
 
 

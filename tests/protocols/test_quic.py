@@ -46,7 +46,7 @@ def sealed(
     known = more.get("known") or quic_packets.versions(version)[0]
     keys = quic_packets.keys_of(known, keyed)[side]
     frames = bytes([known.crypto]) + frames[1:] if frames[:1] == b"\6" else frames
-    head = bytes([0xC1 | known.initial_bits]) + version.to_bytes(4, "big")
+    head = bytes([more.get("first", 0xC1) | known.initial_bits]) + version.to_bytes(4, "big")
     to = keyed if side == 0 else b""
     head += bytes([len(to)]) + to + b"\0" + bytes([len(more.get("token", b""))]) + more.get("token", b"")
     frames = frames.ljust(40, b"\0")
@@ -219,6 +219,22 @@ def test_hellos_have_fields_in_the_packets_that_complete_them() -> None:
     assert found.filter(handshake_type=2)["frame"].to_list() == [4]
     assert found.filter(ciphersuite=0x1301)["frame"].to_list() == [2, 4]
     assert found["ja4"].drop_nulls().item().startswith("q13d0103h3_")
+
+
+def test_the_bit_that_was_fixed_may_be_zero() -> None:
+    """RFC 9287: of a peer that said so, and of a server that heard it."""
+    found = row((CLIENT, sealed(crypto(ASKED))), (SERVER, sealed(crypto(TOLD), 1, first=0x81)))
+    assert found
+    assert found["cipher"] == "TLS_AES_128_GCM_SHA256"
+
+
+@pytest.mark.parametrize("ack", ["40 01 0000 01 00", "65 0001 0000 01 0001 02 0001 02 0100000000 01 0000"])
+def test_googles_acks_before_the_hello(ack: str) -> None:
+    frames = bytes.fromhex(ack) + b"\x08" + crypto(TOLD)[1:]
+    asked, told = (sealed(f, side, 0x54303530) for side, f in enumerate((crypto(ASKED), frames)))
+    found = row((CLIENT, asked), (SERVER, told))
+    assert found
+    assert found["server_hello_ns"] == MS
 
 
 def test_a_refusal() -> None:
