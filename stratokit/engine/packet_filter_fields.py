@@ -35,6 +35,7 @@ _TUNNEL_PROTO = {"ipip": 4, "4in6": 4, "6in4": 41, "6in6": 41, "gre": 47, "erspa
     **dict.fromkeys(_UDP_TUNNELS, _UDP),
 }
 _UDP_HEADER_BYTES = 8
+_L2TP_PORT = 1701
 # A tunnel's own UDP header: nobody keeps its ports.
 _UDP_AROUND = _c("tunnel").is_in(_UDP_TUNNELS).fill_null(value=False).cast(pl.Int64)
 _ETHERNET_HEADER_BYTES = 14
@@ -194,6 +195,15 @@ def _tunnel(name: str, title: str, tunnels: tuple[str, ...], key: str = "") -> l
     return found
 
 
+def _l2tp_message() -> pl.Expr:
+    """Whether UDP carries a message of L2TP, as those that control have no packet: version 2 or 3 stands in
+    the last four of the first sixteen bits (RFC 2661 section 3.1, RFC 3931 section 4.1.2)."""
+    on_port = pl.any_horizontal(_of(_UDP, name) == _L2TP_PORT for name in ("src_port", "dst_port"))
+    head = _bytes(_where(on_port & (_c("payload_len") > 1), _c("payload_offset")), pl.lit(2))
+    flags = _where(head.bin.size() == 2, head).bin.reinterpret(dtype=pl.UInt16, endianness="big")
+    return (flags & 0x0F).is_in([2, 3])
+
+
 def _icmp(name: str, proto: int, title: str, ident: str, seq: str) -> list[FieldSpec]:
     return [
         FieldSpec(name, "protocol", _any(_of(proto, "icmp_type").is_not_null()), f"{title} packets."),
@@ -258,7 +268,7 @@ _NETWORK = (
     *_tunnel("vxlan", "VXLAN", ("vxlan",), "vni"),
     *_tunnel("geneve", "GENEVE", ("geneve",), "vni"),
     *_tunnel("gtp", "GTP-U", ("gtpu",), "teid"),
-    *_tunnel("l2tp", "L2TP", ("l2tp",)),
+    FieldSpec("l2tp", "protocol", _any(_c("tunnel") == "l2tp", _l2tp_message()), "Messages of L2TP."),
 )
 _TCP_FIELDS = (
     FieldSpec("tcp.flags", "number", (_of(_TCP, "tcp_flags"),), "All TCP flags as a number."),

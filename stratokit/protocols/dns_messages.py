@@ -201,18 +201,21 @@ def _read_questions(
     elif not rows[m, FLAGS] & IS_RESPONSE and be16(data, start + 6) == 0:
         p = -1  # of queries only inverse ones ask by an answer instead (RFC 1035 section 6.4)
     first_end, more, left_out = p, 1, 0
-    for q in range(1, questions):
+    for _ in range(1, questions):
         if p < 0:
             break
-        if q < QUESTIONS_LIMIT and after - named <= budget:
-            _begin_row(data, start, rows[m + q], i, after)
-            p, after = _read_question(data, start, p, end, rows[m + q], names, after)
-            rows[m + q, FIRST], rows[m + q, ANSWERS] = 0, -1
-            more += p >= 0
-        else:
-            p = skip_name(data, p, end)
-            p = p + 4 if 0 <= p <= end - 4 else -1
+        behind = -1
+        if not left_out and more < QUESTIONS_LIMIT and after - named <= budget:
+            _begin_row(data, start, rows[m + more], i, after)
+            behind, after = _read_question(data, start, p, end, rows[m + more], names, after)
+            rows[m + more, FIRST], rows[m + more, ANSWERS] = 0, -1
+        if behind >= 0:
+            more += 1
+        else:  # too many, or a name that is none: what follows can be read all the same
+            behind = skip_name(data, p, end)
+            behind = behind + 4 if 0 <= behind <= end - 4 else -1
             left_out += 1
+        p = behind
     return first_end, p, after, more, left_out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 import synthetic
-from helpers.frames import eth, fragments4, pcap, udp
+from helpers.frames import eth, fragments4, ipv4, pcap, udp
 from synthetic import MS, T0, Network, Side
 
 import stratokit as sk
@@ -220,3 +220,11 @@ def test_fields_of_frames_that_are_cut(tmp_path):
     assert frames(capture, "eth.src") == [1, 2, 3]
     assert frames(capture, "eth.dst") == [1, 2, 3, 4]
     assert frames(capture, "eth.type") == [1, 2]
+
+
+def test_l2tp_is_also_what_only_controls(tmp_path):
+    messages = bytes.fromhex("c802 000c 0001 0000 0000 0001"), bytes.fromhex("c803 000c 0000 0001 0000 0001")
+    none = bytes.fromhex("0001 0000 002a"), b"\x02"
+    path = tmp_path / "l2tp.pcap"
+    path.write_bytes(pcap([eth(ipv4(udp(m, 40000, 1701), 17)) for m in (*messages, *none)]))
+    assert frames(Capture.open(path), "l2tp") == [1, 2]

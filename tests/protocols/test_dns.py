@@ -458,6 +458,13 @@ def test_an_inverse_query_has_an_answer_for_a_question() -> None:
     assert (refused["qname"], refused["qtype"], refused["outcome"]) == (None, None, "notimp")
 
 
+def test_an_answer_behind_a_second_question_whose_name_is_none() -> None:
+    forwards = b"\xc0\xff" + struct.pack(">HH", 1, 1)
+    told = message(7, 0x8180, question(name("www.example.com")), forwards, answers=(A,))
+    (row,) = exchange(query(), told)
+    assert (row["answers"], row["malformed"]) == (["192.0.2.1"], False)
+
+
 def test_a_query_without_question_or_records_that_fit_is_none() -> None:
     assert exchange(message(5, 0x0100)) == []
     assert exchange(struct.pack(">HHHHHH", 5, 0x0100, 0, 9, 0, 0) + bytes(40)) == []

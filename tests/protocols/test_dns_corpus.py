@@ -3,6 +3,9 @@
 - A datagram that an ICMP error quotes is no traffic of its own.
 - A message whose header or first question cannot be read is counted, not shown; of a message that is cut
   inside its questions only those before the cut are shown.
+- A name that is no UTF-8 is ISO-8859-1; tshark replaces its bytes.
+- An answer belongs to a question with its name; a question that comes again after five seconds or more is
+  another attempt, for tshark another question.
 - Answers of multicast DNS are paired by name and type, tshark's by conversation and the identifier, always 0.
 """
 
@@ -63,6 +66,11 @@ def test_messages_equal_tsharks(name: str) -> None:
         for d in facts.get("dns", [])
         if d["frame"] not in quoted
     )
+    unreadable = {key[0] for key in known if any("\ufffd" in q for part in key[5:6] for q in part)}
+    ours, known = (
+        collections.Counter({key[: 5 if key[0] in unreadable else 7]: n for key, n in counted.items()})
+        for counted in (ours, known)
+    )
     assert not ours - known
     missing = list((known - ours).elements())
     assert len(missing) == capture.passes.counters["dns_unreadable"]
@@ -83,6 +91,8 @@ def test_answers_and_their_times_equal_tsharks(name: str) -> None:
         assert words >= {*d["a"], *d["aaaa"], *d["cname"]}
         if not row["malformed"]:
             assert len(row["answers"]) == d["answers"]
+        if row["attempts"] != 1 and row["query_frame"] != d["response_to"]:
+            continue
         if d["response_to"] and row["transport"] != "mdns":
             assert (row["query_frame"], row["latency_ns"]) == (d["response_to"], d["latency_ns"])
 
