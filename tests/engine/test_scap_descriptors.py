@@ -96,3 +96,15 @@ def test_many_names_are_kept_apart(tmp_path):
         calls += [opened(3, f"/d{n % 2}/" + "x" * (n % 23) + f"{n}", 0), read(3)]
     found = names(tmp_path, *calls, *calls)
     assert found[:9000] == found[9000:] == [f"/d{n % 2}/" + "x" * (n % 23) + f"{n}" for n in range(9000)]
+
+
+def test_both_ends_of_a_pipe_are_told_and_go_by_its_name(tmp_path):
+    made = [sb.s64(0), sb.s64(7), sb.s64(8), sb.u64(5), sb.u32(0)]
+    failed = [sb.s64(-24), sb.s64(-1), sb.s64(-1), sb.u64(0), sb.u32(0)]
+    assert names(tmp_path, (393, made), (393, failed), read(7), read(8)) == ["pipe:[5]"] * 2
+    calls = Capture.open(tmp_path / "a.scap").table("syscalls").collect().filter(syscall="pipe2")
+    assert calls.select("fd", "fd2", "fd_name", "ret").rows() == [
+        (7, 8, "pipe:[5]", 0),
+        (None, None, None, -24),
+    ]
+    assert calls["args"][0].startswith("fds=[7, 8], ")
