@@ -103,7 +103,8 @@ TABLE = Table(
         FilterField("dns.opt.ext_error.extra_text", ("extended_error_text",), "Text of the extended error."),
         FilterField("dns.time", ("latency_ns",), "From query to response."),
         FilterField("dns.retransmit_request", ("attempts",), "How often the query was sent."),
-        FilterField("dns.a", ("answers",), "Data of the answers, as addresses."),
+        FilterField("dns.a", ("answers",), "Data of the answers, as IPv4 addresses."),
+        FilterField("dns.aaaa", ("answers",), "Data of the answers, as IPv6 addresses."),
     ),
 )
 

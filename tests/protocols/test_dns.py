@@ -12,7 +12,7 @@ from helpers.traffic import CLIENT, LOCAL_CLIENT, LOCAL_SERVER, MS, Connection, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stratokit.protocols import dns, dns_frames
+from stratokit.protocols import dns, dns_frames, dns_packets
 from stratokit.protocols.base import Passes
 
 RESOLVER = End("10.0.0.53", 53)
@@ -447,6 +447,18 @@ def test_what_is_no_search(first: str, rcode: int, second: str, pause_ns: int) -
 
 
 # --- multicast -----------------------------------------------------------------------------------
+
+
+def test_packets_have_the_addresses_of_all_sections() -> None:
+    packets = Packets()
+    packets.datagram(CLIENT, RESOLVER, query())
+    glue = record(28, ipaddress.ip_address("2001:db8::1").packed, name("ns.example"))
+    told = message(7, 0x8180, question(name("www.example.com")), answers=(A,), additional=(glue,))
+    packets.datagram(RESOLVER, CLIENT, told)
+    packets.datagram(RESOLVER, CLIENT, response(8, rcode=3))
+    found = dns_packets.build(packets).collect()
+    assert found["addresses"].to_list() == [[], ["192.0.2.1", "2001:db8::1"], []]
+    assert found["answer_count"].to_list() == [0, 1, 0]
 
 
 def test_an_inverse_query_has_an_answer_for_a_question() -> None:
