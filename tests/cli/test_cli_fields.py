@@ -14,7 +14,7 @@ def test_fields_are_found_by_name_and_meaning(stratokit):
         "type": "bool",
         "meaning": "Synchronise sequence numbers.",
         "tables": "packets",
-        "columns": "datagram, fragment_id, ip_proto, tcp_flags",
+        "columns": "datagram, fragment_id, ip_proto, stop_reason, tcp_flags",
     }
     assert "evt.latency" in stratokit("fields", "From entry to exit").out
 
