@@ -2,7 +2,7 @@
 """Record without converting, and print totals: what bench_recorder.py measures.
 
 only_record.py SPOOL SYSCALLS [--calls-only | --no-packets] [--other-cgroup | --other-process] [--filter EXPR]
-    [--max-cpu SHARE] [--snaplen BYTES] [--interface NAME] [--tls]
+    [--max-cpu SHARE | --default-limit] [--snaplen BYTES] [--interface NAME] [--tls]
 
 With --other-... what is recorded is something else than the load, which shows what that pays.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from stratokit.record.cgroups import cgroup2_root
 from stratokit.record.options import (
+    DEFAULT_BUSY_SHARE,
     FRAME_BYTES_MOST,
     SNAPLEN_MOST,
     Filter,
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--other-process", dest="other", action="store_const", const="process")
     parser.add_argument("--filter", default="")
     parser.add_argument("--max-cpu", type=float)
+    parser.add_argument("--default-limit", action="store_const", const=DEFAULT_BUSY_SHARE)
     chosen = parser.parse_args()
     everything = not chosen.calls_only
     most = FRAME_BYTES_MOST if chosen.interface else SNAPLEN_MOST
@@ -66,7 +68,7 @@ def main() -> None:
         syscalls=chosen.syscalls,
         packets=everything and not chosen.no_packets,
         sockets=everything,
-        limits=Limits(cpu=chosen.max_cpu),
+        limits=Limits(cpu=chosen.max_cpu, busy_share=chosen.default_limit),
         snaplen=chosen.snaplen or most,
         interfaces=tuple(chosen.interface),
         tls=chosen.tls,

@@ -34,6 +34,7 @@ class Cost:
     file_bytes: int = 0
     prefix: tuple[str, ...] = ()  # that the load's program is started by
     share: float = 1.0  # of the operations, where all would take minutes
+    reacts: bool = False  # to what it costs, by leaving out something
 
 
 Recorder = Callable[[Path, Load], contextlib.AbstractContextManager[Cost]]

@@ -74,7 +74,7 @@ static __always_inline bool copy_frame(struct __sk_buff *skb, u8 *data, u64 byte
 	return bpf_skb_load_bytes(skb, MAC_BYTES, data + MAC_BYTES + TAG_BYTES, rest) == 0;
 }
 
-int device_frame(struct __sk_buff *skb)
+static __always_inline int frame(struct __sk_buff *skb)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct frame_slot *slot;
@@ -133,3 +133,5 @@ int device_frame(struct __sk_buff *skb)
 	LEAVE(&slot->busy);
 	return 0;
 }
+
+MEASURED(device_frame, COST_PACKETS, struct __sk_buff, frame(ctx))

@@ -93,7 +93,7 @@ static __always_inline u32 header_end(u8 *ip, u64 packet, u32 room)
 	return room;
 }
 
-int packet_dropped(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int dropped(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 skb = ctx->args[0], sk = 0, head = 0, data = 0, room;
 	struct drop_record record = {};
@@ -160,3 +160,5 @@ int packet_dropped(struct bpf_raw_tracepoint_args *ctx)
 	submit(&record, sizeof(record.event) + room, COUNT_RECORDED_DROP, COUNT_DROP_NO_SPACE);
 	return 0;
 }
+
+MEASURED(packet_dropped, COST_DROPS, struct bpf_raw_tracepoint_args, dropped(ctx))

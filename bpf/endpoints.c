@@ -84,13 +84,11 @@ static __always_inline int endpoint(struct __sk_buff *skb, bool out)
 	return 1;
 }
 
-int endpoint_out(struct __sk_buff *skb)
+static __always_inline int sends(struct __sk_buff *skb)
 {
 	note_user(skb);
 	return endpoint(skb, true);
 }
 
-int endpoint_in(struct __sk_buff *skb)
-{
-	return endpoint(skb, false);
-}
+MEASURED(endpoint_out, COST_PACKETS, struct __sk_buff, sends(ctx))
+MEASURED(endpoint_in, COST_PACKETS, struct __sk_buff, endpoint(ctx, false))

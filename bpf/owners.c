@@ -12,9 +12,13 @@
 #define HOW_USED 5
 #define HOW_CLOSED 6
 
-/* The thread last recorded as a socket's owner: a busy socket is named once, not for each packet. */
+/*
+ * The thread last recorded as a socket's owner: a busy socket is named once, not for each packet. Where calls tell of other owners
+ * for a while, it is named once in each span of time without them.
+ */
 struct socket_owner {
 	u64 thread;
+	u64 span;
 };
 BPF_SK_STORAGE(socket_owners, struct socket_owner);
 
@@ -32,7 +36,7 @@ static __always_inline u64 *user_place(u64 cookie)
 
 	return known_users.lookup(&index);
 }
-#define USER_NUMBER(cookie, thread) (((cookie) * MIX ^ (thread)) * MIX)
+#define USER_NUMBER(cookie, thread) (((cookie) * MIX ^ (thread) ^ this_span().number << 56) * MIX)
 
 static __always_inline void remember_user(u64 cookie, u64 thread)
 {
@@ -45,6 +49,11 @@ static __always_inline void remember_user(u64 cookie, u64 thread)
 #define remember_user(cookie, thread) do { } while (0)
 #endif
 
+static __always_inline bool is_known(struct socket_owner *known, u64 thread)
+{
+	return known->thread == thread && known->span == this_span().number;
+}
+
 /* True where `thread` is the owner that was recorded last; else it will be. */
 static __always_inline bool known_owner(struct bpf_sock *sk, u64 cookie, u64 thread, u8 how)
 {
@@ -55,9 +64,11 @@ static __always_inline bool known_owner(struct bpf_sock *sk, u64 cookie, u64 thr
 		count(COUNT_OWNER_MAP_FULL);
 		return false;
 	}
-	same = how == HOW_CLOSED ? known->thread != 0 : known->thread == thread && how != HOW_CONNECTED;
-	if (!same)
+	same = how == HOW_CLOSED ? known->thread != 0 : is_known(known, thread) && how != HOW_CONNECTED;
+	if (!same) {
 		known->thread = thread;
+		known->span = this_span().number;
+	}
 	remember_user(cookie, known->thread);
 	return same;
 }
@@ -73,6 +84,11 @@ static __always_inline void owner_record(struct owner_event *event, u64 thread)
 }
 
 #ifdef LEARN_USERS
+#ifdef WITH_SYSCALLS
+#define LEARNS() is_shed(SHED_CALLS) /* otherwise the calls tell */
+#else
+#define LEARNS() true
+#endif
 #define SOCKET_LISTENS 10	   /* TCP_LISTEN */
 #define KERNEL_THREAD 0x00200000 /* PF_KTHREAD of include/linux/sched.h */
 
@@ -170,7 +186,7 @@ static __always_inline void note_user(struct __sk_buff *skb)
 	u32 owned, pid, tid;
 	void *tcp;
 
-	if (!sk || sk->state == SOCKET_LISTENS)
+	if (!LEARNS() || !sk || sk->state == SOCKET_LISTENS)
 		return;
 #ifdef QUICK
 	if (!maybe_new_user(skb, task))
@@ -187,7 +203,7 @@ static __always_inline void note_user(struct __sk_buff *skb)
 	thread = (u64)pid << 32 | tid;
 	event.socket_cookie = bpf_get_socket_cookie(skb);
 	known = socket_owners.sk_storage_get(sk, 0, 0);
-	if (known && known->thread == thread) {
+	if (known && is_known(known, thread)) {
 		remember_user(event.socket_cookie, thread);
 		return;
 	}
@@ -269,7 +285,8 @@ int socket_created(struct bpf_sock *sk)
 #ifdef LEARN_USERS
 int socket_closed(struct bpf_sock *sk)
 {
-	if ((sk->family != FAMILY_INET && sk->family != FAMILY_INET6) || kernel_thread(bpf_get_current_task()))
+	if (!LEARNS() || (sk->family != FAMILY_INET && sk->family != FAMILY_INET6) ||
+	    kernel_thread(bpf_get_current_task()))
 		return 1;
 	return owner(sk, bpf_get_socket_cookie(sk), bpf_get_netns_cookie(sk), sk->family, sk->type, sk->protocol,
 		     HOW_CLOSED);

@@ -225,13 +225,11 @@ static __always_inline int packet(struct __sk_buff *skb, u8 direction)
 	return 1;
 }
 
-int packet_out(struct __sk_buff *skb)
+static __always_inline int leaves(struct __sk_buff *skb)
 {
 	note_user(skb);
 	return packet(skb, DIRECTION_OUT);
 }
 
-int packet_in(struct __sk_buff *skb)
-{
-	return packet(skb, DIRECTION_IN);
-}
+MEASURED(packet_out, COST_PACKETS, struct __sk_buff, leaves(ctx))
+MEASURED(packet_in, COST_PACKETS, struct __sk_buff, packet(ctx, DIRECTION_IN))

@@ -104,7 +104,7 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 
 	if (old_tid != tid && start_now && start_before) {
 		*start_now = *start_before;
-		*start_before = NOT_IN_CALL;
+		*start_before = this_span().number;
 	}
 #endif
 #ifdef SCOPED
@@ -165,7 +165,7 @@ int process_exit(struct bpf_raw_tracepoint_args *ctx)
 	u64 *start = syscall_starts.lookup(&tid);
 
 	if (start)
-		*start = NOT_IN_CALL; /* so the next thread with this id begins without an open call */
+		*start = this_span().number; /* so the next thread with this id begins without an open call */
 #endif
 #ifdef HAVE_BTF
 	u64 signal = 0;

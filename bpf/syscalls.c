@@ -41,10 +41,10 @@ struct syscall_spec {
 BPF_ARRAY(syscall_specs, struct syscall_spec, 512);
 
 /*
- * When each thread entered its open call; indexed by thread id, so neither a full map nor a lock is possible. NOT_IN_CALL
- * spares the exit of an unwanted call all further work; zero means that the thread has not been seen entering anything.
+ * When each thread entered its open call; indexed by thread id, so neither a full map nor a lock is possible. The number of the span
+ * (limits.c) stands for no call, and spares the exit of an unwanted one all further work; whatever is older than the span, as zero,
+ * means that the thread has not been seen entering anything.
  */
-#define NOT_IN_CALL 1
 BPF_ARRAY(syscall_starts, u64, THREAD_IDS);
 
 BPF_HASH(closing_files, u32, struct file_info, 8192);
@@ -115,7 +115,7 @@ static __always_inline void syscall_record(struct syscall_scratch *scratch, stru
 		closing = closing_files.lookup(&tid);
 		if (closing) {
 			file = *closing;
-			have_file = true;
+			have_file = start;
 			closing_files.delete(&tid);
 		}
 	} else if (spec->returns_fd) {
@@ -235,7 +235,9 @@ static __always_inline void before_call(struct bpf_raw_tracepoint_args *ctx, str
 	if (!read_call(ctx, &call) || call.segment == CODE_SEGMENT_32BIT)
 		return;
 	if (spec->fd_at_entry) {
-		if (read_file(task, (u32)call.args[0], -1, &file) && closing_files.update(&tid, &file))
+		if (!read_file(task, (u32)call.args[0], -1, &file))
+			closing_files.delete(&tid);
+		else if (closing_files.update(&tid, &file))
 			count(COUNT_CLOSING_MAP_FULL);
 		return;
 	}
@@ -244,7 +246,7 @@ static __always_inline void before_call(struct bpf_raw_tracepoint_args *ctx, str
 		syscall_record(scratch, spec, task, call.nr, 0, now, now);
 }
 
-int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int call_begins(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = running_task(), thread = thread_of(task), now, *start;
 	u32 nr = ctx->args[1], tid = thread;
@@ -259,7 +261,7 @@ int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (left_out) {
 		if (start)
-			*start = NOT_IN_CALL;
+			*start = this_span().number;
 		return 0;
 	}
 	now = bpf_ktime_get_ns();
@@ -272,7 +274,7 @@ int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int call_ends(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = running_task(), thread = thread_of(task), began = 0, *start;
 	u32 tid = thread;
@@ -293,10 +295,14 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 #else
 	start = syscall_starts.lookup(&tid);
 	if (start) {
+		struct calls_span span = this_span();
+
 		began = *start;
-		if (began == NOT_IN_CALL)
+		if (began == span.number)
 			return 0;
-		*start = NOT_IN_CALL;
+		*start = span.number;
+		if (began < span.since_ns)
+			began = 0;
 	}
 #endif
 	if (is_own(thread >> 32) || !read_call(ctx, &call))
@@ -320,3 +326,6 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 		syscall_record(scratch, spec, task, call.nr, ret, began, bpf_ktime_get_ns());
 	return 0;
 }
+
+MEASURED(syscall_enter, COST_CALLS, struct bpf_raw_tracepoint_args, call_begins(ctx))
+MEASURED(syscall_exit, COST_CALLS, struct bpf_raw_tracepoint_args, call_ends(ctx))

@@ -326,10 +326,7 @@ TLS_ENTRY(tls_write_ex, TLS_WRITE, true)
 TLS_ENTRY(tls_sendfile, TLS_FILE, false)
 TLS_ENTRY(tls_handshake, TLS_HANDSHAKE, false)
 
-int tls_return(struct registers *ctx)
-{
-	return tls_leave(ctx);
-}
+MEASURED(tls_return, COST_TLS, struct registers, tls_leave(ctx))
 
 int tls_made(struct registers *ctx)
 {
@@ -347,7 +344,7 @@ int tls_freed(struct registers *ctx)
 }
 
 /* What a thread that uses OpenSSL does to sockets. */
-int tls_socket_call(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int socket_call(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	struct tls_thread *state = tls_threads.lookup(&thread);
@@ -398,3 +395,5 @@ int tls_socket_call(struct bpf_raw_tracepoint_args *ctx)
 	}
 	return 0;
 }
+
+MEASURED(tls_socket_call, COST_TLS_CALLS, struct bpf_raw_tracepoint_args, socket_call(ctx))

@@ -19,6 +19,11 @@ from stratokit.errors import FormatError
 from stratokit.formats import spool
 
 STRATOKIT = (sys.executable, "-m", "stratokit")
+# With one of these a recording is not limited by default.
+_NAMED = {"--syscalls", "--filter", "--tls", "-i", "--interface", "--", "--max-cpu", "--trigger"}
+_NAMED |= {f"--{name}" for name in ("pid", "comm", "uid", "cgroup", "container", "pod", "namespace")}
+# A limit that is never reached: nothing is left out however busy the machine is.
+UNLIMITED = ("--max-cpu", "100000%")
 
 
 @dataclasses.dataclass
@@ -59,8 +64,14 @@ def watches(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def recording(path: Path, *options: str, prefix: tuple[str, ...] = ()) -> Iterator[Recording]:
-    """Record what happens in the block; `prefix` is a program that starts the recorder, as setpriv."""
+def recording(
+    path: Path, *options: str, prefix: tuple[str, ...] = (), limited: bool = False
+) -> Iterator[Recording]:
+    """Record what happens in the block; `prefix` is a program that starts the recorder, as setpriv.
+
+    `limited`: as by default, where what costs too much is left out.
+    """
+    options = options if limited or _NAMED.intersection(options) else (*UNLIMITED, *options)
     process = subprocess.Popen(
         [*prefix, *STRATOKIT, "record", "-o", str(path), *options],
         stdout=subprocess.PIPE,

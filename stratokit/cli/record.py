@@ -160,7 +160,8 @@ def record(
         None,
         metavar="PERCENT",
         parser=processor_share,
-        help="Of one processor, as 20%; what costs most is left out first.",
+        help="Of one processor, as 20%, or none; beyond it events are left out.  "
+        "[default: 10% of the time in which processors are busy, where nothing is named to be recorded]",
     ),
     max_memory: int | None = typer.Option(
         None,
@@ -207,6 +208,7 @@ def record(
       stratokit record -o now.scap                   for sysdig and Stratoshark
       stratokit record --syscalls network,openat --buffer 256M
       stratokit record --max-cpu 20% --max-disk 2G   on a host that must not suffer
+      stratokit record --max-cpu none                all of it, whatever it costs
       stratokit record --rotate-time 5m --rotate-count 12 -o day.parquet
       stratokit record --keep 10m --trigger "proc.exit_code != 0" -o flight.parquet
     """
@@ -250,7 +252,7 @@ def record(
         rotation=rotated,
         keep=kept,
         command=tuple(command or ()),
-        limits=Limits(max_cpu, max_memory, max_disk, min_free),
+        limits=Limits(None, None, max_memory, max_disk, min_free),
         user=user,
         scope=Scope(
             pids=tuple(pid or ()),
@@ -263,6 +265,7 @@ def record(
             command=bool(command) and not whole_host,
         ),
     )
+    options = choices.with_cpu_limit(options, max_cpu, calls_named=syscalls is not None)
     from stratokit.record.guard import ENDED_EARLY
     from stratokit.record.session import record as run
 

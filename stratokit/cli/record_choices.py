@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 import os
 import platform
 from pathlib import Path
@@ -13,7 +14,7 @@ from stratokit.cli.values import free_output
 from stratokit.errors import StratokitError, UsageError
 
 if TYPE_CHECKING:
-    from stratokit.record.options import Filter
+    from stratokit.record.options import Filter, RecordOptions
 
 
 def files(output: Path | None, force: bool, several: bool) -> tuple[Path, Path]:
@@ -71,6 +72,28 @@ def planned(text: str | None, syscalls: str | None) -> Planned:
         packets,
         packets or found["names_files"],
     )
+
+
+def with_cpu_limit(options: RecordOptions, max_cpu: float | None, *, calls_named: bool) -> RecordOptions:
+    """With what the recording may cost. Who names what is to be recorded, or while which command, gets it
+    whatever that costs; who names nothing gets what the host can bear.
+    """
+    from stratokit.record.options import DEFAULT_BUSY_SHARE
+
+    limits = options.limits
+    if max_cpu is not None:
+        limits = dataclasses.replace(limits, cpu=None if math.isinf(max_cpu) else max_cpu)
+    elif not (
+        calls_named
+        or options.scope
+        or options.command
+        or options.filter.text
+        or options.interfaces
+        or options.tls
+        or any(trigger.kind != "exit" for trigger in options.keep.triggers)
+    ):
+        limits = dataclasses.replace(limits, busy_share=DEFAULT_BUSY_SHARE)
+    return dataclasses.replace(options, limits=limits)
 
 
 def check_secrets(tls: bool, keylog: Path | None, redact: str | None, output: Path) -> None:

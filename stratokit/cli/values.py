@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,10 +40,12 @@ def size_or_none_bytes(text: str) -> int:
 
 
 def processor_share(text: str) -> float:
-    """20%: a fifth of one processor."""
+    """20%: a fifth of one processor; none: infinite."""
+    if text == "none":
+        return math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
     if match is None or not float(match[1]):
-        raise typer.BadParameter(f"{text!r} is no share of a processor; write it as 20% (or 150%)")
+        raise typer.BadParameter(f"{text!r} is no share of a processor; write it as 20%, 150% or none")
     return float(match[1]) / 100
 
 

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError, UsageError
 from stratokit.record import limits, specs
-from stratokit.record.host_load import Disk, ProgramTime, anonymous_bytes, maps_bytes
+from stratokit.record.host_load import Disk, anonymous_bytes, maps_bytes
+from stratokit.record.meter import Meter
+from stratokit.record.usage import CALLS, DATA, DROPS, PACKETS, PAYLOAD, PLAINTEXT, STEPS
 
 if TYPE_CHECKING:
     from stratokit.record.loader import Kernel
     from stratokit.record.options import RecordOptions
 
-LOOK_NS = 1_000_000_000
+# A look takes half a millisecond; it is taken more often where a step may be due soon.
+LOOK_NS, TENSE_LOOK_NS = 250_000_000, 100_000_000
+MEMORY_LOOK_NS = 1_000_000_000
 SLOW_WRITE_NS = 250_000_000
 # Python, what the compiler leaves, and all maps but the buffer; measured: 35 MB and 8 to 25 MB.
 BASE_BYTES = 64 << 20
@@ -29,13 +33,15 @@ ENDED_EARLY = {
     OVER_MEMORY: "more memory was needed than --max-memory allows",
 }
 _END = "end of the recording"
+_MS = 1_000_000
 # bpf/limits.c
 _BITS = {
-    limits.PAYLOAD: 1,
-    limits.DATA: 2,
-    limits.PACKETS: 4,
-    limits.PLAINTEXT: 8,
-    limits.DROPS: 16,
+    PAYLOAD: 1,
+    DATA: 2,
+    PACKETS: 4,
+    PLAINTEXT: 8,
+    DROPS: 16,
+    CALLS: 32,
 }
 
 
@@ -62,7 +68,7 @@ def fitted(options: RecordOptions) -> RecordOptions:
 
 
 class Guard:
-    """Looks once a second. `rows` are the decisions that the file does not hold yet."""
+    """Looks several times a second. `rows` are the decisions that the file does not hold yet."""
 
     def __init__(self, asked: RecordOptions, options: RecordOptions, kernel: Kernel) -> None:
         """`asked` before the buffer was fitted.
@@ -81,9 +87,12 @@ class Guard:
                 f"{free} of the disk of {options.spool.parent} are free; "
                 "write to another with -o, or say with --min-free what shall stay free"
             )
-        # Calls without which packets had no owners are no cost that could be saved.
+        # Those without which packets had no owners are not left out by name.
         self._limiter = limits.Limiter(self._limits, specs.owner_calls())
-        self._programs = ProgramTime(kernel.program_fds) if self._limits.cpu is not None else None
+        self._next_look_ns = self._next_memory_look_ns = 0
+        self._left_calls_ns: int | None = None
+        self._calls_are_back = False
+        self._unwatched_ns = 0
         self._told = 0
         self.counts: dict[str, int] = {}
         self._maps = 0
@@ -92,7 +101,7 @@ class Guard:
             if asked.buffer_bytes != options.buffer_bytes:
                 step = f"a buffer of {options.buffer_bytes >> 10} KB instead of {asked.buffer_bytes >> 10} KB"
                 self._note(time.monotonic_ns(), step, "memory", asked.buffer_bytes, self._limits.memory_bytes)
-        self._before: dict[str, Any] = {}
+        self._meter = Meter(kernel)
 
     def room(self, written: int) -> int:
         """Bytes that may still be written."""
@@ -113,28 +122,37 @@ class Guard:
         if took_ns > SLOW_WRITE_NS:
             self.counts["disk_slow"] = self.counts.get("disk_slow", 0) + 1
 
-    def poll(self, now_ns: int) -> None:
-        """Called often."""
-        if self._programs:
-            self._programs.end(now_ns)
-
-    def look(self, now_ns: int, totals: dict[str, int], written: int) -> str:
-        """Called once a second: take what steps are due. Returns why the recording has to end, or nothing."""
+    def look(self, now_ns: int, written: int) -> str:
+        """Called often: take what steps are due. Returns why the recording has to end, or nothing."""
         most = self._limits.memory_bytes
-        if most is not None and (used := anonymous_bytes() + self._maps) > most:
-            self._note(now_ns, _END, "memory", used, most)
-            return OVER_MEMORY
-        if not self._limits.shed:
-            return ""
-        now = self._reading(now_ns, totals, written)
-        # The first span holds the start, which is no load.
-        if self._before and self._limiter.look(now_ns, self._between(now)):
-            self._apply()
-        self._before = now
-        self.counts["limit_steps"] = self._limiter.decisions
-        if self._programs:
-            self._programs.begin(now_ns)
+        if most is not None and now_ns >= self._next_memory_look_ns:
+            self._next_memory_look_ns = now_ns + MEMORY_LOOK_NS
+            if (used := anonymous_bytes() + self._maps) > most:
+                self._note(now_ns, _END, "memory", used, most)
+                return OVER_MEMORY
+        if self._limits.shed and now_ns >= self._next_look_ns:
+            self._look(now_ns, written)
         return ""
+
+    def _look(self, now_ns: int, written: int) -> None:
+        tense = False
+        if (usage := self._meter.read(now_ns, written)) is not None:
+            if self._limiter.look(now_ns, usage):
+                self._apply(now_ns)
+            tense = self._limiter.is_tense(usage)
+        self._count_unwatched(now_ns)
+        self.counts["limit_steps"] = self._limiter.decisions
+        self._next_look_ns = now_ns + (TENSE_LOOK_NS if tense else LOOK_NS)
+
+    def ending(self, now_ns: int) -> None:
+        """Nothing is watched any longer."""
+        self._count_unwatched(now_ns)
+
+    def _count_unwatched(self, now_ns: int) -> None:
+        if self._left_calls_ns is not None:
+            self._unwatched_ns += now_ns - self._left_calls_ns
+            self._left_calls_ns = now_ns
+            self.counts["syscall_unwatched_ms"] = self._unwatched_ns // _MS
 
     def new_rows(self) -> list[dict[str, Any]]:
         """Decisions since the last call."""
@@ -142,58 +160,43 @@ class Guard:
         self._told = len(self._limiter.rows)
         return found
 
+    def calls_are_back(self) -> bool:
+        """Whether they are watched again since this was asked last."""
+        back, self._calls_are_back = self._calls_are_back, False
+        return back
+
     def rows_in_force(self) -> list[dict[str, Any]]:
         """Rows of the steps in force, for a file that begins now."""
-        names = {limits.STEPS[step] for step in self._limiter.steps}
+        names = {STEPS[step] for step in self._limiter.steps}
         last = {row["step"]: row for row in self._limiter.rows if row["step"] in names}
         return list(last.values())
-
-    def close(self) -> None:
-        """Nothing is measured any longer."""
-        if self._programs:
-            self._programs.close()
 
     def _note(self, now_ns: int, step: str, because: str, used: int, allowed: int) -> None:
         self._limiter.note(now_ns, step, because, float(used), float(allowed))
         self.counts["limit_steps"] = self._limiter.decisions
 
-    def _reading(self, now_ns: int, totals: dict[str, int], written: int) -> dict[str, Any]:
-        return {
-            "now": now_ns,
-            "cpu": time.process_time_ns(),
-            "totals": totals,
-            "written": written,
-            "seen": self._kernel.seen() if self._limits.shed else (),
-        }
-
-    def _between(self, now: dict[str, Any]) -> limits.Usage:
-        before = self._before
-        grown = {name: n - before["totals"].get(name, 0) for name, n in now["totals"].items()}
-        events = sum(n for name, n in grown.items() if name.startswith("recorded_"))
-        seen = events + sum(grown.get(name, 0) for name in ("packet_shed", "syscall_shed", "drop_shed"))
-        span = now["now"] - before["now"]
-        *calls, payload, data, plaintext, _ = (
-            n - old for n, old in zip(now["seen"], before["seen"], strict=True)
-        )
-        programs = self._programs.spent_ns(span, seen) if self._programs else 0
-        return limits.Usage(
-            span_ns=span,
-            cpu_ns=now["cpu"] - before["cpu"] + programs,
-            written=now["written"],
-            drained=now["written"] - before["written"],
-            payload=payload,
-            data=data,
-            plaintext=plaintext,
-            packets=grown.get("recorded_packet", 0) + grown.get("recorded_frame", 0),
-            drops=grown.get("recorded_drop", 0),
-            events=events,
-            calls={number: n for number, n in enumerate(calls) if n},
-            shed={name: grown.get(name, 0) for name in limits.COUNTERS},
-        )
-
-    def _apply(self) -> None:
+    def _apply(self, now_ns: int) -> None:
         steps = self._limiter.steps
         bits = sum(bit for step, bit in _BITS.items() if step in steps)
-        self._kernel.shed(
-            bits, self._kernel.recorded_calls() if limits.CALLS in steps else self._limiter.calls
-        )
+        leaves = CALLS in steps
+        if not self._kernel.can_leave_calls:
+            self._kernel.shed(bits, self._kernel.recorded_calls() if leaves else self._limiter.calls)
+            return
+        # At any time one of both tells owners of sockets: the calls, or what SHED_CALLS has programs do.
+        if self._left_calls_ns is not None and not leaves:
+            self._take_calls()
+        self._kernel.shed(bits | (self._left_calls_ns is not None) * _BITS[CALLS], self._limiter.calls)
+        if self._left_calls_ns is None and leaves:
+            self._kernel.leave_calls()
+            self._left_calls_ns = now_ns
+
+    def _take_calls(self) -> None:
+        try:
+            self._kernel.take_calls()
+        except RecordError:  # the kernel wants privileges for it that were given up
+            self._kernel.leave_calls()
+            self._limiter.refused()
+            return
+        self._count_unwatched(time.monotonic_ns())
+        self._left_calls_ns = None
+        self._calls_are_back = True

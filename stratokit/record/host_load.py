@@ -6,79 +6,38 @@ import contextlib
 import ctypes
 import os
 import pathlib
-import struct
-from typing import TYPE_CHECKING
 
-from stratokit.schema import load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-_OBJ_GET_INFO_BY_FD, _ENABLE_STATS = 15, 32  # enum bpf_cmd
-_RUN_TIME, _INFO_BYTES = 192, 256  # struct bpf_prog_info: run_time_ns, run_cnt
-# The kernel measures its programs for so long of each span, because measuring costs a tenth of what they do.
-SLICE_NS = 100_000_000
-# Where it may not be asked to (CAP_SYS_ADMIN): about what one event costs the program that it interrupts.
-GUESS_NS = 400
+# What the kernel does around a run of a program, by kind as in bpf/limits.c: the way to a tracepoint of calls,
+# to programs of a cgroup, to uprobes at entry and return. Measured: docs/performance.md.
+AROUND_NS = (50, 30, 20, 3000, 50, 50)
+# About what an event costs of which programs are not measured: sockets, owners, processes.
+EVENT_NS = 1000
 # Kept free for others where nothing was said.
 FREE_MOST, FREE_SHARE = 256 << 20, 0.01
 _MADV_PAGEOUT = 21
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
-    number = next(call.number for call in load.syscalls().values() if call.name == "bpf")
-    return int(_libc.syscall(number, command, attr, ctypes.sizeof(attr)))
+def busy_ns() -> int:
+    """CPU time of all processors so far, in which they were neither idle nor waiting for a disk."""
+    with pathlib.Path("/proc/stat").open("rb", buffering=0) as file:
+        fields = file.read(512).split(b"\n", 1)[0].split()
+    # user, nice, system, idle, iowait, irq, softirq, steal; guests are part of user (proc_stat(5)).
+    ticks = [int(field) for field in fields[1:8]]
+    return (sum(ticks) - ticks[3] - ticks[4]) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
 
 
-def run_time_ns(program_fd: int) -> int:
-    """Nanoseconds that the kernel spent in a program while it measured."""
-    info = ctypes.create_string_buffer(_INFO_BYTES)
-    attr = ctypes.create_string_buffer(
-        struct.pack("<IIQ", program_fd, _INFO_BYTES, ctypes.addressof(info)), 128
+def programs_ns(
+    before: list[list[tuple[int, int]]], now: list[list[tuple[int, int]]]
+) -> list[tuple[int, ...]]:
+    """CPU time by processor and kind, between two readings of (runs, ns) by kind and processor, with what the
+    kernel does around the runs.
+    """
+    by_kind = (
+        [ns - ns_then + around_ns * (runs - runs_then) for (runs_then, ns_then), (runs, ns) in pairs]
+        for around_ns, pairs in zip(AROUND_NS, map(zip, before, now), strict=True)
     )
-    if _bpf(_OBJ_GET_INFO_BY_FD, attr) < 0:
-        return 0
-    return int(struct.unpack_from("<Q", info.raw, _RUN_TIME)[0])
-
-
-class ProgramTime:
-    """CPU time of kernel programs: measured in a slice of each span and scaled to the whole of it."""
-
-    def __init__(self, program_fds: Callable[[], Iterable[int]]) -> None:
-        self._fds = program_fds
-        self._stats: int | None = None
-        self._began = (0, 0)
-        self._share: float | None = None
-
-    def begin(self, now_ns: int) -> None:
-        """Begin a slice. Where the kernel refuses, `spent_ns` guesses."""
-        fd = _bpf(_ENABLE_STATS, ctypes.create_string_buffer(128))
-        self._stats = fd if fd >= 0 else None
-        if self._stats is None:
-            self._share = None
-        self._began = (now_ns, self._sum())
-
-    def end(self, now_ns: int) -> None:
-        """End the slice once it is long enough."""
-        if self._stats is None or now_ns - self._began[0] < SLICE_NS:
-            return
-        os.close(self._stats)
-        self._stats = None
-        self._share = (self._sum() - self._began[1]) / (now_ns - self._began[0])
-
-    def _sum(self) -> int:
-        return sum(run_time_ns(fd) for fd in self._fds())
-
-    def spent_ns(self, span_ns: int, events: int) -> int:
-        """In a span in which so many events were seen."""
-        return events * GUESS_NS if self._share is None else round(self._share * span_ns)
-
-    def close(self) -> None:
-        """Let the kernel measure no longer."""
-        if self._stats is not None:
-            os.close(self._stats)
-            self._stats = None
+    return list(zip(*by_kind, strict=True))
 
 
 def maps_bytes() -> int:

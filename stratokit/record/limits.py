@@ -1,8 +1,9 @@
-"""Keeping within `--max-cpu` and `--max-disk`: which step is taken when, and when it is taken back.
+"""Keeping within `--max-cpu`, `--max-disk` and the default limit: which step is taken when, and taken back.
 
-What costs most and tells least goes first, one step a look; a step that would save little is passed over. A
-step is taken back when what it left out has become so rare that recording it would fit again. Each step is a
-row that the file keeps. No clocks or kernels here: `Limiter.look` is told what was used.
+What tells least for what it costs goes first; all steps that are needed are taken in one look, as far as it
+can be foreseen what they save, and none that is not. The more too much is used, the sooner. A step is taken
+back when what it left out has become so rare that recording it would fit again. Each step is a row that the
+file keeps. No clocks or kernels here: `Limiter.look` is told what was used.
 """
 
 from __future__ import annotations
@@ -10,65 +11,31 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from stratokit.record.limit_rows import BACK, LEFT_OUT, NOTHING_MORE
+from stratokit.record.usage import BUSY_CALLS, STEPS, busy, bytes_share, foreseen, rate
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from stratokit.record.options import Limits
+    from stratokit.record.usage import Usage
 
-PAYLOAD, DATA, PLAINTEXT, BUSY_CALLS, DROPS, PACKETS, CALLS = range(7)
-STEPS = (
-    "packet payload",
-    "data of system calls",
-    "plaintext of TLS",
-    "busy system calls",
-    "dropped packets",
-    "packets",
-    "system calls",
-)
-# Counts what each leaves out.
-COUNTERS = (
-    "packet_payload_shed",
-    "syscall_data_shed",
-    "tls_shed_bytes",
-    "syscall_shed",
-    "drop_shed",
-    "packet_shed",
-    "syscall_shed",
-)
 # A step that would save less of the whole is passed over.
 WORTH = 0.1
-# Busy calls are the most frequent ones that make up so much of all.
-BUSY_SHARE = 0.8
-# What is taken back must leave so much of the limit unused.
-COMFORT = 0.8
+# What is taken back must leave so much of the limit unused. Above half of it more looks are taken.
+COMFORT, TENSE = 0.8, 0.5
+# So much too much may be used before a step is taken: a second of the limit, as a tenth of a second at eleven
+# times the limit. A short burst is recorded.
+PATIENCE_NS = 1_000_000_000
+# After a change that what is in the buffer is written first.
+SETTLE_NS = 200_000_000
 # A step is held so long before it is taken back, twice as long each time that it had to be taken again.
-HOLD_NS = 2_000_000_000
-HOLD_MOST_NS = 64_000_000_000
+HOLD_NS, HOLD_MOST_NS = 2_000_000_000, 64_000_000_000
+CALM_NS = 1_000_000_000
+# After so many times as long it is tried whether what was foreseen is still true.
+TRIAL_HOLDS, TRIAL_MOST_NS = 32, 512_000_000_000
 # The file holds so many rows, which is enough to see what happened.
 ROWS_MOST = 1000
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Usage:
-    """What was used and done between two looks, `span_ns` apart; `written` is the total so far.
-
-    `payload`, `data` and `plaintext` are recorded bytes of these kinds, `drained` of all; `packets`, `drops`
-    and `events` are numbers of records, `calls` those of each system call by number, `shed` what was left out
-    by counter.
-    """
-
-    span_ns: int
-    cpu_ns: int
-    written: int
-    drained: int = 0
-    payload: int = 0
-    data: int = 0
-    plaintext: int = 0
-    packets: int = 0
-    drops: int = 0
-    events: int = 0
-    calls: dict[int, int] = dataclasses.field(default_factory=dict)
-    shed: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(slots=True)
@@ -76,24 +43,28 @@ class _Taken:
     step: int
     because: str
     at_ns: int
-    used: float  # share of a processor before it
-    share: float  # of the cost, that it was to save
+    before: float  # what was used before it, in limits
+    part: float  # of it, that it was to save
+    parts: float  # that it and those taken with it were to save
     calls: frozenset[int] = frozenset()
-    saved: float | None = None  # share of a processor, known one look later
+    saved: float | None = None  # of the limit, known when it has settled
     rate: float = 0.0  # left out a second, at first
+    fits_since_ns: int | None = None
 
 
 class Limiter:
-    """Decides. `taken` are the steps in force, in order; `rows` all that was decided, for the file."""
+    """Decides. `steps` are in force; `rows` are all that was decided, for the file."""
 
     def __init__(self, limits: Limits, spared: Collection[int] = ()) -> None:
-        """`spared`: calls that are never left out."""
+        """`spared`: calls that are never left out by name."""
         self._limits = limits
         self._spared = frozenset(spared)
         self._taken: list[_Taken] = []
         self._holds: dict[int, int] = {}
         self._returned_ns: dict[int, int] = {}
         self._exhausted: set[str] = set()
+        self._too_much_ns = 0.0  # in nanoseconds of the limit
+        self._changed_ns = -SETTLE_NS
         self.rows: list[dict[str, Any]] = []
         self.decisions = 0
 
@@ -104,86 +75,168 @@ class Limiter:
 
     @property
     def calls(self) -> frozenset[int]:
-        """System calls that are left out by name; with CALLS all are but the spared ones."""
+        """System calls that are left out by name."""
         return frozenset().union(*(taken.calls for taken in self._taken))
 
-    def look(self, now_ns: int, usage: Usage) -> bool:
-        """Take a step or one back; True when `steps` or `calls` have changed."""
-        used = usage.cpu_ns / max(usage.span_ns, 1)
-        if self._taken and self._taken[-1].saved is None:
-            last = self._taken[-1]
-            # Not more than it was to save: the rest is load that went at the same time.
-            last.saved = min(max(last.used - used, 0.0), last.share * last.used)
-            last.rate = _rate(last.step, usage)
-        for because, amount, allowed in self._over(used, usage.written):
-            return self._take(now_ns, usage, because, amount, allowed)
-        return self._take_back(now_ns, usage, used)
+    def is_tense(self, usage: Usage) -> bool:
+        """Whether a step may be due soon."""
+        return self._too_much_ns > 0 or self._pressure(usage) > TENSE
 
-    def _over(self, used: float, written: int) -> list[tuple[str, float, float]]:
-        found = []
-        if self._limits.cpu is not None and used > self._limits.cpu:
-            found.append(("cpu", round(used, 4), self._limits.cpu))
-        if self._limits.disk_bytes is not None and written > self._disk_mark():
-            found.append(("disk", float(written), float(self._limits.disk_bytes)))
-        return found
+    def _measures(self, usage: Usage) -> Iterator[tuple[Usage, float]]:
+        """What is bounded, and the share of one processor that it may take."""
+        if self._limits.cpu is not None:
+            yield usage, self._limits.cpu
+        elif self._limits.busy_share is not None:
+            yield usage, self._limits.busy_share * max(1.0, usage.busy_ns / max(usage.span_ns, 1))
+            if usage.hot is not None:
+                yield usage.hot, self._limits.busy_share
+
+    def _pressure(self, usage: Usage, steps: Collection[int] = ()) -> float:
+        """How much of the limit would have been used with these steps too: 1 is all of it."""
+        shares = (
+            foreseen(part, steps, self._spared) / max(part.span_ns, 1) / allowed
+            for part, allowed in self._measures(usage)
+        )
+        return max(shares, default=0.0)
+
+    def _amounts(self, usage: Usage) -> tuple[float, float]:
+        """What is used and allowed, as shares of a processor, of the measure that is nearest to its limit."""
+        amounts = [(part.cpu_ns / max(part.span_ns, 1), allowed) for part, allowed in self._measures(usage)]
+        return max(amounts, key=lambda amount: amount[0] / amount[1])
+
+    def look(self, now_ns: int, usage: Usage) -> bool:
+        """Take steps or one back; True when `steps` or `calls` have changed."""
+        pressure = self._pressure(usage)
+        self._too_much_ns = max(self._too_much_ns + (pressure - 1) * usage.span_ns, 0.0)
+        if now_ns - self._changed_ns < SETTLE_NS:
+            self._too_much_ns = 0.0
+            return False
+        self._settle(pressure, usage)
+        changed = False
+        if self._limits.disk_bytes is not None and usage.written > self._disk_mark():
+            changed = self._take_for_disk(now_ns, usage, pressure)
+        elif pressure > 1 and self._too_much_ns >= PATIENCE_NS:
+            changed = self._take_for_cpu(now_ns, usage, pressure)
+        else:
+            changed = self._take_back(now_ns, usage, pressure)
+        if changed:
+            self._changed_ns = now_ns
+            self._too_much_ns = 0.0
+        return changed
+
+    def _settle(self, pressure: float, usage: Usage) -> None:
+        for taken in self._taken:
+            if taken.saved is None:
+                # Not more than it was to save: the rest is load that went at the same time.
+                share = max(taken.before - pressure, 0.0) / max(taken.parts, 1e-9)
+                taken.saved = taken.part * min(share, 1.0)
+                taken.rate = rate(taken.step, usage)
 
     def _disk_mark(self) -> float:
         """The next step is due when half is used of what was left at the one before."""
         before = sum(taken.because == "disk" for taken in self._taken)
         return float(self._limits.disk_bytes or 0) * (1 - 0.5 ** (before + 1))
 
-    def _take(self, now_ns: int, usage: Usage, because: str, used: float, allowed: float) -> bool:
+    def _take_for_disk(self, now_ns: int, usage: Usage, pressure: float) -> bool:
+        amounts = (float(usage.written), float(self._limits.disk_bytes or 0))
         for step in range(len(STEPS)):
-            share = _share(step, usage, self._spared)
-            if step in self.steps or share < WORTH:
-                continue
-            calls = _busy(usage, self._spared) if step == BUSY_CALLS else frozenset()
-            cpu = usage.cpu_ns / max(usage.span_ns, 1)
-            self._taken.append(_Taken(step, because, now_ns, cpu, share, calls))
+            if step not in self.steps and bytes_share(step, usage, self._spared) >= WORTH:
+                self._take(now_ns, usage, "disk", pressure, [step], amounts)
+                return True
+        return self._nothing_more(now_ns, "disk", amounts)
+
+    def _take_for_cpu(self, now_ns: int, usage: Usage, pressure: float) -> bool:
+        """All steps that are needed, and of these none that the others make needless."""
+        because = "cpu" if self._limits.cpu is not None else "load"
+        chosen: list[int] = []
+        left = pressure
+        for step in range(len(STEPS)):
+            if left <= 1:
+                break
+            lower = self._pressure(usage, [*chosen, step])
+            if step not in self.steps and left - lower >= WORTH * pressure:
+                chosen.append(step)
+                left = lower
+        for step in reversed(chosen[:-1]):
+            others = [other for other in chosen if other != step]
+            if self._pressure(usage, others) <= max(left, 1):
+                chosen = others
+        if not chosen:
+            return self._nothing_more(now_ns, because, self._amounts(usage))
+        self._take(now_ns, usage, because, pressure, chosen, self._amounts(usage))
+        return True
+
+    def _take(
+        self,
+        now_ns: int,
+        usage: Usage,
+        because: str,
+        pressure: float,
+        steps: list[int],
+        amounts: tuple[float, float],
+    ) -> None:
+        lower = [self._pressure(usage, steps[:count]) for count in range(len(steps) + 1)]
+        for step, before, after in zip(steps, lower[:-1], lower[1:], strict=True):
+            calls = busy(usage, self._spared) if step == BUSY_CALLS else frozenset()
+            taken = _Taken(step, because, now_ns, pressure, before - after, lower[0] - lower[-1], calls)
+            self._taken.append(taken)
             again = now_ns - self._returned_ns.get(step, -HOLD_MOST_NS) < HOLD_MOST_NS
             self._holds[step] = min(2 * self._holds.get(step, HOLD_NS), HOLD_MOST_NS) if again else HOLD_NS
-            self._row(now_ns, STEPS[step], "left out", because, used, allowed, calls)
-            self._exhausted.clear()
-            return True
+            self._row(now_ns, STEPS[step], LEFT_OUT, because, amounts, calls)
+        self._exhausted.clear()
+
+    def _nothing_more(self, now_ns: int, because: str, amounts: tuple[float, float]) -> bool:
         if because not in self._exhausted:
             self._exhausted.add(because)
-            self._row(now_ns, "", "nothing more to leave out", because, used, allowed)
+            self._row(now_ns, "", NOTHING_MORE, because, amounts)
         return False
 
-    def _take_back(self, now_ns: int, usage: Usage, used: float) -> bool:
-        if not self._taken:
+    def _take_back(self, now_ns: int, usage: Usage, pressure: float) -> bool:
+        """The last one that fits: what tells most."""
+        for taken in reversed(self._taken):
+            if taken.because == "disk":
+                fits = usage.written <= self._disk_mark_before()
+                amounts = (float(usage.written), float(self._limits.disk_bytes or 0))
+            else:
+                fits = self._fits(taken, now_ns, usage, pressure)
+                amounts = self._amounts(usage)
+            if fits:
+                self._taken.remove(taken)
+                self._returned_ns[taken.step] = now_ns
+                self._exhausted.clear()
+                self._row(now_ns, STEPS[taken.step], BACK, taken.because, amounts, taken.calls)
+                return True
+        return False
+
+    def _fits(self, taken: _Taken, now_ns: int, usage: Usage, pressure: float) -> bool:
+        """Whether it would fit for some time already: what costs much may stand still for a moment."""
+        if taken.saved is None:
             return False
-        last = self._taken[-1]
-        if last.because == "disk":
-            if usage.written > self._disk_mark_before():
-                return False
-        elif self._limits.cpu is None or now_ns - last.at_ns < self._holds[last.step] or last.saved is None:
-            return False
-        else:
-            now = _rate(last.step, usage)
-            back = last.saved * (now / last.rate if last.rate else 1.0) if now else 0.0
-            if now_ns - last.at_ns >= HOLD_MOST_NS:
-                back = 0.0  # what was foreseen so long ago is worth a try
-            if used + back > COMFORT * self._limits.cpu:
-                return False
-        self._taken.pop()
-        self._returned_ns[last.step] = now_ns
-        self._exhausted.clear()
-        allowed = self._limits.cpu if last.because == "cpu" else self._limits.disk_bytes
-        amount = round(used, 4) if last.because == "cpu" else float(usage.written)
-        self._row(
-            now_ns, STEPS[last.step], "recorded again", last.because, amount, float(allowed or 0), last.calls
-        )
-        return True
+        held, hold = now_ns - taken.at_ns, self._holds[taken.step]
+        now = rate(taken.step, usage)
+        back = taken.saved * (now / taken.rate if taken.rate else 1.0) if now else 0.0
+        if held >= min(TRIAL_HOLDS * hold, TRIAL_MOST_NS):
+            back = 0.0  # what was foreseen so long ago is worth a try
+        if pressure + back > COMFORT:
+            taken.fits_since_ns = None
+        elif taken.fits_since_ns is None:
+            taken.fits_since_ns = now_ns
+        since = taken.fits_since_ns
+        return held >= hold and since is not None and now_ns - since >= CALM_NS
 
     def _disk_mark_before(self) -> float:
         """Below this the last step for the disk was not due: older files of a rotation have gone."""
         before = sum(taken.because == "disk" for taken in self._taken)
         return COMFORT * float(self._limits.disk_bytes or 0) * (1 - 0.5**before)
 
+    def refused(self) -> None:
+        """The step that was just taken back stays for good: the kernel does not permit another."""
+        if self.rows[-1]["action"] == BACK:
+            self.rows[-1]["action"] = "could not be recorded again"
+
     def note(self, now_ns: int, step: str, because: str, used: float, allowed: float) -> None:
         """A decision that was made elsewhere: a smaller buffer, the end."""
-        self._row(now_ns, step, "", because, used, allowed)
+        self._row(now_ns, step, "", because, (used, allowed))
 
     def _row(
         self,
@@ -191,43 +244,11 @@ class Limiter:
         step: str,
         action: str,
         because: str,
-        used: float,
-        allowed: float,
+        amounts: tuple[float, float],
         calls: frozenset[int] = frozenset(),
     ) -> None:
         self.decisions += 1
         if len(self.rows) < ROWS_MOST:
+            used, allowed = (round(amount, 4) for amount in amounts)
             row = {"at_ns": now_ns, "step": step, "action": action, "because": because}
             self.rows.append(row | {"used": used, "allowed": allowed, "calls": sorted(calls)})
-
-
-def _share(step: int, usage: Usage, spared: Collection[int]) -> float:
-    """How much of the cost a step would save, about: by bytes where it leaves out bytes, else by records."""
-    if step == PAYLOAD:
-        return usage.payload / max(usage.drained, 1)
-    if step == DATA:
-        return usage.data / max(usage.drained, 1)
-    if step == PLAINTEXT:
-        return usage.plaintext / max(usage.drained, 1)
-    if step == DROPS:
-        return usage.drops / max(usage.events, 1)
-    if step == PACKETS:
-        return usage.packets / max(usage.events, 1)
-    chosen = _busy(usage, spared) if step == BUSY_CALLS else usage.calls.keys() - frozenset(spared)
-    return sum(usage.calls[call] for call in chosen) / max(usage.events, 1)
-
-
-def _busy(usage: Usage, spared: Collection[int]) -> frozenset[int]:
-    """The most frequent calls, until they make up BUSY_SHARE of all that may be left out."""
-    found = {call: n for call, n in usage.calls.items() if n and call not in spared}
-    total, sum_, chosen = sum(found.values()), 0, set()
-    for call in sorted(found, key=lambda call: -found[call]):
-        if sum_ >= BUSY_SHARE * total:
-            break
-        chosen.add(call)
-        sum_ += found[call]
-    return frozenset(chosen)
-
-
-def _rate(step: int, usage: Usage) -> float:
-    return usage.shed.get(COUNTERS[step], 0) * 1e9 / max(usage.span_ns, 1)

@@ -7,6 +7,7 @@ import ctypes
 import os
 import pathlib
 import platform
+import time
 from typing import TYPE_CHECKING
 
 from stratokit.errors import RecordError, UsageError
@@ -17,6 +18,7 @@ from stratokit.record.programs import (
     CGROUP_PROGRAMS,
     DEVICE_PROGRAM,
     EXTRA_TRACEPOINT_PROGRAMS,
+    GLANCE_PROGRAM,
     TRACEPOINT_PROGRAMS,
     Program,
     filter_settings,
@@ -64,7 +66,11 @@ class Kernel(Maps):
         self._names_files = options.filter.names_files
         self.names = self._wanted(options)
         # Without system calls the tracepoints that every call of the host would pass are left alone.
-        self.learns_users = learns = "owners" in self.names and "syscalls" not in self.names
+        self._learns = "owners" in self.names and "syscalls" not in self.names
+        knows_users = "owners" not in self.names or "HAVE_USER_BTF" in self.offsets
+        # Whether they can be left out while the recording goes on. Others learn owners without them then.
+        self.can_leave_calls = options.limits.shed and bool(self.syscalls) and knows_users
+        learns = self._learns or (self.can_leave_calls and "owners" in self.names)
         alone = learns and not {"packets", "endpoints"} & set(self.names)
         size = ring_bytes(options.buffer_bytes)
         var_mask = (1 << (4096 + options.io_bytes).bit_length()) - 1
@@ -103,6 +109,8 @@ class Kernel(Maps):
         self.ring = Ring(self._bpf[b"events"].map_fd, size)
         self._calls = self._calls_to_see() if "syscalls" in self.names else set()
         self._fill_specs()
+        if options.limits.shed:
+            self.begin_span(0)
 
     def _check_triggers(self, triggers: Iterable[Trigger]) -> None:
         """Refuse one that can never come true."""
@@ -164,8 +172,10 @@ class Kernel(Maps):
 
     def _fill_specs(self) -> None:
         calls = load.syscalls()
+        if not self._calls:
+            return
+        table = self._bpf[b"syscall_specs"]
         for number in self._calls:
-            table = self._bpf[b"syscall_specs"]
             # Of calls by which others are named all are needed, also where they are asked for themselves.
             call = calls[number]
             needed = number not in self.syscalls or call.name in specs.OWNER_CALLS
@@ -177,6 +187,8 @@ class Kernel(Maps):
         """Attach everything: processes first, so that no process begins between them and the rest."""
         for number in self._groups:
             self.choose_group(number)
+        if self.can_leave_calls:
+            self._load(GLANCE_PROGRAM)  # which takes privileges that are given up
         for name in reversed(self.names):
             self.attach_feature(name)
 
@@ -228,7 +240,8 @@ class Kernel(Maps):
                     self._held.append(attach.uprobe(program, path, offset, at_return=at_return))
 
     def _load(self, program: Program) -> int:
-        return bcc.loaded(self._bpf, program)
+        known = self._bpf.funcs.get(program.function.encode())
+        return bcc.loaded(self._bpf, program) if known is None else int(known.fd)
 
     def _attach_tracepoint(self, program: Program) -> None:
         self._load(program)
@@ -237,6 +250,38 @@ class Kernel(Maps):
                 self._bpf.attach_raw_tracepoint(program.tracepoint.encode(), program.function.encode())
         except Exception as error:
             raise RecordError(f"the kernel refuses the tracepoint {program.tracepoint}: {error}") from error
+
+    @property
+    def learns_users(self) -> bool:
+        """Whether there was a time in which nobody saw system calls tell who uses a socket."""
+        return self._learns or self._span > 1
+
+    def leave_calls(self) -> None:
+        """Let the calls of the host go by without a look."""
+        for name in (b"sys_enter", b"sys_exit"):
+            if name in self._bpf.raw_tracepoint_fds:
+                self._bpf.detach_raw_tracepoint(name)
+        self.begin_span(None)
+
+    def calls_glanced(self, seconds: float) -> float:
+        """How many calls a second the host makes, counted for a moment."""
+        link = attach.raw_tracepoint(self._load(GLANCE_PROGRAM), GLANCE_PROGRAM.tracepoint)
+        try:
+            before, begin = self.costs()[-1], time.monotonic()
+            time.sleep(seconds)
+            after, end = self.costs()[-1], time.monotonic()
+        finally:
+            os.close(link)
+        return sum(now - then for (then, _), (now, _) in zip(before, after, strict=True)) / (end - begin)
+
+    def take_calls(self) -> None:
+        """Look at them again.
+
+        Raises:
+            RecordError: the kernel refuses.
+        """
+        self.begin_span(time.monotonic_ns())
+        self.attach_feature("syscalls")
 
     def _attach_cgroup(self, programs: tuple[Program, ...]) -> None:
         """To the chosen cgroups, so that no other workload pays; where single processes are chosen, to the

@@ -7,15 +7,16 @@ import ctypes
 import struct
 from typing import TYPE_CHECKING, Any
 
-from stratokit.record import specs
+from stratokit.record import open_calls, specs
 from stratokit.schema import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 _SCOPE_TREE, _SCOPE_NAMED = 1, 2  # as in bpf/scope.c
 _SHED_CALL = 2  # as in bpf/limits.c
 _ARMED = 0xFFFFFFFF  # as in bpf/common.h
+_MEASURE_EVERY, _COSTS = 16, 6  # as in bpf/limits.c
 
 
 class Maps:
@@ -28,6 +29,8 @@ class Maps:
         self._rolling = rolling
         self._taken: set[tuple[int, int]] = set()
         self._shed_calls: frozenset[int] = frozenset()
+        self._span = 0  # of bpf/limits.c: of time in which system calls are watched, or not
+        self._watched_since_ns: int | None = 0  # None: they are not
         self._endpoint_epoch = 0
 
     def tls_files_found(self) -> int:
@@ -104,6 +107,24 @@ class Maps:
             for of_all in zip(*(struct.unpack(f"={len(v) // 8}Q", v) for v in values), strict=True)
         ]
 
+    def costs(self) -> list[list[tuple[int, int]]]:
+        """(runs, ns) of programs so far, by kind as bpf/limits.c counts them and by processor."""
+        table = self._bpf[b"limits_costs"]
+        pairs = (map(struct.Struct("=QQ").unpack, map(bytes, table[ctypes.c_int(k)])) for k in range(_COSTS))
+        return [[(runs, _MEASURE_EVERY * ns) for runs, ns in of_kind] for of_kind in pairs]
+
+    def begin_span(self, watched_since_ns: int | None) -> None:
+        """System calls are watched from then on (0: from the start), or (None) from now on not."""
+        self._span += 1
+        self._watched_since_ns = watched_since_ns
+        span = self._bpf[b"calls_span"]
+        span[ctypes.c_int(0)] = span.Leaf(self._span, watched_since_ns or 0)
+
+    @property
+    def watches_calls(self) -> bool:
+        """Whether system calls are looked at."""
+        return self._watched_since_ns is not None
+
     def shed(self, bits: int, calls: frozenset[int]) -> None:
         """Leave out what the bits of bpf/limits.c say, and these system calls; record all others."""
         self._bpf[b"limits_shed"][ctypes.c_int(0)] = ctypes.c_uint32(bits)
@@ -120,11 +141,11 @@ class Maps:
         """Numbers of the system calls that may be left out: all but those that tell owners."""
         return self.syscalls - specs.owner_calls()
 
-    def totals(self) -> dict[str, int]:
-        """What the kernel counted so far, summed over processors, by name."""
+    def totals(self, only: Collection[str] | None = None) -> dict[str, int]:
+        """What the kernel counted so far, summed over processors, by name: all, or those of `only`."""
         table = self._bpf[b"counters"]
-        names = load.kernel_counters()
-        return {name: sum(table[ctypes.c_int(index)]) for index, name in enumerate(names)}
+        names = enumerate(load.kernel_counters())
+        return {n: sum(table[ctypes.c_int(at)]) for at, n in names if only is None or n in only}
 
     def trigger_hits(self, number: int) -> int:
         """How many events met the test of a trigger."""
@@ -142,12 +163,17 @@ class Maps:
         return int(self._bpf[b"own_child"][ctypes.c_int(0)].value) if self._rolling else 0
 
     def open_since(self, tid: int) -> int:
-        """CLOCK_MONOTONIC when the thread entered the call in which it is: 0 when that was before the
-        recording, 1 when it is in no recorded call.
-        """
+        """CLOCK_MONOTONIC when the thread entered the call in which it is, or one of `open_calls`."""
         if "syscalls" not in self.names:
-            return 1
+            return open_calls.NOT_IN_CALL
+        if self._watched_since_ns is None:
+            return open_calls.NOT_WATCHED
         try:
-            return int(self._bpf[b"syscall_starts"][ctypes.c_int(tid)].value)
+            start = int(self._bpf[b"syscall_starts"][ctypes.c_int(tid)].value)
         except KeyError:
-            return 1
+            return open_calls.NOT_IN_CALL
+        if start == max(self._span, 1):
+            return open_calls.NOT_IN_CALL
+        if start > self._watched_since_ns:
+            return start
+        return open_calls.BEFORE_RECORDING if self._span <= 1 else open_calls.NOT_WATCHED

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
 PROC = pathlib.Path("/proc")
-NOT_IN_CALL = 1
+# Instead of a time: it entered a call before the recording, is in none that is recorded, or nobody knows
+# since when it is in one, because calls were left out (bpf/limits.c).
+BEFORE_RECORDING, NOT_IN_CALL, NOT_WATCHED = 0, 1, 2
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in field 9 of /proc/<pid>/stat
 
 
@@ -102,7 +104,7 @@ def rows(
     threads: list[Waiting], open_since: Callable[[int], int], sockets: Callable[[], list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
     """Rows for the spool, once the programs are detached; `start_ns` is 0 for a call older than the
-    recording.
+    recording, NOT_WATCHED where it is not known.
 
     `sockets` is asked for cookies by inode when a call waits for a socket.
     """

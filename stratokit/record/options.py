@@ -12,6 +12,8 @@ SNAPLEN_MOST = 65535
 FRAME_BYTES_MOST = 262144  # as tcpdump's
 IO_BYTES_MOST = 16384
 BUFFER_BYTES = 64 << 20
+# What a recording may cost a host, where nothing was said.
+DEFAULT_BUSY_SHARE = 0.1
 TLS_BYTES_MOST = 1 << 20  # more turns of its loop the verifier does not follow
 
 
@@ -69,12 +71,14 @@ class Filter:
 class Limits:
     """What the recording may use; None where nothing was said.
 
-    `cpu` is a share of one processor (0.2: a fifth), for the recorder and its kernel programs together.
+    `cpu` is a share of one processor (0.2: a fifth), for the recorder and its kernel programs together;
+    `busy_share` one of the time in which processors are busy, or of one processor where they are so for less.
     `memory_bytes` is for what the host cannot take back: anonymous memory and the kernel's maps, the buffer
     among them. `disk_bytes` is for what is written, `free_bytes` is what others shall find free on that disk.
     """
 
     cpu: float | None = None
+    busy_share: float | None = None
     memory_bytes: int | None = None
     disk_bytes: int | None = None
     free_bytes: int | None = None
@@ -82,7 +86,7 @@ class Limits:
     @property
     def shed(self) -> bool:
         """Whether something may be left out to stay within them."""
-        return self.cpu is not None or self.disk_bytes is not None
+        return self.cpu is not None or self.busy_share is not None or self.disk_bytes is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -59,8 +59,6 @@ def needs(options: RecordOptions, command: bool, other_networks: bool) -> dict[s
         found["CAP_NET_RAW"] = "sockets at devices that come later"
     if other_networks or options.scope.by_cgroup or options.interfaces:
         found["CAP_SYS_ADMIN"] = "names of interfaces in other network namespaces"
-    if options.limits.cpu is not None:
-        found["CAP_SYS_ADMIN"] = "the kernel measures its programs for --max-cpu"
     if command:
         found["CAP_KILL"] = "to end the command, which may have changed its user"
     return found

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -132,6 +133,21 @@ def briefs(proc: pathlib.Path = PROC) -> dict[int, Brief]:
 def own_cgroup(proc: pathlib.Path = PROC) -> str:
     """The cgroup of this process, which is that of the processes it starts."""
     return _cgroup(_text(proc / "self" / "cgroup"))
+
+
+def folders(own: int, proc: pathlib.Path = PROC, only: Collection[int] | None = None) -> list[dict[str, Any]]:
+    """Rows (pid, at_ns, cwd) of all processes but `own`, or those of `only`; null where hidden."""
+    found = []
+    for name in os.listdir(proc):
+        if not name.isdigit() or int(name) == own or (only is not None and int(name) not in only):
+            continue
+        at_ns = time.monotonic_ns()
+        try:
+            cwd = link(proc / name / "cwd")
+        except OSError:
+            cwd = None
+        found.append({"pid": int(name), "at_ns": at_ns, "cwd": cwd})
+    return found
 
 
 def snapshot(own: int, proc: pathlib.Path = PROC, only: Collection[int] | None = None) -> ProcSnapshot:

@@ -52,6 +52,8 @@ CGROUP_PROGRAMS = {
     ),
 }
 DEVICE_PROGRAM = Program("device_frame", "SOCKET_FILTER", needs="HAVE_DEVICE_BTF")
+# While system calls are left out (bpf/limits.c).
+GLANCE_PROGRAM = Program("call_glanced", "RAW_TRACEPOINT", tracepoint="sys_enter")
 TRACEPOINT_PROGRAMS = {
     "syscalls": (
         Program("syscall_exit", "RAW_TRACEPOINT", tracepoint="sys_exit"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import errno
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stratokit.errors import RecordError
 from stratokit.formats import spool
-from stratokit.record import guard, host, netns, opening, privileges, scope
+from stratokit.record import guard, host, limit_rows, netns, opening, privileges, scope
 from stratokit.record.alarms import Alarms
 from stratokit.record.checks import check
 from stratokit.record.command import end_command, urgent
@@ -128,7 +129,6 @@ class Session:
             self._segments.settle()
             status = self._current()
             last = self._segments.end(time.monotonic_ns())
-            self._guard.close()
             self._kernel.detach()
             if self._roll is None:
                 self._kernel.close()
@@ -223,12 +223,11 @@ class Session:
             elif end is not None and now >= end:
                 self.stop("duration reached")
             self._kernel.ring.drain(self._write_events)
-            self._guard.poll(now)
+            self._within_limits(now)
             self._surroundings.note_interfaces(self._kernel.devices.poll())
             self._look_for_openssl(now)
             if now >= next_counters:
                 next_counters = now + COUNTERS_INTERVAL_NS
-                self._within_limits(now)
                 if host.was_set(self._clock_read):
                     self._tally.add({"clock_set": 1})
                     self._clock()
@@ -296,10 +295,14 @@ class Session:
         self._say(f"the segment could not be changed ({error}); it goes on")
 
     def _within_limits(self, now_ns: int) -> None:
-        if over := self._guard.look(now_ns, self._kernel.totals(), self._segments.bytes_written):
+        if over := self._guard.look(now_ns, self._segments.bytes_written):
             self.stop(over)
         if rows := self._guard.new_rows():
             self._put("limits", now_ns, rows)
+            for sentence in limit_rows.sentences(rows, f"{dt.datetime.now(dt.UTC):%H:%M:%S} UTC"):
+                self._say(sentence)
+        if self._guard.calls_are_back():
+            self._surroundings.folders()
 
     def _room(self) -> int:
         """Bytes that may still be written, but for those that the end takes."""
@@ -345,6 +348,7 @@ class Session:
         waiting = surroundings.waiting(members)
         surroundings.holders(members)
         self._kernel.detach()
+        self._guard.ending(time.monotonic_ns())
         while self._kernel.ring.pending():
             self._kernel.ring.drain(self._write_events)
         if self._roll is not None:
@@ -363,6 +367,7 @@ class Session:
         """
         self._stop = self._guard.why_full(self._segments.bytes_written)
         self._kernel.detach()
+        self._guard.ending(time.monotonic_ns())
         lost = 0
         while self._kernel.ring.pending():
             lost += self._kernel.ring.discard()

@@ -137,6 +137,11 @@ class Surroundings:
             self._known_interfaces += new
             self._table("interfaces", new)
 
+    def folders(self) -> None:
+        """System calls were not watched: note in which directories processes are now."""
+        if self._proc_agrees:
+            self._table("folders", procfs.folders(self._kernel.pid, only=self.members()))
+
     def drops(self) -> dict[str, int]:
         """Note what the places are called where packets were dropped or sent again; returns counts."""
         for name, rows in self._drop_names.new(*self._kernel.kernel_places(self._drop_names.stacks)):

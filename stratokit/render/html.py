@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from stratokit.render import charts
 from stratokit.render.cells import Cells, cells
 from stratokit.render.facts import fact_lines
+from stratokit.render.limits import note
 from stratokit.render.text import loss_lines
 from stratokit.reports.run import Result, Section
 
@@ -56,15 +57,17 @@ def fragments(result: Result) -> Iterator[str]:
     for is_loss, sentence in loss_lines(result.losses, result.counts_losses):
         yield f'<p class="{"lost" if is_loss else "doc"}">{escape(sentence)}</p>\n'
     for section in result.sections:
-        yield from _section(section)
+        yield from _section(section, note(section, result.facts))
 
 
-def _section(section: Section) -> Iterator[str]:
+def _section(section: Section, said: str) -> Iterator[str]:
     report = section.report
     yield f'<h2 id="{report.name}">{escape(report.title)}</h2>\n<p class="doc">{escape(report.doc)}</p>\n'
+    if said:
+        yield f"<p>{escape(said)}</p>\n"
     if section.frame is None:
-        yield f"<p>{escape(section.note)}</p>\n"
-    elif section.frame.is_empty():
+        return
+    if section.frame.is_empty():
         yield "<p>nothing of this kind in the capture</p>\n"
     else:
         yield charts.of(section)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from stratokit.render import facts, units
 from stratokit.render.cells import Cells, cells, fitted, least_width, plain_cells
+from stratokit.render.limits import note
 from stratokit.schema.model import Column
 
 if TYPE_CHECKING:
@@ -28,16 +29,17 @@ def print_report(result: Result, console: Console) -> None:
     facts.print_facts(result.facts, console)
     for section in result.sections:
         console.print()
-        _print_section(section, console)
+        _print_section(section, note(section, result.facts), console)
     console.print()
     print_losses(result.losses, result.counts_losses, console)
 
 
-def _print_section(section: Section, console: Console) -> None:
+def _print_section(section: Section, said: str, console: Console) -> None:
     report = section.report
     console.print(Text.assemble((report.title, "bold cyan"), "  ", (report.doc, "dim")))
+    if said:
+        console.print(f"  {said}")
     if section.frame is None:
-        console.print(f"  {section.note}")
         return
     if section.frame.is_empty():
         console.print("  nothing of this kind in the capture")

@@ -9,7 +9,7 @@ import pytest
 
 from stratokit.cli import record as verb
 from stratokit.cli.status import StatusLine, line
-from stratokit.record.options import RecordOptions, Result, Scope, Status
+from stratokit.record.options import Limits, RecordOptions, Result, Scope, Status
 
 STATUS = Status(2_000_000_000, {"packet": 1500, "syscall": 90_000}, 12_345_678, {})
 
@@ -67,9 +67,32 @@ def test_options_reach_the_recorder(stratokit, recorder):
 def test_defaults_are_those_of_the_options(stratokit, recorder):
     assert stratokit("record").code == 0
     options = recorder["options"]
-    plain = RecordOptions(options.output, options.spool)
+    plain = RecordOptions(options.output, options.spool, limits=Limits(busy_share=0.1))
     assert options == plain
     assert options.output.suffix == ".parquet"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limits"),
+    [
+        # Who says less of what is to be kept, or where, has said nothing of what it may cost.
+        (["--snaplen", "96", "--no-packets", "--rotate-time", "5s", "--max-disk", "2M"], (None, 0.1)),
+        (["--keep", "1m", "--trigger", "exit"], (None, 0.1)),
+        (["--max-cpu", "none"], (None, None)),
+        (["--max-cpu", "150%"], (1.5, None)),
+        (["--pid", "1", "--max-cpu", "20%"], (0.2, None)),
+        (["--pid", "1"], (None, None)),
+        (["--syscalls", "default"], (None, None)),
+        (["--tls"], (None, None)),
+        (["-i", "lo"], (None, None)),
+        (["--whole-host", "--", "true"], (None, None)),
+        (["--keep", "1m", "--trigger", "proc.exit_code != 0"], (None, None)),
+    ],
+)
+def test_what_a_recording_may_cost(stratokit, recorder, arguments, limits):
+    stratokit("record", "-o", "x.parquet", *arguments)
+    found = recorder["options"].limits
+    assert (found.cpu, found.busy_share) == limits
 
 
 def test_a_scope_reaches_the_recorder(stratokit, recorder):

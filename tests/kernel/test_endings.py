@@ -6,7 +6,7 @@ import time
 
 import polars as pl
 import pytest
-from recording import STRATOKIT, recording
+from recording import STRATOKIT, UNLIMITED, recording
 from workloads import files
 
 from stratokit.formats import spool
@@ -43,7 +43,7 @@ def test_a_signal_before_the_recording_began(tmp_path, number, delay_s):
 def test_it_says_that_it_began(tmp_path):
     """One line on stderr, so that a script or an operator without a terminal knows when to start the work."""
     with subprocess.Popen(
-        [*STRATOKIT, "record", "-o", tmp_path / "a.parquet"], stderr=subprocess.PIPE, text=True
+        [*STRATOKIT, "record", *UNLIMITED, "-o", tmp_path / "a.parquet"], stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "recording until Ctrl-C\n"

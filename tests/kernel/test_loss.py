@@ -12,7 +12,7 @@ import time
 
 import polars as pl
 import pytest
-from recording import STRATOKIT, recording, watches
+from recording import STRATOKIT, UNLIMITED, recording, watches
 from workloads import files
 
 from stratokit.engine.convert import convert_files
@@ -65,7 +65,7 @@ def test_no_loss_at_speed(tmp_path):
 def recorder(path, *options):
     """A recorder that watches; unlike `recording` it is ended by the test."""
     with subprocess.Popen(
-        [*STRATOKIT, "record", "-o", path, *options], stderr=subprocess.PIPE, text=True
+        [*STRATOKIT, "record", *UNLIMITED, "-o", path, *options], stderr=subprocess.PIPE, text=True
     ) as process:
         end = time.monotonic() + 60
         while not watches(path.with_suffix(".spool")):
@@ -137,7 +137,7 @@ def test_killed_at_any_moment(tmp_path):
 def _kill_once(folder, mode, ticker, early):
     """How many ms before the kill the last event is that was kept; None when it had not begun to record."""
     with subprocess.Popen(
-        [*STRATOKIT, "record", "-o", folder / "a.parquet", "--quiet", *mode],
+        [*STRATOKIT, "record", *UNLIMITED, "-o", folder / "a.parquet", "--quiet", *mode],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from recording import STRATOKIT, recording, watches
+from recording import STRATOKIT, UNLIMITED, recording, watches
 from workloads import echo, namespaces
 
 import stratokit as sk
@@ -72,7 +72,7 @@ def test_inside_a_pid_namespace_the_recorder_knows_itself(tmp_path):
     """It leaves out its own calls, not those of whom the host knows by its number, and says what it lacks."""
     path = tmp_path / "a.parquet"
     inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command = [*inside, *STRATOKIT, "record", "-o", path, "--duration", "3s"]
+    command = [*inside, *STRATOKIT, "record", *UNLIMITED, "-o", path, "--duration", "3s"]
     with (
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
         echo.echo_server() as server,

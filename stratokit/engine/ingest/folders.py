@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from stratokit.engine.ingest import limits
 from stratokit.engine.ingest.call_records import AT_FDCWD, NO_FOLDER
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Folders:
         self._users = found.users.select("pid", "fd", "ts", "identity", "inode")
         self.files = found.files
         self._known = pl.DataFrame()
+        self._again = limits.calls_again(found)
         self._cwd = _current(found, processes, {})
         self._complete_files()
         by_descriptor = found.folders.filter(pl.col("identity") != 0)
@@ -49,8 +51,14 @@ class Folders:
         here = here.join_asof(self._cwd, on="ts", by="pid", check_sortedness=False).rename({"cwd": "folder"})
         there = relative.filter(pl.col("dirfd") >= 0).sort("ts")
         there = there.join_asof(
-            self._users.rename({"fd": "dirfd"}), on="ts", by=["pid", "dirfd"], check_sortedness=False
+            self._users.rename({"fd": "dirfd"}).with_columns(pl.col("ts").alias("used")),
+            on="ts",
+            by=["pid", "dirfd"],
+            check_sortedness=False,
         )
+        # While calls were left out the descriptor may have become another directory's.
+        there = there.join_asof(self._again, left_on="ts", right_on="again", check_sortedness=False)
+        there = there.filter((pl.col("used") >= pl.col("again")).fill_null(True))
         there = there.with_columns(self._names(there.select("ts", "identity", "inode")).alias("folder"))
         columns = ["row", "name", "folder"]
         joined = pl.concat([here.select(columns), there.select(columns)]).filter(
@@ -104,11 +112,19 @@ def _current(found: Survey, processes: pl.DataFrame, by_descriptor: dict[Any, st
     moves = found.folders.select(
         "ts", "pid", pl.lit(None, pl.UInt32).alias("parent_pid"), "name", pl.col("identity") != 0
     ).rename({"identity": "by_descriptor"})
-    for ts, pid, parent, name, descriptor in pl.concat([forks, moves]).sort("ts").iter_rows():
+    looked = found.tables.get("folders", {"rows": []})["rows"]  # after a time without system calls
+    again = pl.DataFrame(
+        [(int(found.clock.utc_ns(r["at_ns"])), r["pid"], None, r["cwd"], False) for r in looked],
+        schema=moves.schema,
+        orient="row",
+    )
+    for ts, pid, parent, name, descriptor in pl.concat([forks, moves, again]).sort("ts").iter_rows():
         if parent is not None:
             now[pid] = now.get(parent)
         elif descriptor:
             now[pid] = by_descriptor.get((pid, ts))
+        elif name is None:
+            now[pid] = None
         else:
             now[pid] = _joined(now.get(pid), name)
         rows.append((pid, ts, now[pid]))

@@ -10,7 +10,7 @@ connection is set up before accept returns) belongs to that first one.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
 TCP_LISTEN = 10
+# Of open_calls instead of a start: system calls were left out, so it may have begun at any time.
+NOT_WATCHED = 2
 OWNER_SCHEMA = {
     "socket_cookie": pl.UInt64,
     "ts": pl.Int64,
@@ -45,15 +47,20 @@ def _held(found: Survey) -> pl.DataFrame:
 def _waiting(found: Survey) -> pl.DataFrame:
     """Who was still waiting on a socket when the recording ended."""
     rows = [
-        (row["socket_cookie"], row["start_ns"], row["pid"], row["tid"], row["comm"])
+        (row["socket_cookie"], waiting_since_ns(row, found), row["pid"], row["tid"], row["comm"])
         for row in found.tables.get("open_calls", {"rows": []})["rows"]
         if row["socket_cookie"]
     ]
     frame = pl.DataFrame(rows, schema=OWNER_SCHEMA, orient="row")
+    return frame.with_columns(pl.Series("ts", found.clock.utc_ns(frame["ts"].to_numpy()), pl.Int64))
+
+
+def waiting_since_ns(row: dict[str, Any], found: Survey) -> int:
+    """Since when, CLOCK_MONOTONIC, a thread was known to wait in the call of a row of open_calls."""
+    if row["start_ns"] == NOT_WATCHED:
+        return int(row["at_ns"])
     # A call older than the recording has no start: it was there from the first moment.
-    first = found.clock_pairs[0]["monotonic_ns"]
-    starts = frame["ts"].replace(0, first).to_numpy()
-    return frame.with_columns(pl.Series("ts", found.clock.utc_ns(starts), pl.Int64))
+    return int(row["start_ns"] or found.clock_pairs[0]["monotonic_ns"])
 
 
 def holders(found: Survey) -> dict[int, tuple[int, int]]:

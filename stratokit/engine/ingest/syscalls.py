@@ -23,6 +23,7 @@ from stratokit.engine.ingest.call_records import (
     raw_args,
     second_descriptor,
 )
+from stratokit.engine.ingest.owners import NOT_WATCHED, waiting_since_ns
 from stratokit.engine.ingest.texts import binary, text
 from stratokit.formats import events
 from stratokit.kernels import kernel
@@ -173,12 +174,12 @@ class Syscalls:
         ]
         if not rows:
             return None
-        first = self._found.clock_pairs[0]["monotonic_ns"]
-        start = np.array([row["start_ns"] or first for row in rows], np.int64)
+        start = np.array([waiting_since_ns(row, self._found) for row in rows], np.int64)
+        known = np.array([row["start_ns"] != NOT_WATCHED for row in rows])
         frame = pl.DataFrame(
             {
                 "ts": pl.Series(self._clock.utc_ns(start), dtype=pl.Int64),
-                "duration_ns": np.array([row["at_ns"] for row in rows], np.int64) - start,
+                "duration_ns": _masked(np.array([row["at_ns"] for row in rows], np.int64) - start, known),
                 "pid": pl.Series([row["pid"] for row in rows], dtype=pl.UInt32),
                 "tid": pl.Series([row["tid"] for row in rows], dtype=pl.UInt32),
                 "comm": [row["comm"] for row in rows],
