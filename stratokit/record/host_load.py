@@ -7,8 +7,8 @@ import ctypes
 import os
 import pathlib
 
-# What the kernel does around a run of a program, by kind as in bpf/limits.c: the way to a tracepoint of calls,
-# to programs of a cgroup, to uprobes at entry and return. Measured: docs/performance.md.
+# What the kernel does around a run of a program, by kind as in bpf/limits.c: the way to a tracepoint of calls
+# or to programs of a cgroup, to uprobes at entry and return. Measured: docs/performance.md.
 AROUND_NS = (50, 30, 20, 3000, 50, 50)
 # About what an event costs of which programs are not measured: sockets, owners, processes.
 EVENT_NS = 1000

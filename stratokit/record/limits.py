@@ -12,7 +12,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from stratokit.record.limit_rows import BACK, LEFT_OUT, NOTHING_MORE
-from stratokit.record.usage import BUSY_CALLS, STEPS, busy, bytes_share, foreseen, rate
+from stratokit.record.usage import BUSY_CALLS, CALLS, STEPS, busy, bytes_share, foreseen, rate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -33,7 +33,7 @@ SETTLE_NS = 200_000_000
 HOLD_NS, HOLD_MOST_NS = 2_000_000_000, 64_000_000_000
 CALM_NS = 1_000_000_000
 # After so many times as long it is tried whether what was foreseen is still true.
-TRIAL_HOLDS, TRIAL_MOST_NS = 32, 512_000_000_000
+TRIAL_HOLDS, TRIAL_MOST_NS = 16, 512_000_000_000
 # The file holds so many rows, which is enough to see what happened.
 ROWS_MOST = 1000
 
@@ -130,7 +130,7 @@ class Limiter:
                 # Not more than it was to save: the rest is load that went at the same time.
                 share = max(taken.before - pressure, 0.0) / max(taken.parts, 1e-9)
                 taken.saved = taken.part * min(share, 1.0)
-                taken.rate = rate(taken.step, usage)
+                taken.rate = taken.rate or rate(taken.step, usage)
 
     def _disk_mark(self) -> float:
         """The next step is due when half is used of what was left at the one before."""
@@ -179,6 +179,8 @@ class Limiter:
         for step, before, after in zip(steps, lower[:-1], lower[1:], strict=True):
             calls = busy(usage, self._spared) if step == BUSY_CALLS else frozenset()
             taken = _Taken(step, because, now_ns, pressure, before - after, lower[0] - lower[-1], calls)
+            if step == CALLS:
+                taken.rate = rate(step, usage)  # of others only what is left out is counted
             self._taken.append(taken)
             again = now_ns - self._returned_ns.get(step, -HOLD_MOST_NS) < HOLD_MOST_NS
             self._holds[step] = min(2 * self._holds.get(step, HOLD_NS), HOLD_MOST_NS) if again else HOLD_NS

@@ -8,8 +8,9 @@ import os
 import pytest
 
 from stratokit.cli import record as verb
+from stratokit.cli.record_choices import with_cpu_limit
 from stratokit.cli.status import StatusLine, line
-from stratokit.record.options import Limits, RecordOptions, Result, Scope, Status
+from stratokit.record.options import Keep, Limits, RecordOptions, Result, Scope, Status, Trigger
 
 STATUS = Status(2_000_000_000, {"packet": 1500, "syscall": 90_000}, 12_345_678, {})
 
@@ -77,7 +78,7 @@ def test_defaults_are_those_of_the_options(stratokit, recorder):
     [
         # Who says less of what is to be kept, or where, has said nothing of what it may cost.
         (["--snaplen", "96", "--no-packets", "--rotate-time", "5s", "--max-disk", "2M"], (None, 0.1)),
-        (["--keep", "1m", "--trigger", "exit"], (None, 0.1)),
+        (["--keep", "1m"], (None, 0.1)),
         (["--max-cpu", "none"], (None, None)),
         (["--max-cpu", "150%"], (1.5, None)),
         (["--pid", "1", "--max-cpu", "20%"], (0.2, None)),
@@ -86,13 +87,19 @@ def test_defaults_are_those_of_the_options(stratokit, recorder):
         (["--tls"], (None, None)),
         (["-i", "lo"], (None, None)),
         (["--whole-host", "--", "true"], (None, None)),
-        (["--keep", "1m", "--trigger", "proc.exit_code != 0"], (None, None)),
     ],
 )
 def test_what_a_recording_may_cost(stratokit, recorder, arguments, limits):
     stratokit("record", "-o", "x.parquet", *arguments)
     found = recorder["options"].limits
     assert (found.cpu, found.busy_share) == limits
+
+
+@pytest.mark.parametrize(("kind", "share"), [("exit", 0.1), ("call", None)])
+def test_what_triggers_is_not_left_out(tmp_path, kind, share):
+    keep = Keep(size_bytes=1, triggers=(Trigger("", kind),))
+    found = with_cpu_limit(RecordOptions(tmp_path, tmp_path, keep=keep), None, calls_named=False)
+    assert found.limits == Limits(busy_share=share)
 
 
 def test_a_scope_reaches_the_recorder(stratokit, recorder):
