@@ -7,9 +7,9 @@ import ctypes
 import os
 import pathlib
 
-# What the kernel does around a run of a program, by kind as in bpf/limits.c: the way to a tracepoint of calls
-# or to programs of a cgroup, to uprobes at entry and return. Measured: docs/performance.md.
-AROUND_NS = (50, 30, 20, 3000, 50, 50)
+# What the kernel does around a run of a program, by kind as in bpf/limits.c: at tracepoints of calls and for
+# packets measured (benchmarks/bench_around.py), at uprobes about what it takes to stop twice.
+AROUND_NS = (40, 60, 20, 3000, 40, 40)
 # About what an event costs of which programs are not measured: sockets, owners, processes.
 EVENT_NS = 1000
 # Kept free for others where nothing was said.
