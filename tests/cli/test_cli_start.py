@@ -58,6 +58,7 @@ def test_a_table_loads_no_decoder_of_applications(pcap: Path, table: str) -> Non
     known = {"stratokit.protocols.base", "stratokit.protocols.registry", "stratokit.protocols.tls_keys"}
     assert {name for name in found if name.startswith("stratokit.protocols.")} <= known
     assert not found & {"stratokit.reports.run", "stratokit.filters.compile", "stratokit.filters.parse"}
+    assert "pyarrow.compute" not in found
 
 
 @pytest.mark.parametrize("table", ["packets", "flows", "tcp", "dns", "http", "tls"])

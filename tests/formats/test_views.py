@@ -44,3 +44,17 @@ def test_rows_are_taken_and_measured() -> None:
     sliced = taken.slice(2)
     assert views.view_lengths(sliced).tolist() == [len(v or b"") for v in sliced.to_pylist()]
     assert views.view_lengths(pa.chunked_array([], pa.binary_view())).tolist() == []
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+@pytest.mark.parametrize(
+    "texts", [["a", "longer than a view", "", "b"], ["a", None, "", "d" * 40], [], [None]]
+)
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_text_by_number_becomes_text(kind: pa.DataType, texts: list[str | None], cut: int) -> None:
+    values = pa.array(["before", *texts], kind).slice(1)  # as a piece of longer ones
+    numbers = [k % len(texts) if texts and k % 3 else None for k in range(10)]
+    column = pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), values).slice(cut, 6)
+    found = views.spread(column)
+    found.validate(full=True)
+    assert found.to_pylist() == column.to_pylist()
