@@ -68,7 +68,7 @@ def test_no_calls_but_owners_of_every_connection(tmp_path):
 
 def test_every_call(tmp_path):
     with recording(tmp_path / "a.parquet", "--syscalls", "all", "--", "true") as made:
-        pass
+        made.process.wait(60)  # it ends with the command
     seen = set(made.rows("syscall").filter(comm="true")["syscall"])
     assert {"brk", "mmap", "openat", "close", "exit_group"} <= seen
 
