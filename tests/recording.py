@@ -34,6 +34,7 @@ class Recording:
     process: subprocess.Popen[str]
     errors: str = ""
     output: str = ""
+    stopped: bool = False
 
     @property
     def spool(self) -> Path:
@@ -41,11 +42,14 @@ class Recording:
 
     def stop(self) -> None:
         """End it before the block ends."""
+        if self.stopped:
+            return
+        self.stopped = True
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            output, errors = self.process.communicate(timeout=300)
-            self.output += output or ""
-            self.errors += errors or ""
+        output, errors = self.process.communicate(timeout=300)
+        self.output += output or ""
+        self.errors += errors or ""
 
     def rows(self, kind: str) -> pl.DataFrame:
         return pl.scan_parquet(self.path).filter(pl.col("kind") == kind).collect()
