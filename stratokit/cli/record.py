@@ -161,7 +161,7 @@ def record(
         metavar="PERCENT",
         parser=processor_share,
         help="Of one processor, as 20%, or none; beyond it events are left out.  "
-        "[default: 10% of the time in which processors are busy, where nothing is named to be recorded]",
+        "[default: 8% of the time in which processors are busy, where nothing is named to be recorded]",
     ),
     max_memory: int | None = typer.Option(
         None,

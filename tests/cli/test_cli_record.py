@@ -10,7 +10,16 @@ import pytest
 from stratokit.cli import record as verb
 from stratokit.cli.record_choices import with_cpu_limit
 from stratokit.cli.status import StatusLine, line
-from stratokit.record.options import Keep, Limits, RecordOptions, Result, Scope, Status, Trigger
+from stratokit.record.options import (
+    DEFAULT_BUSY_SHARE,
+    Keep,
+    Limits,
+    RecordOptions,
+    Result,
+    Scope,
+    Status,
+    Trigger,
+)
 
 STATUS = Status(2_000_000_000, {"packet": 1500, "syscall": 90_000}, 12_345_678, {})
 
@@ -68,7 +77,7 @@ def test_options_reach_the_recorder(stratokit, recorder):
 def test_defaults_are_those_of_the_options(stratokit, recorder):
     assert stratokit("record").code == 0
     options = recorder["options"]
-    plain = RecordOptions(options.output, options.spool, limits=Limits(busy_share=0.1))
+    plain = RecordOptions(options.output, options.spool, limits=Limits(busy_share=DEFAULT_BUSY_SHARE))
     assert options == plain
     assert options.output.suffix == ".parquet"
 
@@ -77,8 +86,11 @@ def test_defaults_are_those_of_the_options(stratokit, recorder):
     ("arguments", "limits"),
     [
         # Who says less of what is to be kept, or where, has said nothing of what it may cost.
-        (["--snaplen", "96", "--no-packets", "--rotate-time", "5s", "--max-disk", "2M"], (None, 0.1)),
-        (["--keep", "1m"], (None, 0.1)),
+        (
+            ["--snaplen", "96", "--no-packets", "--rotate-time", "5s", "--max-disk", "2M"],
+            (None, DEFAULT_BUSY_SHARE),
+        ),
+        (["--keep", "1m"], (None, DEFAULT_BUSY_SHARE)),
         (["--max-cpu", "none"], (None, None)),
         (["--max-cpu", "150%"], (1.5, None)),
         (["--pid", "1", "--max-cpu", "20%"], (0.2, None)),
@@ -95,7 +107,7 @@ def test_what_a_recording_may_cost(stratokit, recorder, arguments, limits):
     assert (found.cpu, found.busy_share) == limits
 
 
-@pytest.mark.parametrize(("kind", "share"), [("exit", 0.1), ("call", None)])
+@pytest.mark.parametrize(("kind", "share"), [("exit", DEFAULT_BUSY_SHARE), ("call", None)])
 def test_what_triggers_is_not_left_out(tmp_path, kind, share):
     keep = Keep(size_bytes=1, triggers=(Trigger("", kind),))
     found = with_cpu_limit(RecordOptions(tmp_path, tmp_path, keep=keep), None, calls_named=False)
