@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import errno
 import os
 import signal
@@ -299,7 +298,7 @@ class Session:
             self.stop(over)
         if rows := self._guard.new_rows():
             self._put("limits", now_ns, rows)
-            for sentence in limit_rows.sentences(rows, f"{dt.datetime.now(dt.UTC):%H:%M:%S} UTC"):
+            for sentence in limit_rows.sentences(rows, time.strftime("%H:%M:%S UTC", time.gmtime())):
                 self._say(sentence)
         if self._guard.calls_are_back():
             self._surroundings.folders()
